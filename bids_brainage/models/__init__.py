@@ -1,0 +1,9 @@
+"""Architectures, their registry and the bundle format.
+
+Importing this package reads no weights and imports no deep-learning library, so that
+``--list-models`` answers at once.
+"""
+
+from bids_brainage.models.registry import ModelInfo, create_model, list_models, model_info
+
+__all__ = ['ModelInfo', 'create_model', 'list_models', 'model_info']

@@ -1,0 +1,44 @@
+"""What every torch architecture of the registry promises to the rest of the package."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+class AgeRegressor(nn.Module):
+    """Base of the age regressors: one scalar age in years per sample.
+
+    A subclass implements ``forward(*inputs) -> (B,)`` and names two of its sub-modules, so
+    that callers never need to know which architecture they hold.
+
+    Attributes
+    ----------
+    gradcam_layer : str
+        Dotted name of the sub-module whose output Grad-CAM weighs; that output is
+        ``(B, K, X, Y, Z)``. Empty when the architecture has no such layer.
+    output_layer : str
+        Dotted name of the last :class:`torch.nn.Linear`, whose bias is an age. Empty when
+        the output is not in years.
+    saliency_methods : tuple of str
+        Attribution methods that make sense for the architecture, the default first:
+        ``'gradcam'`` (needs `gradcam_layer`), ``'guided_backprop'``, ``'attention'`` (needs a
+        method ``attention_maps(*inputs) -> dict[str, Tensor]`` that returns maps
+        ``(B, X, Y, Z)`` on coarse grids).
+    """
+
+    gradcam_layer: str = ''
+    output_layer: str = ''
+    saliency_methods: tuple[str, ...] = ()
+
+    def set_output_bias(self, mean_age: float) -> None:
+        """Start the output at the mean age (years) of the training set.
+
+        With a learning rate of 1e-4 a bias that starts at 0 needs thousands of steps to
+        reach adult ages; the architecture is unchanged.
+        """
+        if not self.output_layer:
+            return
+        layer = self.get_submodule(self.output_layer)
+        if not isinstance(layer, nn.Linear) or layer.bias is None:
+            raise TypeError(f'{self.output_layer} of {type(self).__name__} is no biased Linear.')
+        nn.init.constant_(layer.bias, mean_age)
