@@ -1,0 +1,1 @@
+"""Discovery of images, ages and metadata in a BIDS dataset."""

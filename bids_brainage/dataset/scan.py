@@ -1,0 +1,90 @@
+"""Records of what discovery found: one per image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Age:
+    """Chronological age at a scan.
+
+    Attributes
+    ----------
+    years : float or None
+        Age in years, always above 0; None when unknown or refused.
+    censored : bool
+        True for top-coded ages (``89+``): the person is at least this old.
+    source : str or None
+        Table the age came from, relative to the dataset.
+    problem : str or None
+        Why a value that stands in the tables was refused, or what was missing.
+    """
+
+    years: float | None = None
+    censored: bool = False
+    source: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One T1-weighted or BOLD image of the input dataset.
+
+    Attributes
+    ----------
+    path : Path
+        Absolute path; may be a dangling link (see `problem`).
+    relative : str
+        Path relative to the dataset root, with forward slashes.
+    subject, session, run : str
+        Labels without ``sub-``, ``ses-``, ``run-``; session and run are None when absent.
+    entities : dict
+        All entities of the name by short key, in the order of the name.
+    suffix, datatype : str
+        ``T1w`` and ``anat``, or ``bold`` and ``func``.
+    age : Age
+        Age at the scan.
+    sex : str or None
+        ``M``, ``F``, another value as in the dataset, or None.
+    metadata : dict
+        JSON sidecar content with BIDS inheritance applied.
+    """
+
+    path: Path
+    relative: str
+    subject: str
+    session: str | None
+    run: str | None
+    entities: dict[str, str]
+    suffix: str
+    datatype: str
+    age: Age = field(default_factory=Age)
+    sex: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def stem(self) -> str:
+        """File name without ``_<suffix>`` and extension, as it starts every derivative."""
+        return self.path.name.split('.', 1)[0].removesuffix(f'_{self.suffix}')
+
+    @property
+    def uri(self) -> str:
+        """BIDS URI of the image (``bids:raw:<relative>``)."""
+        return f'bids:raw:{self.relative}'
+
+    @property
+    def problem(self) -> str | None:
+        """Why the file cannot be read, or None if it is there and not empty."""
+        if not self.path.exists():
+            if self.path.is_symlink():
+                return (
+                    f'{self.relative} is a link to content that is not here; '
+                    'fetch it (for example `datalad get`)'
+                )
+            return f'{self.relative} does not exist'
+        if self.path.stat().st_size == 0:
+            return f'{self.relative} is empty (0 bytes)'
+        return None

@@ -1,0 +1,1 @@
+"""Every file name, table and description of the output dataset."""

@@ -1,0 +1,62 @@
+"""Reading and formatting of BIDS tables (tab-separated, UTF-8, ``n/a`` for missing)."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+MISSING = 'n/a'
+_MISSING_SPELLINGS = frozenset({'', 'n/a', 'na', 'nan', 'none', 'null'})
+
+
+def is_missing(text: str | None) -> bool:
+    """Tell whether a cell holds no value (``n/a`` and the usual misspellings of it)."""
+    return text is None or text.strip().casefold() in _MISSING_SPELLINGS
+
+
+def read_tsv(path: str | Path) -> list[dict[str, str]]:
+    """Read a table as one mapping per row; cells stay text.
+
+    A byte order mark and trailing blanks of the headers are dropped; a row that is shorter
+    than the header is filled with ``n/a``.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    UnicodeDecodeError
+        The file is not UTF-8 text.
+    """
+    with Path(path).open(encoding='utf-8-sig', newline='') as stream:
+        lines = list(csv.reader(stream, delimiter='\t', quoting=csv.QUOTE_NONE))
+    if not lines:
+        return []
+    header = [name.strip() for name in lines[0]]
+    return [
+        dict(zip(header, line + [MISSING] * (len(header) - len(line)), strict=False))
+        for line in lines[1:]
+        if any(cell.strip() for cell in line)
+    ]
+
+
+def format_cell(value: Any) -> str:
+    """Write one value as table text.
+
+    Numbers keep full precision (``repr`` of the number, so that reading gives back the same
+    double), booleans become ``true``/``false``, missing and non-finite values ``n/a``; tabs
+    and line ends inside a text become single blanks.
+    """
+    if value is None:
+        return MISSING
+    if hasattr(value, 'item') and not hasattr(value, '__len__'):  # numpy and pandas scalars
+        value = value.item()
+    if isinstance(value, bool):
+        return 'true' if value else 'false'
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else MISSING
+    text = ' '.join(str(value).split())
+    return text if text and text not in ('NaT', '<NA>') else MISSING
