@@ -1,0 +1,78 @@
+"""System C: 3-D DenseNet-169 without its last transition, for routine clinical T1w.
+
+Kim et al., npj Aging 2025 (doi:10.1038/s41514-025-00260-x), "Architecture".
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bids_brainage.models.base import AgeRegressor
+from bids_brainage.models.densenet import DenseNetFeatures
+
+BLOCKS = (6, 12, 32, 32)
+NEGATIVE_SLOPE = 0.01
+#: Grid of the input in voxels of 2 mm, RAS: 160 x 240 x 80 mm.
+INPUT_SHAPE = (80, 120, 40)
+
+
+class DenseNet169Clinical(AgeRegressor):
+    """Age from a skull-stripped clinical T1w volume.
+
+    The whole third transition (BN, activation, convolution and pooling) of DenseNet-169 is
+    left out, which is the only reading with the 20.4 million parameters of the paper.  Every
+    activation is LeakyReLU(0.01).
+
+    Attributes
+    ----------
+    features : DenseNetFeatures
+        Input to the last BatchNorm, 2304 channels.
+    """
+
+    gradcam_layer = 'features'
+    output_layer = 'regressor'
+    saliency_methods = ('guided_backprop', 'gradcam')
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = DenseNetFeatures(BLOCKS, _leaky_relu, last_transition=False)
+        self.act = _leaky_relu()
+        self.pool = nn.AdaptiveAvgPool3d(1)
+        self.regressor = nn.Linear(self.features.out_channels, 1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Kaiming normal (fan-in, slope 0.01) for convolutions and the linear layer."""
+        for module in self.modules():
+            if isinstance(module, (nn.Conv3d, nn.Linear)):
+                nn.init.kaiming_normal_(
+                    module.weight, a=NEGATIVE_SLOPE, mode='fan_in', nonlinearity='leaky_relu'
+                )
+        nn.init.zeros_(self.regressor.bias)
+
+    def penultimate(self, x: Tensor) -> Tensor:
+        """Pooled features ``(B, 2304)`` of a volume ``(B, 1, X, Y, Z)``."""
+        pooled: Tensor = self.pool(self.act(self.features(x))).flatten(1)
+        return pooled
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predict the age.
+
+        Parameters
+        ----------
+        x : Tensor, shape (B, 1, 80, 120, 40)
+            T1w, skull-stripped, RAS, 2 mm, divided by its foreground standard deviation
+            (`bids_brainage.preprocessing.clinical.prepare_clinical`).  Any grid of at least
+            16 voxels an axis is accepted.
+
+        Returns
+        -------
+        Tensor, shape (B,)
+            Age in years.
+        """
+        age: Tensor = self.regressor(self.penultimate(x)).squeeze(1)
+        return age
+
+
+def _leaky_relu() -> nn.Module:
+    return nn.LeakyReLU(NEGATIVE_SLOPE)

@@ -1,0 +1,89 @@
+"""System C: sizes and shapes of its network (models specification, System C)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from bids_brainage.models.densenet169_clinical import INPUT_SHAPE, DenseNet169Clinical
+
+N_PARAMETERS = 20_386_945
+N_PARAMETERS_ALL_TRANSITIONS = 18_544_385
+
+
+@pytest.fixture(scope='module')
+def shape_only():
+    """The network without memory: shapes and counts only."""
+    with torch.device('meta'):
+        return DenseNet169Clinical().eval()
+
+
+@pytest.fixture(scope='module')
+def network():
+    torch.manual_seed(0)
+    return DenseNet169Clinical()
+
+
+def test_parameter_count_is_that_of_the_paper(shape_only):
+    assert sum(p.numel() for p in shape_only.parameters()) == N_PARAMETERS
+
+
+def test_all_transitions_would_give_another_count():
+    from bids_brainage.models.densenet import DenseNetFeatures
+
+    with torch.device('meta'):
+        features = DenseNetFeatures((6, 12, 32, 32), nn.LeakyReLU)
+        head = nn.Linear(features.out_channels, 1)
+    count = sum(p.numel() for part in (features, head) for p in part.parameters())
+    assert count == N_PARAMETERS_ALL_TRANSITIONS
+
+
+def test_every_activation_is_a_leaky_relu_out_of_place(shape_only):
+    rectifiers = [m for m in shape_only.modules() if isinstance(m, (nn.ReLU, nn.LeakyReLU))]
+    assert len(rectifiers) == 168
+    assert {type(m) for m in rectifiers} == {nn.LeakyReLU}
+    assert {m.negative_slope for m in rectifiers} == {0.01}
+    assert not any(m.inplace for m in rectifiers)
+
+
+def test_shapes_of_every_stage(shape_only):
+    stages = shape_only.features.stages
+    x = shape_only.features.stem(torch.empty(1, 1, *INPUT_SHAPE, device='meta'))
+    shapes = [tuple(x.shape[1:])]
+    for stage in stages:
+        x = stage(x)
+        shapes.append(tuple(x.shape[1:]))
+    assert shapes == [
+        (64, 20, 30, 10),
+        (256, 20, 30, 10),
+        (128, 10, 15, 5),
+        (512, 10, 15, 5),
+        (256, 5, 7, 2),
+        (1280, 5, 7, 2),
+        (2304, 5, 7, 2),
+    ]
+    penultimate = shape_only.penultimate(torch.empty(2, 1, *INPUT_SHAPE, device='meta'))
+    assert penultimate.shape == (2, 2304)
+
+
+def test_initialisation_follows_fan_in_and_leaky_slope(network):
+    conv = network.features.stages.block3[10].conv2
+    fan_in = conv.in_channels * 27
+    expected = (2 / (1 + 0.01**2) / fan_in) ** 0.5
+    assert conv.weight.std().item() == pytest.approx(expected, rel=0.02)
+    assert network.regressor.bias.item() == 0
+
+
+def test_small_grid_gives_finite_ages_and_gradients(network):
+    network.train()
+    ages = network(torch.rand(2, 1, 16, 16, 16))
+    ages.sum().backward()
+    assert ages.shape == (2,)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    network.zero_grad(set_to_none=True)
+
+
+def test_output_bias_starts_at_the_mean_age(network):
+    network.set_output_bias(51.0)
+    assert network.regressor.bias.item() == 51.0
