@@ -1,0 +1,1 @@
+"""Pages and pictures that a person reads; built only from the derivatives on disk."""
