@@ -1,0 +1,337 @@
+"""Differences of the brain-age gap between groups of people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .nested import FitRefusedError, fit_ols, nested_f
+from .result import Stat, defined, undefined
+
+Array = NDArray[np.float64]
+
+SMALL_FOR_Z = 30
+"""Group size below which the normal approximation of the Z test deserves a warning."""
+
+
+NO_G = undefined('not defined for this test')
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """One test, as one row of a table.
+
+    Attributes
+    ----------
+    test : str
+        Name of the test.
+    level_a, level_b : str
+        What is compared; `estimate` is a minus b.
+    n_a, n_b : int
+        Sizes.
+    estimate, statistic, p, hedges_g : Stat
+        The limits of the estimate and of g are in their `low` and `high`.
+    df : tuple of float
+        Degrees of freedom; empty for a Z test.
+    warning : str or None
+        A caution for the reader.
+    """
+
+    test: str
+    level_a: str
+    level_b: str
+    n_a: int
+    n_b: int
+    estimate: Stat
+    statistic: Stat
+    p: Stat
+    df: tuple[float, ...] = ()
+    hedges_g: Stat = NO_G
+    warning: str | None = None
+
+
+def refused(test: str, level_a: str, level_b: str, n_a: int, n_b: int, reason: str) -> Contrast:
+    """Return a contrast that could not be tested, with the reason."""
+    no = undefined(reason)
+    return Contrast(test, level_a, level_b, n_a, n_b, no, no, no, hedges_g=no)
+
+
+def _moments(values: ArrayLike) -> tuple[Array, int, float, float]:
+    """Finite values with their number, mean and variance (ddof 1)."""
+    x = np.asarray(values, np.float64)
+    x = x[np.isfinite(x)]
+    mean = float(x.mean()) if x.size else np.nan
+    return x, x.size, mean, float(x.var(ddof=1)) if x.size > 1 else np.nan
+
+
+def hedges_g(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Stat:
+    """Standardised mean difference a − b, corrected for small samples (Hedges 1981).
+
+    The limits are normal, with ``var = (n_a+n_b)/(n_a·n_b) + g²/(2(n_a+n_b))``.
+
+    Parameters
+    ----------
+    a, b : array
+        Values of two groups; NaN is left out.
+    level : float
+        Confidence level.
+    """
+    from scipy.stats import norm
+
+    _, n_a, m_a, v_a = _moments(a)
+    _, n_b, m_b, v_b = _moments(b)
+    if min(n_a, n_b) < 2:
+        return undefined('a group has fewer than 2 people')
+    pooled = ((n_a - 1) * v_a + (n_b - 1) * v_b) / (n_a + n_b - 2)
+    if pooled == 0:
+        return undefined('zero variance in both groups')
+    g = (1 - 3 / (4 * (n_a + n_b) - 9)) * (m_a - m_b) / np.sqrt(pooled)
+    se = np.sqrt((n_a + n_b) / (n_a * n_b) + g**2 / (2 * (n_a + n_b)))
+    half = float(norm.ppf((1 + level) / 2)) * se
+    return defined(g).with_limits(g - half, g + half)
+
+
+def z_test(
+    a: ArrayLike, b: ArrayLike, names: tuple[str, str] = ('a', 'b'), level: float = 0.95
+) -> Contrast:
+    """Two-sample Z test ``(m_a − m_b)/√(s_a²/n_a + s_b²/n_b)``, two-sided.
+
+    Parameters
+    ----------
+    a, b : array
+        Gaps of two groups, years.
+    names : pair of str
+        Their names.
+    level : float
+        Confidence level of the mean difference.
+    """
+    from scipy.stats import norm
+
+    _, n_a, m_a, v_a = _moments(a)
+    _, n_b, m_b, v_b = _moments(b)
+    if min(n_a, n_b) < 2:
+        return refused('z', *names, n_a, n_b, 'a group has fewer than 2 people')
+    se = float(np.sqrt(v_a / n_a + v_b / n_b))
+    if se == 0:
+        return refused('z', *names, n_a, n_b, 'zero variance in both groups')
+    z, half = (m_a - m_b) / se, float(norm.ppf((1 + level) / 2)) * se
+    warning = (
+        f'fewer than {SMALL_FOR_Z} people in a group' if min(n_a, n_b) < SMALL_FOR_Z else None
+    )
+    return Contrast(
+        'z',
+        *names,
+        n_a,
+        n_b,
+        estimate=defined(m_a - m_b).with_limits(m_a - m_b - half, m_a - m_b + half),
+        statistic=defined(z),
+        p=defined(2 * norm.sf(abs(z))),
+        hedges_g=hedges_g(a, b, level),
+        warning=warning,
+    )
+
+
+def welch_anova(groups: Mapping[str, ArrayLike]) -> Contrast:
+    """Welch's analysis of variance of group means (Welch 1951, doi:10.2307/2332579).
+
+    Parameters
+    ----------
+    groups : mapping of str to array
+        Gaps by group, years; NaN is left out.
+
+    Returns
+    -------
+    Contrast
+        F with ``df = (K−1, (K²−1)/(3Λ))``; no estimate.
+    """
+    from scipy.stats import f
+
+    stats = {name: _moments(x)[1:] for name, x in groups.items()}
+    total = sum(n for n, _, _ in stats.values())
+    head = ('welch_anova', ', '.join(stats), '', total, 0)
+    if len(stats) < 2:
+        return refused(*head, 'needs at least 2 groups')
+    bad = [name for name, (n, _, v) in stats.items() if n < 2 or v == 0]
+    if bad:
+        return refused(*head, f'fewer than 2 people or zero variance in: {", ".join(bad)}')
+    n, mean, var = (np.array(column, np.float64) for column in zip(*stats.values(), strict=True))
+    w = n / var
+    k = len(stats)
+    centre = np.sum(w * mean) / w.sum()
+    lam = float(np.sum((1 - w / w.sum()) ** 2 / (n - 1)))
+    value = np.sum(w * (mean - centre) ** 2) / (k - 1) / (1 + 2 * (k - 2) * lam / (k**2 - 1))
+    df2 = (k**2 - 1) / (3 * lam)
+    none = undefined('no single difference')
+    return Contrast(
+        *head, none, defined(value), defined(f.sf(value, k - 1, df2)), df=(k - 1.0, df2)
+    )
+
+
+def games_howell(groups: Mapping[str, ArrayLike], level: float = 0.95) -> list[Contrast]:
+    """All pairwise differences with unequal variances (Games & Howell 1976).
+
+    Parameters
+    ----------
+    groups : mapping of str to array
+        Gaps by group, years.
+    level : float
+        Simultaneous confidence level.
+
+    Returns
+    -------
+    list of Contrast
+        One per pair, first minus second; `statistic` is t, p from the studentised range.
+    """
+    from scipy.stats import studentized_range
+
+    rows = []
+    k = len(groups)
+    for (a, xa), (b, xb) in combinations(groups.items(), 2):
+        _, n_a, m_a, v_a = _moments(xa)
+        _, n_b, m_b, v_b = _moments(xb)
+        head = ('games_howell', a, b, n_a, n_b)
+        if min(n_a, n_b) < 2:
+            rows.append(refused(*head, 'a group has fewer than 2 people'))
+            continue
+        q_a, q_b = v_a / n_a, v_b / n_b
+        if q_a + q_b == 0:
+            rows.append(refused(*head, 'zero variance in both groups'))
+            continue
+        se = float(np.sqrt(q_a + q_b))
+        df = (q_a + q_b) ** 2 / (q_a**2 / (n_a - 1) + q_b**2 / (n_b - 1))
+        t = (m_a - m_b) / se
+        half = float(studentized_range.ppf(level, k, df)) / np.sqrt(2) * se
+        rows.append(
+            Contrast(
+                *head,
+                estimate=defined(m_a - m_b).with_limits(m_a - m_b - half, m_a - m_b + half),
+                statistic=defined(t),
+                p=defined(studentized_range.sf(abs(t) * np.sqrt(2), k, df)),
+                df=(df,),
+                hedges_g=hedges_g(xa, xb, level),
+            )
+        )
+    return rows
+
+
+def ancova(
+    gap: ArrayLike,
+    group: Sequence[str],
+    covariates: Mapping[str, ArrayLike],
+    levels: Sequence[str],
+    level: float = 0.95,
+) -> list[Contrast]:
+    """Group differences of the gap with covariates held equal, by least squares.
+
+    Parameters
+    ----------
+    gap : (n,) array
+        Years; rows with a missing gap or covariate are left out.
+    group : (n,) sequence of str
+        Group of each row; rows of other groups than `levels` are left out.
+    covariates : mapping of str to (n,) array
+        Numbers; chronological age belongs here.
+    levels : sequence of str
+        Groups to compare; the first is the reference.
+    level : float
+        Confidence level.
+
+    Returns
+    -------
+    list of Contrast
+        The F test of the factor (``ancova``), then all pairs (``ancova_pair``), later level
+        minus earlier one adjusted for the covariates.
+    """
+    from scipy.stats import t as student
+
+    y = np.asarray(gap, np.float64)
+    names = np.asarray(group, dtype=object)
+    table = {k: np.asarray(v, np.float64) for k, v in covariates.items()}
+    keep = np.isfinite(y) & np.isin(names, list(levels))
+    for column in table.values():
+        keep &= np.isfinite(column)
+    y, names = y[keep], names[keep]
+    used = {k: v[keep] for k, v in table.items() if np.ptp(v[keep]) > 0} if keep.any() else {}
+    sizes = {name: int(np.sum(names == name)) for name in levels}
+    head = ('ancova', ', '.join(levels), '', int(y.size), 0)
+    if min(sizes.values(), default=0) < 2 or len(levels) < 2:
+        return [refused(*head, 'needs at least 2 groups of 2 people with all covariates')]
+    dummies = {f'[{name}]': (names == name).astype(float) for name in levels[1:]}
+    try:
+        reduced, full = fit_ols(y, used), fit_ols(y, {**used, **dummies})
+        overall = nested_f(reduced, full)
+    except FitRefusedError as error:
+        return [refused(*head, str(error))]
+    none = undefined('no single difference')
+    rows = [
+        Contrast(
+            *head,
+            none,
+            overall.f,
+            overall.p,
+            df=(float(overall.df_added), float(overall.df)),
+        )
+    ]
+    for b, a in combinations(levels, 2):
+        weights = np.array([(n == f'[{a}]') * 1.0 - (n == f'[{b}]') for n in full.names])
+        estimate, se, t, p = full.test(weights)
+        half = float(student.ppf((1 + level) / 2, full.df)) * se
+        rows.append(
+            Contrast(
+                'ancova_pair',
+                a,
+                b,
+                sizes[a],
+                sizes[b],
+                estimate=defined(estimate).with_limits(estimate - half, estimate + half),
+                statistic=defined(t, 'no residual'),
+                p=defined(p),
+                df=(float(full.df),),
+                hedges_g=hedges_g(y[names == a], y[names == b], level),
+            )
+        )
+    return rows
+
+
+def correlation(
+    gap: ArrayLike, phenotype: ArrayLike, level: float = 0.95
+) -> tuple[Stat, Stat, int]:
+    """Pearson correlation of gap and phenotype with Fisher limits.
+
+    Returns
+    -------
+    r, p : Stat
+        Two-sided p.
+    n : int
+        Complete pairs.
+    """
+    from scipy.stats import pearsonr
+
+    x, y = np.asarray(gap, np.float64), np.asarray(phenotype, np.float64)
+    keep = np.isfinite(x) & np.isfinite(y)
+    x, y, n = x[keep], y[keep], int(keep.sum())
+    if n < 3:
+        why = undefined('needs at least 3 people with both values')
+        return why, why, n
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        why = undefined('zero variance')
+        return why, why, n
+    result = pearsonr(x, y)
+    r = defined(result.statistic)
+    if n > 3 and abs(result.statistic) < 1:
+        limits = result.confidence_interval(level)
+        r = r.with_limits(limits.low, limits.high)
+    return r, defined(result.pvalue), n
+
+
+def fdr(p_values: Sequence[Stat]) -> list[Stat]:
+    """Benjamini–Hochberg adjusted p values of one family; undefined ones do not count."""
+    from scipy.stats import false_discovery_control
+
+    known = [p.get() for p in p_values if p]
+    adjusted = iter(false_discovery_control(known) if known else [])
+    return [defined(next(adjusted)) if p else p for p in p_values]
