@@ -20,8 +20,10 @@ from bids_brainage.errors import OutputError
 SVG_NAMESPACE = 'http://www.w3.org/2000/svg'
 _XLINK = '{http://www.w3.org/1999/xlink}href'
 _ALLOWED = frozenset(
-    ('svg', 'g', 'image', 'path', 'rect', 'line', 'polyline', 'circle')
-    + ('title', 'desc', 'text', 'tspan', 'style')
+    (
+        *('svg', 'g', 'image', 'path', 'rect', 'line', 'polyline', 'circle'),
+        *('title', 'desc', 'text', 'tspan', 'style'),
+    )
 )
 #: largest size of all rasters of one picture together, bytes before base64
 RASTER_BUDGET = 300_000

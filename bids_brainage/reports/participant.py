@@ -1,0 +1,359 @@
+"""Build the HTML page of a participant from the derivatives on disk.
+
+The page is one file: style, charts and pictures are inside it, it runs no script and asks for
+nothing from the network, and the same derivatives give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bids_brainage.errors import BrainAgeError, MissingInputError
+from bids_brainage.outputs.files import write_text
+from bids_brainage.outputs.naming import report_path
+from bids_brainage.reports import charts, markdown, svg, wording
+from bids_brainage.reports.records import (
+    ParticipantRecord,
+    Picture,
+    Result,
+    ScanRecord,
+    headline_model,
+    headline_result,
+    load_participant,
+    picture_model,
+)
+
+_CAPTIONS = {
+    'mask': (
+        'Brain mask',
+        'The line should follow the edge of the brain and leave skull and eyes outside.',
+    ),
+    'registration': (
+        'Registration to the template',
+        'Template and scan in turn. Ventricles and cortex should stay in place; only fine '
+        'detail should change.',
+    ),
+    'segmentation': (
+        'Tissue map',
+        'Grey matter should follow the cortex, white matter lie below it, and fluid fill '
+        'ventricles and sulci.',
+    ),
+    'carpet': ('Signal over time', 'Each row is one voxel, each column one time point.'),
+    'connectivity': ('Connectivity', 'Correlation between the time series of regions.'),
+}
+_METHODS = {
+    'gradcam': 'Grad-CAM',
+    'guidedbackprop': 'Guided backpropagation',
+    'guided_backprop': 'Guided backpropagation',
+    'attention': 'Attention',
+    'contribution': 'Contributions',
+    'contributions': 'Contributions',
+}
+_MODEL_KEYS = (
+    *('ModelName', 'ModelVersion', 'WeightsSHA256', 'TrainingPopulation', 'TrainingAgeRange'),
+    *('Validation', 'License', 'Reference', 'Limitations'),
+)
+_REGIONS_SHOWN = 14
+
+
+def build_participant_report(
+    output_dir: Path, subject: str, *, aggregate_sessions: int = 4
+) -> list[Path]:
+    """Write ``sub-X.html`` and, for many sessions, one page per session.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Output dataset; only its files are read.
+    subject : str
+        Label with or without ``sub-``.
+    aggregate_sessions : int
+        Up to this many sessions stand in one page.  Beyond, each session gets
+        ``sub-X_ses-Y.html`` and ``sub-X.html`` keeps the results of all, the trend, and links.
+
+    Returns
+    -------
+    list of Path
+        The pages, the overview first.
+
+    Raises
+    ------
+    MissingInputError
+        If nothing is known about the participant in `output_dir`.
+    """
+    subject = subject.removeprefix('sub-')
+    record = load_participant(Path(output_dir), subject)
+    if not record.scans and not record.crashes:
+        raise MissingInputError(
+            f'No report for sub-{subject}: expected prediction tables (*_brainage.tsv) or crash '
+            f'texts in {Path(output_dir) / f"sub-{subject}"}, found none. Run the participant '
+            'level first.'
+        )
+    sessions = list(dict.fromkeys(scan.session for scan in record.scans if scan.session))
+    split = len(sessions) > aggregate_sessions
+    written = [_write_page(Path(output_dir), record, sessions if split else [], None)]
+    if split:
+        written += [_write_page(Path(output_dir), record, sessions, name) for name in sessions]
+    return written
+
+
+def _write_page(
+    output_dir: Path, record: ParticipantRecord, pages: Sequence[str], session: str | None
+) -> Path:
+    """Render and write one page; `pages` are the sessions that have a page of their own."""
+    path = output_dir / report_path(record.subject, session)
+    write_text(path, render_page(record, pages, session))
+    return path
+
+
+def render_page(record: ParticipantRecord, pages: Sequence[str], session: str | None) -> str:
+    """Render one page as HTML.
+
+    Parameters
+    ----------
+    record : ParticipantRecord
+    pages : sequence of str
+        Sessions that have a page of their own; empty when all stand in one page.
+    session : str or None
+        The session of this page; None for the page of the participant.
+
+    Returns
+    -------
+    str
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader('bids_brainage', 'data/report'),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters['markup'] = jinja2.utils.markupsafe.Markup
+    environment.globals.update(w=wording)
+    shown = [scan for scan in record.scans if session is None or scan.session == session]
+    detailed = [scan for scan in shown if session is not None or scan.session not in pages]
+    views = _scan_views(record, shown, detailed)
+    crashes = [crash for crash in record.crashes if session in (None, crash.session)]
+    return environment.get_template('participant.html.j2').render(
+        record=record,
+        session=session,
+        views=views,
+        details=[view for view in views if view['detailed']],
+        links=[(name, report_path(record.subject, name).as_posix()) for name in pages],
+        home=report_path(record.subject).as_posix(),
+        sex=next((scan.sex for scan in shown if scan.sex), None),
+        ages=_ages(shown),
+        trends=_trends(record),
+        sessions=_session_table(record),
+        models=_models(shown),
+        methods=markdown.to_html(record.methods),
+        software=_software(record),
+        crashes=crashes,
+        failed=[scan for scan in shown if scan.failed or scan.messages],
+    )
+
+
+def _ages(scans: Sequence[ScanRecord]) -> str:
+    """List the different ages of the scans shown."""
+    known = list(dict.fromkeys(wording.age_text(scan) for scan in scans))
+    return ', '.join(known) or wording.MISSING
+
+
+def _scan_views(
+    record: ParticipantRecord, shown: Sequence[ScanRecord], detailed: Sequence[ScanRecord]
+) -> list[dict[str, Any]]:
+    """Prepare what the template needs for each scan."""
+    views: list[dict[str, Any]] = []
+    for number, scan in enumerate(shown, start=1):
+        main = headline_result(scan, headline_model(record.scans, scan.modality))
+        flags = wording.describe_flags(main)
+        worst = flags[0].severity if flags else None
+        strip = [_estimate(main, worst == 'stop')] if main and main.ok else []
+        rest = [result for result in scan.results if result is not main]
+        strip += [_estimate(r, _stopped(r)) for r in rest if r.ok]
+        views.append(
+            {
+                'id': f'scan-{number}',
+                'scan': scan,
+                'main': main,
+                'rest': rest,
+                'flags': flags,
+                'worst': worst,
+                'strip': charts.age_strip(strip, scan.age, wording.training_range(main)),
+                'range': wording.training_range(main),
+                'detailed': scan in detailed,
+                'contributions': _contributions(scan) if scan in detailed else [],
+                'pictures': _picture_views(scan) if scan in detailed else [],
+            }
+        )
+    return views
+
+
+def _estimate(result: Result, doubtful: bool) -> charts.Estimate:
+    """Give a result as an entry of a chart."""
+    predicted = result.predicted if result.predicted is not None else float('nan')
+    return charts.Estimate(result.model, predicted, result.low, result.high, doubtful)
+
+
+def _stopped(result: Result) -> bool:
+    """Tell whether a flag says that the number should not be used."""
+    return any(flag.severity == 'stop' for flag in wording.describe_flags(result))
+
+
+def _contributions(scan: ScanRecord) -> list[dict[str, Any]]:
+    """Prepare the bars of regional contributions, largest first, the rest summed up."""
+    charts_of: list[dict[str, Any]] = []
+    for result in scan.results:
+        shares = dict(result.contributions)
+        for picture in scan.pictures:
+            noted = picture.note.get('Contributions')
+            if isinstance(noted, Mapping) and picture_model(picture, scan) == result.model:
+                shares = shares or {str(k): float(v) for k, v in noted.items()}
+        if not shares:
+            continue
+        ordered = sorted(shares.items(), key=lambda item: (-abs(item[1]), item[0]))
+        bars = ordered[:_REGIONS_SHOWN]
+        if rest := ordered[_REGIONS_SHOWN:]:
+            bars.append((f'{len(rest)} other regions together', sum(v for _, v in rest)))
+        largest = max(abs(value) for _, value in bars)
+        rows = [(name, wording.small_years(v), charts.bar(v, largest)) for name, v in bars]
+        charts_of.append({'model': result.model, 'rows': rows, 'total': sum(shares.values())})
+    return charts_of
+
+
+def _picture_views(scan: ScanRecord) -> list[dict[str, Any]]:
+    """Prepare the pictures: title, caption and safe markup, or why one cannot be shown."""
+    views: list[dict[str, Any]] = []
+    for picture in scan.pictures:
+        title, caption = _caption(picture, scan)
+        try:
+            markup = svg.sanitise(picture.path.read_text(encoding='utf-8'), picture.path.name)
+            problem = ''
+        except (BrainAgeError, OSError, UnicodeDecodeError) as error:
+            markup, problem = '', str(error)
+        views.append(
+            {
+                'title': title,
+                'caption': caption,
+                'markup': markup,
+                'problem': problem,
+                'flicker': 'bba-scan' in markup,
+                'notes': _notes(picture),
+            }
+        )
+    return views
+
+
+def _caption(picture: Picture, scan: ScanRecord) -> tuple[str, str]:
+    """Give the title of a picture and what to look for."""
+    if picture.model is None:
+        return _CAPTIONS.get(picture.what, (picture.what.capitalize(), ''))
+    method = _METHODS.get(picture.what, picture.what)
+    title = f'What the model looked at: {method} of {picture_model(picture, scan)}'
+    return title, 'Shown on the person’s own brain. Strong colour should lie inside the brain.'
+
+
+def _notes(picture: Picture) -> list[tuple[str, str]]:
+    """List what the side file of a map says about it."""
+    hidden = ('Contributions', 'Sources', 'SpatialReference', 'Resolution')
+    return [(k, wording.plain(v)) for k, v in picture.note.items() if k not in hidden]
+
+
+def _trends(record: ParticipantRecord) -> list[dict[str, str]]:
+    """Draw one trend chart per model that has predictions in more than one session."""
+    order = list(dict.fromkeys(scan.session for scan in record.scans if scan.session))
+    names = dict.fromkeys(r.model for scan in record.scans for r in scan.results if r.ok)
+    drawn: list[dict[str, str]] = []
+    for model in names:
+        visits = [_visit(record, session, model) for session in order]
+        if sum(visit.mean is not None for visit in visits) > 1:
+            drawn.append({'model': model, 'chart': charts.trend_chart(visits)})
+    return drawn
+
+
+def _visit(record: ParticipantRecord, session: str, model: str) -> charts.Visit:
+    """Collect the predictions of one model in one session."""
+    scans = [scan for scan in record.scans if scan.session == session]
+    estimates = tuple(
+        _estimate(result, _stopped(result))
+        for scan in scans
+        for result in scan.results
+        if result.model == model and result.ok
+    )
+    age = next((scan.age for scan in scans if scan.age is not None), None)
+    return charts.Visit(f'ses-{session}', age, estimates)
+
+
+def _session_table(record: ParticipantRecord) -> dict[str, Any]:
+    """Prepare the session summary with rounded numbers and readable headers."""
+    words = {
+        'predicted_age': 'predicted age (years)',
+        'within_sd': 'SD within session (years)',
+        'brain_age_gap': 'brain age gap (years)',
+        'change': 'change since first session (years)',
+    }
+    columns = list(record.sessions[0]) if record.sessions else []
+    headers = []
+    for column in columns:
+        ending = next((key for key in words if column.endswith(f'_{key}')), None)
+        model = column.removesuffix(f'_{ending}') if ending else ''
+        headers.append(f'{model}: {words[ending]}' if ending else column.replace('_', ' '))
+    rows = [[_cell(row[column]) for column in columns] for row in record.sessions]
+    return {'headers': headers, 'rows': rows}
+
+
+def _cell(value: str) -> str:
+    """Round a decimal number of a table for display; other text stays."""
+    try:
+        return wording.years(float(value), unit=False) if '.' in value else value
+    except ValueError:
+        return value
+
+
+def _models(scans: Sequence[ScanRecord]) -> list[dict[str, Any]]:
+    """Prepare one card per model: what it was trained and measured on, and its limits."""
+    first: dict[str, Result] = {}
+    for scan in scans:
+        for result in scan.results:
+            first.setdefault(result.model, result)
+    cards: list[dict[str, Any]] = []
+    for name, result in sorted(first.items()):
+        facts = result.facts
+        checks = facts.get('Validation')
+        limits = facts.get('Limitations') or []
+        shared = {'Sources', *_MODEL_KEYS}
+        cards.append(
+            {
+                'name': str(facts.get('ModelName') or name),
+                'registry': name,
+                'version': wording.plain(facts.get('ModelVersion') or result.version),
+                'population': wording.plain(facts.get('TrainingPopulation')),
+                'range': wording.training_range(result),
+                'checks': [c for c in checks if isinstance(c, Mapping)]
+                if isinstance(checks, list)
+                else [],
+                'limits': [limits] if isinstance(limits, str) else [str(t) for t in limits],
+                'license': wording.plain(facts.get('License')),
+                'reference': wording.doi_link(facts.get('Reference')),
+                'hash': wording.plain(facts.get('WeightsSHA256')),
+                'more': [(k, wording.plain(v)) for k, v in facts.items() if k not in shared],
+            }
+        )
+    return cards
+
+
+def _software(record: ParticipantRecord) -> list[tuple[str, str]]:
+    """List the programs that made the output dataset."""
+    entries = record.description.get('GeneratedBy') or []
+    rows: list[tuple[str, str]] = []
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, Mapping):
+            rest = {k: v for k, v in entry.items() if k not in ('Name', 'Version')}
+            name = f'{wording.plain(entry.get("Name"))} {wording.plain(entry.get("Version"))}'
+            rows.append((name, wording.plain(rest)))
+    return rows

@@ -1,0 +1,200 @@
+"""Say numbers, flags and facts about a model in plain words with units."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from bids_brainage.reports.records import Result, ScanRecord
+
+MISSING = 'n/a'
+_SEVERE = frozenset({'critical', 'error', 'exclude', 'fail', 'high', 'severe', 'stop'})
+_MILD = frozenset({'info', 'information', 'low', 'minor', 'note'})
+_RANK = {'stop': 0, 'caution': 1, 'note': 2}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A warning in words; `severity` is ``stop``, ``caution`` or ``note``."""
+
+    key: str
+    label: str
+    explanation: str
+    advice: str
+    severity: str
+
+
+@cache
+def flag_texts() -> Mapping[str, Mapping[str, Any]]:
+    """Read ``data/qc_flags.json``; empty if the package has none."""
+    path = files('bids_brainage') / 'data' / 'qc_flags.json'
+    if not path.is_file():
+        return {}
+    return dict(json.loads(path.read_text(encoding='utf-8')))
+
+
+def describe_flag(flag: str) -> Flag:
+    """Explain a flag; one without a text is shown by its own words as a caution.
+
+    Parameters
+    ----------
+    flag : str
+        As in the column ``qc_flag``; detail may follow the name, for example
+        ``mask_volume(2100 mL)``.
+    """
+    key = re.split(r'[^\w-]', flag, maxsplit=1)[0]
+    detail = flag[len(key) :].strip(' :=()')
+    text = flag_texts().get(key)
+    if text is None:
+        words = re.sub(r'[_-]+', ' ', flag).strip().capitalize()
+        return Flag(flag, words, 'No explanation is stored for this flag.', '', 'caution')
+    severity = str(text.get('severity', '')).casefold()
+    kind = 'stop' if severity in _SEVERE else 'note' if severity in _MILD else 'caution'
+    label = str(text.get('label') or key)
+    return Flag(
+        key,
+        f'{label} ({detail})' if detail else label,
+        str(text.get('explanation') or ''),
+        str(text.get('advice') or ''),
+        kind,
+    )
+
+
+def describe_flags(result: Result | None) -> list[Flag]:
+    """Explain all flags of a result, the most severe first."""
+    found = [describe_flag(flag) for flag in (result.flags if result else ())]
+    return sorted(found, key=lambda flag: _RANK[flag.severity])
+
+
+def years(value: float | None, *, signed: bool = False, unit: bool = True) -> str:
+    """Write years with one decimal and a true minus sign; ``n/a`` if absent."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    rounded = round(value, 1) + 0.0
+    number = f'{rounded:+.1f}' if signed and rounded else f'{rounded:.1f}'
+    return number.replace('-', '−') + (' years' if unit else '')
+
+
+def small_years(value: float) -> str:
+    """Write signed years with two decimals, as for the share of one region."""
+    return f'{value:+.2f}'.replace('-', '−')
+
+
+def age_text(scan: ScanRecord) -> str:
+    """Write the chronological age, top-coded ages as at least."""
+    if scan.age is None:
+        return 'not recorded'
+    return f'at least {years(scan.age)}' if scan.censored else years(scan.age)
+
+
+def interval_text(result: Result) -> str:
+    """Write the interval with its nominal coverage."""
+    if result.low is None or result.high is None:
+        return MISSING
+    return f'{years(result.low, unit=False)} to {years(result.high)}'
+
+
+def level_text(result: Result) -> str:
+    """Write the nominal coverage of the interval in percent."""
+    return f'{100 * result.level:g} %' if result.level is not None else ''
+
+
+def gap_sentence(scan: ScanRecord, result: Result) -> str:
+    """Say how the predicted age compares with the chronological age."""
+    if result.predicted is None:
+        return 'No age could be predicted from this scan.'
+    if scan.age is None:
+        return 'No age is recorded for this scan, so the prediction cannot be compared with it.'
+    gap = result.gap if result.gap is not None else result.predicted - scan.age
+    least = 'at least ' if scan.censored else ''
+    if round(abs(gap), 1) == 0:
+        return f'The same as the chronological age of {least}{years(scan.age)}.'
+    side = 'more' if gap > 0 else 'less'
+    return f'{years(abs(gap))} {side} than the chronological age of {least}{years(scan.age)}.'
+
+
+def interval_sentence(scan: ScanRecord, result: Result) -> str:
+    """Say what the interval means for this scan."""
+    if result.low is None or result.high is None:
+        return 'This model gives no interval, so the likely size of its error here is unknown.'
+    share = f'{level_text(result)} of' if result.level is not None else 'most'
+    meaning = (
+        f'For {share} people like those the model was calibrated on, an interval made this '
+        'way contains the chronological age.'
+    )
+    if scan.age is None or scan.censored:
+        return meaning
+    if result.low <= scan.age <= result.high:
+        return f'{meaning} It does here: the difference is within the error of the method.'
+    return f'{meaning} It does not here: the difference is larger than expected from error alone.'
+
+
+def training_range(result: Result | None) -> tuple[float, float] | None:
+    """Read the age range of the training data, years, from the model's facts."""
+    span = result.facts.get('TrainingAgeRange') if result else None
+    if isinstance(span, list | tuple) and len(span) == 2:
+        low, high = span
+        if isinstance(low, int | float) and isinstance(high, int | float):
+            return float(low), float(high)
+    return None
+
+
+def plain(value: Any) -> str:
+    """Write any stored value for a reader: lists with commas, objects as ``key: value``."""
+    if value is None or value == '':
+        return MISSING
+    if isinstance(value, bool):
+        return 'yes' if value else 'no'
+    if isinstance(value, float):
+        return f'{value:.6g}'
+    if isinstance(value, Mapping):
+        return '; '.join(f'{key}: {plain(item)}' for key, item in value.items()) or MISSING
+    if isinstance(value, list | tuple):
+        return ', '.join(plain(item) for item in value) or MISSING
+    return str(value)
+
+
+def validation_sentence(check: Mapping[str, Any]) -> str:
+    """Say in one sentence how wrong the model was on one data set."""
+    error, count = check.get('mae'), check.get('n')
+    if not isinstance(error, int | float):
+        return ''
+    people = f' of {count} people' if isinstance(count, int) else ''
+    sentence = f'On {plain(check.get("dataset"))}{people}, its mean error was {years(error)}'
+    baseline = check.get('median_baseline_mae')
+    if isinstance(baseline, int | float):
+        sentence += f'; always guessing the median age would be wrong by {years(baseline)}'
+    return f'{sentence}.'
+
+
+def doi_link(reference: Any) -> tuple[str, str | None]:
+    """Split a reference into its text and, if it has a DOI, the address of it."""
+    if isinstance(reference, Mapping):
+        text, doi = plain(reference.get('text')), str(reference.get('doi') or '')
+    else:
+        text, doi = plain(reference), plain(reference)
+    match = re.search(r'10\.\d{4,9}/[^\s"<>]+', doi)
+    return text, f'https://doi.org/{match[0].rstrip(".,;)")}' if match else None
+
+
+def decimal(value: Any, digits: int = 2) -> str:
+    """Write a number with a fixed count of decimals and a true minus sign."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return MISSING
+    return f'{value:.{digits}f}'.replace('-', '−')
+
+
+def reason(scan: ScanRecord) -> str:
+    """Say why a scan has no predicted age, from its messages or the states of its models."""
+    if scan.messages:
+        return scan.messages[0].rstrip('.') + '.'
+    states = sorted({result.status for result in scan.results})
+    if states:
+        return f'State of all models: {", ".join(states)}. No message was recorded.'
+    return 'Processing stopped before any model ran.'
