@@ -1,0 +1,1 @@
+"""Command line: the only place that reads arguments or the environment, or exits."""

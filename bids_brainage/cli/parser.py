@@ -1,0 +1,289 @@
+"""Command line of ``bids_brainage``.
+
+Imports nothing but argparse and the version until the options are read, so that ``--help``
+answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from bids_brainage import __version__
+
+if TYPE_CHECKING:
+    from bids_brainage.config import Config
+
+PROGRAM = 'bids_brainage'
+
+
+@dataclass(frozen=True)
+class Level:
+    """One analysis level: its name, a line of help, and the options only it has."""
+
+    name: str
+    summary: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+
+
+@dataclass(frozen=True)
+class ListModels:
+    """Request of ``--list-models``: print the table of models and end."""
+
+    model_dir: Path | None
+    offline: bool
+
+
+def parse(
+    argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
+) -> Config | ListModels:
+    """Read the command line into the settings of a run.
+
+    All problems of the options are printed together; the process then ends with status 2.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program; those of the process when not given.
+    environ : mapping, optional
+        Environment (``BIDS_BRAINAGE_MODEL_DIR``, ``BIDS_BRAINAGE_OFFLINE``,
+        ``BIDS_BRAINAGE_CONTAINER_TAG``); that of the process when not given.
+
+    Returns
+    -------
+    Config or ListModels
+        `ListModels` when ``--list-models`` is given, with or without other arguments.
+
+    Raises
+    ------
+    SystemExit
+        Status 0 after ``--help`` and ``--version``, 2 after an option problem.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    environ = os.environ if environ is None else environ
+    listing = '--list-models' in arguments
+    parser = build_parser(positionals=not listing)
+    if listing:
+        namespace, _ = parser.parse_known_args(arguments)
+    else:
+        namespace = parser.parse_args(arguments)
+
+    from bids_brainage.cli.check import build_config, list_request
+
+    problems: list[str] = []
+    given = {name: value for name, value in vars(namespace).items() if value is not None}
+    request: Config | ListModels | None
+    if listing:
+        request = list_request(given, environ, problems)
+    else:
+        request = build_config(given, environ, problems)
+    if request is None or problems:
+        _fail(parser, problems)
+    return request
+
+
+def build_parser(*, positionals: bool = True) -> argparse.ArgumentParser:
+    """Build the parser; values stay text, so that all problems can be told together."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description='Estimate how old the brains of a BIDS dataset look, and why.',
+        argument_default=None,
+        allow_abbrev=False,
+    )
+    if positionals:
+        parser.add_argument('bids_dir', help='root of the raw BIDS dataset')
+        parser.add_argument('output_dir', help='output (derivative) dataset')
+        parser.add_argument(
+            'analysis_level',
+            choices=[level.name for level in LEVELS],
+            help='; '.join(f'{level.name}: {level.summary}' for level in LEVELS),
+        )
+    _add_selection(parser)
+    _add_models(parser)
+    for level in LEVELS:
+        level.add_options(parser)
+    _add_resources(parser)
+    _add_other(parser)
+    return parser
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('selection')
+    group.add_argument(
+        '--participant-label',
+        '--participant_label',
+        nargs='+',
+        metavar='LABEL',
+        help='participants, with or without sub- (default: all with images)',
+    )
+    group.add_argument(
+        '--session-label',
+        '--session_label',
+        '--session-id',
+        '--session_id',
+        nargs='+',
+        metavar='LABEL',
+        help='sessions, with or without ses- (default: all)',
+    )
+    group.add_argument(
+        '--bids-filter-file',
+        '--bids_filter_file',
+        metavar='JSON',
+        help='file of queries t1w and bold; null means entity absent, "*" any value',
+    )
+    group.add_argument(
+        '--bids-database-dir',
+        '--bids_database_dir',
+        metavar='DIR',
+        help='pybids index to use, or to make if there is none',
+    )
+    group.add_argument(
+        '--skip-bids-validation',
+        '--skip_bids_validation',
+        '--skip_bids_validator',
+        action='store_true',
+        default=None,
+        help='do not check dataset_description.json',
+    )
+    group.add_argument(
+        '--dry-run', action='store_true', default=None, help='list what would run, write nothing'
+    )
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('models')
+    group.add_argument('--models', nargs='+', metavar='NAME', help='models by name (arch.tag)')
+    group.add_argument(
+        '--list-models', action='store_true', default=None, help='print the models and end'
+    )
+    group.add_argument(
+        '--model-dir',
+        metavar='DIR',
+        help='folder with model weights (environment: BIDS_BRAINAGE_MODEL_DIR)',
+    )
+    group.add_argument(
+        '--age-column',
+        metavar='NAME',
+        help='column of the age in scans, sessions or participants table (default: age)',
+    )
+
+
+def _add_participant(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('participant level')
+    group.add_argument(
+        '--saliency',
+        nargs='+',
+        metavar='METHOD',
+        help='maps to write: gradcam, guided_backprop, attention, or none '
+        "(default: each model's own method)",
+    )
+    group.add_argument(
+        '--reports-only', action='store_true', default=None, help='only write the reports again'
+    )
+    group.add_argument(
+        '--aggregate-session-reports',
+        metavar='N',
+        help='one report for up to N sessions, else one per session (default: 4)',
+    )
+
+
+def _add_resources(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('resources')
+    group.add_argument(
+        '--nprocs',
+        '--n-procs',
+        '--n_procs',
+        '--nthreads',
+        '--n-cpus',
+        '--n_cpus',
+        metavar='N',
+        help='processes (default: CPUs allowed by affinity and cgroup)',
+    )
+    group.add_argument(
+        '--omp-nthreads',
+        metavar='N',
+        help='threads per process (default: processes - 1, from 1 to 8)',
+    )
+    group.add_argument(
+        '--mem',
+        '--mem-mb',
+        '--mem_mb',
+        metavar='X[K|M|G|T]',
+        help='memory to plan with; a bare number is MB (default: memory visible here)',
+    )
+    group.add_argument(
+        '--mem-gb', '--mem_gb', dest='memory_gb', metavar='X', help='the same in GB'
+    )
+    group.add_argument(
+        '--use-plugin', '--nipype-plugin-file', metavar='YAML', help='Nipype plugin settings'
+    )
+    group.add_argument(
+        '--device',
+        metavar='DEVICE',
+        help='auto, cpu, cuda[:N] or mps; only auto may fall back (default: auto)',
+    )
+    group.add_argument('--random-seed', metavar='N', help='seed, recorded (default: 0)')
+    group.add_argument(
+        '--sloppy',
+        action='store_true',
+        default=None,
+        help='low quality, for tests only; marked in the outputs',
+    )
+
+
+def _add_other(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('other')
+    group.add_argument(
+        '-w',
+        '--work-dir',
+        metavar='DIR',
+        help='folder for intermediate files, not inside bids_dir '
+        '(default: ./work, else OUTPUT_DIR/.work)',
+    )
+    group.add_argument(
+        '--clean-workdir', action='store_true', default=None, help='empty the work folder first'
+    )
+    group.add_argument(
+        '--config-file', metavar='TOML', help='settings of an earlier run; the command line wins'
+    )
+    group.add_argument(
+        '--write-graph', action='store_true', default=None, help='write the workflow graph'
+    )
+    group.add_argument(
+        '--stop-on-first-crash', action='store_true', default=None, help='stop at the first error'
+    )
+    group.add_argument(
+        '--offline',
+        action='store_true',
+        default=None,
+        help='forbid any download (environment: BIDS_BRAINAGE_OFFLINE=1)',
+    )
+    group.add_argument(
+        '--notrack',
+        action='store_true',
+        default=None,
+        help='accepted for scripts of other programs: there is no telemetry',
+    )
+    group.add_argument(
+        '-v',
+        dest='verbosity',
+        action='count',
+        help='more messages; give it up to three times',
+    )
+    group.add_argument('--version', action='version', version=f'{PROGRAM} {__version__}')
+
+
+def _fail(parser: argparse.ArgumentParser, problems: Sequence[str]) -> NoReturn:
+    """Print all problems and end with status 2."""
+    lines = '\n'.join(f'  * {problem}' for problem in problems)
+    parser.exit(2, f'{parser.format_usage()}{PROGRAM}: error: in the options:\n{lines}\n')
+
+
+LEVELS: tuple[Level, ...] = (
+    Level('participant', 'predict the age of each image, with maps and reports', _add_participant),
+)

@@ -1,0 +1,186 @@
+"""Settings of a run: made once from the command line, then passed, never global."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from bids_brainage.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Facts about the machine and the program; recorded, never read back as options.
+
+    Attributes
+    ----------
+    version, python, platform : str
+        Versions of this package and of Python; operating system.
+    cpu_count : int
+        CPUs this process may use (affinity and cgroup).
+    memory_gb : float
+        Memory visible to this process, GB of 2^30 bytes.
+    container_type, container_tag : str or None
+        ``docker`` or ``apptainer``, and the tag baked into the image; None natively.
+    """
+
+    version: str
+    python: str
+    platform: str
+    cpu_count: int
+    memory_gb: float
+    container_type: str | None = None
+    container_tag: str | None = None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What to run on, where to write, and how to behave.
+
+    `participant_label` and `session_label` are bare labels, empty for all; `bids_filters` has
+    the form of `bids_brainage.dataset.check_filters`.
+    """
+
+    bids_dir: Path
+    output_dir: Path
+    analysis_level: str
+    work_dir: Path
+    run_id: str
+    participant_label: tuple[str, ...] = ()
+    session_label: tuple[str, ...] = ()
+    bids_filters: dict[str, Any] = field(default_factory=dict)
+    bids_database_dir: Path | None = None
+    skip_bids_validation: bool = False
+    dry_run: bool = False
+    reports_only: bool = False
+    aggregate_session_reports: int = 4
+    clean_workdir: bool = False
+    write_graph: bool = False
+    offline: bool = False
+    verbosity: int = 0
+
+    @property
+    def log_level(self) -> int:
+        """Logging level: 25 (IMPORTANT), 5 less for each ``-v``, at least 10."""
+        return max(25 - 5 * self.verbosity, 10)
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """What to compute.
+
+    `models` empty means the documented default set; `saliency` None means each bundle's own
+    method and an empty tuple no maps.
+    """
+
+    models: tuple[str, ...] = ()
+    model_dir: Path | None = None
+    saliency: tuple[str, ...] | None = None
+    age_column: str = 'age'
+    sloppy: bool = False
+
+    def image_options(self) -> dict[str, Any]:
+        """Return the options that alter shared images, for the configuration hash."""
+        return {'sloppy': self.sloppy}
+
+
+@dataclass(frozen=True)
+class Nipype:
+    """Resources and the engine; `memory_gb` is a scheduling hint in GB of 2^30 bytes."""
+
+    nprocs: int
+    omp_nthreads: int
+    memory_gb: float
+    device: str = 'auto'
+    plugin: str = 'MultiProc'
+    plugin_args: dict[str, Any] = field(default_factory=dict)
+    stop_on_first_crash: bool = False
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Seed of the random generators of Python, NumPy and torch."""
+
+    random_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run, by section."""
+
+    environment: Environment
+    execution: Execution
+    workflow: Workflow
+    nipype: Nipype
+    seeds: Seeds
+
+    def to_toml(self) -> str:
+        """Write as TOML.
+
+        Absent values are left out and free-form mappings (filters, plugin arguments) become
+        JSON text, as TOML has no null.
+        """
+        import tomli_w
+
+        sections = {
+            name: {key: _plain(value) for key, value in section.items() if value is not None}
+            for name, section in asdict(self).items()
+        }
+        return tomli_w.dumps(sections)
+
+    @classmethod
+    def from_toml(cls, text: str) -> Config:
+        """Read what `to_toml` wrote.
+
+        Raises
+        ------
+        OptionError
+            Not TOML, or a section or key is missing, unknown or of another type.
+        """
+        try:
+            sections = tomllib.loads(text)
+            kinds = get_type_hints(cls)
+            return cls(**{name: _section(kinds[name], sections[name]) for name in kinds})
+        except (KeyError, TypeError, ValueError) as error:
+            raise OptionError(
+                f'Not a configuration of this version ({type(error).__name__}: {error}).'
+            ) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return json.dumps(value, sort_keys=True)
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _section(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """Build one section from plain values, refusing unknown keys."""
+    hints = get_type_hints(kind)
+    known = {item.name for item in fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise KeyError(f'unknown keys {unknown} in section {kind.__name__.lower()}')
+    return kind(**{key: _typed(hints[key], value) for key, value in values.items()})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    if get_origin(hint) in (Union, UnionType):
+        hint = next(kind for kind in get_args(hint) if kind is not type(None))
+    origin = get_origin(hint) or hint
+    if origin is Path:
+        return Path(value)
+    if origin is tuple:
+        return tuple(value)
+    if origin is dict:
+        return json.loads(value)
+    if origin is float and isinstance(value, int):
+        return float(value)
+    if not isinstance(value, origin):
+        raise TypeError(f'expected {origin.__name__}, found {value!r}')
+    return value
