@@ -1,0 +1,1 @@
+"""Thin Nipype interfaces, one per step, around pure functions or a library."""
