@@ -87,7 +87,7 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _check_input_contract(subject: _Subject) -> str:
-    """The architecture takes the declared kind, and other grids are refused."""
+    """Compare the declared input with what the architecture takes, and with itself."""
     bundle, declared = subject.bundle, subject.bundle.input
     expected = model_info(bundle.arch).input['kind']
     _require(
@@ -100,19 +100,11 @@ def _check_input_contract(subject: _Subject) -> str:
         declared['affine'] or np.diag([*declared['voxel_size_mm'], 1.0]), dtype=float
     )
     check_volume(declared, declared['shape'], affine, 'declared grid')
-    wrong_shape = [n + 1 for n in declared['shape']]
-    wrong_size = affine @ np.diag([1.01, 1.01, 1.01, 1.0])
-    for shape, matrix in ((wrong_shape, affine), (declared['shape'], wrong_size)):
-        try:
-            check_volume(declared, shape, matrix, 'other grid')
-        except BundleError:
-            continue
-        raise BundleError('a grid other than the declared one is accepted')
     return f'{declared["kind"]}, {declared["shape"]} voxels of {declared["voxel_size_mm"]} mm'
 
 
 def _check_forward(subject: _Subject) -> str:
-    """The golden input gives one finite age."""
+    """Expect one finite age from the golden input."""
     ages = subject.predict()
     _require(ages.shape == (1,), f'output has shape {ages.shape}, expected (1,)')
     _require(bool(np.isfinite(ages).all()), f'output is {ages[0]}')
@@ -120,14 +112,14 @@ def _check_forward(subject: _Subject) -> str:
 
 
 def _check_determinism(subject: _Subject) -> str:
-    """Two runs on the CPU give the same bits."""
+    """Expect the same bits from two runs."""
     first, second = subject.predict(), subject.predict()
     _require(np.array_equal(first, second), f'{first} then {second} from the same input')
     return 'two runs agree bit for bit'
 
 
 def _check_golden(subject: _Subject) -> str:
-    """The recorded age comes out again."""
+    """Expect the recorded age from the golden input."""
     metadata = subject.bundle.metadata
     found, expected = float(subject.predict()[0]), metadata['golden']['age']
     tolerance = metadata['tolerance_years']
@@ -139,7 +131,7 @@ def _check_golden(subject: _Subject) -> str:
 
 
 def _check_backward(subject: _Subject) -> str:
-    """Gradients of all trainable weights are finite, and not all zero."""
+    """Expect finite gradients of the weights, not all zero."""
     if not subject.differentiable:
         return 'not applicable: no gradients'
     import torch
@@ -228,7 +220,7 @@ _SALIENCY: dict[str, Callable[[_Subject], str]] = {
 
 
 def _check_saliency(subject: _Subject) -> str:
-    """Each declared method finds what it needs in the model."""
+    """Expect that each declared method finds what it needs in the model."""
     methods = subject.bundle.metadata['saliency']
     if not subject.differentiable:
         return 'not applicable: no gradients'
@@ -259,9 +251,9 @@ def _open(path: Path) -> _Subject:
 def _run(name: str, check: Callable[[_Subject], str], subject: _Subject) -> CheckResult:
     try:
         return CheckResult(name, True, check(subject))
-    except (BrainAgeError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:
         # Whatever a third party's model raises is a finding, not a crash of the suite.
-        return CheckResult(name, False, str(error))
+        return CheckResult(name, False, f'{type(error).__name__}: {error}')
 
 
 def check_bundle(path: Path | str) -> BundleReport:
