@@ -1,0 +1,201 @@
+"""Cerebral blood volume maps from T1w scans, with weights that the user supplies.
+
+No weights of the published generator are public (Jomsky et al., arXiv:2412.01865).  Without
+weights or a map there is no map: nothing is ever made up in its place.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from bids_brainage.errors import BundleError, MissingInputError, OptionError, UnusableImageError
+
+if TYPE_CHECKING:
+    from bids_brainage.inference.sliding_window import Progress
+    from bids_brainage.models.aicbv_mamba import AICBVMamba
+
+LOGGER = logging.getLogger(__name__)
+
+ARCH = 'aicbv_mamba'
+#: Distance between patches in voxels; the authors of the paper evaluate at half of it.
+STRIDE = 32
+#: A forecast above this is a warning, below it a note.
+WARN_SECONDS = 120.0
+
+
+def save_generator(model: AICBVMamba, path: Path, options: dict[str, object]) -> None:
+    """Write the weights of a generator with what is needed to build it again.
+
+    Parameters
+    ----------
+    model : AICBVMamba
+        Trained generator.
+    path : Path
+        File to write, ``.safetensors``.
+    options : dict
+        Keyword options of `bids_brainage.models.aicbv_mamba.AICBVMamba`.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(tensors, path, metadata={'arch': ARCH, 'options': json.dumps(options)})
+
+
+def load_generator(path: Path, *, device: str = 'cpu') -> AICBVMamba:
+    """Read the weights of a generator.
+
+    Parameters
+    ----------
+    path : Path
+        File written by `save_generator`.
+    device : str
+        Torch device.
+
+    Returns
+    -------
+    AICBVMamba
+        In eval mode.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    BundleError
+        The file holds no weights of this architecture.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from bids_brainage.models.aicbv_mamba import AICBVMamba
+
+    if not path.is_file():
+        raise MissingInputError(f'{path}: no such file. Give the weights of an AICBV generator.')
+    try:
+        with safe_open(path, framework='pt') as stream:
+            header = stream.metadata() or {}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        if header.get('arch') != ARCH:
+            raise BundleError(
+                f'{path}: expected weights of {ARCH}, found {header.get("arch", "no name")!r} in '
+                'the header.'
+            )
+        model = AICBVMamba(**json.loads(header.get('options', '{}')))
+        model.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError, TypeError, ValueError, OptionError) as error:
+        raise BundleError(
+            f'{path}: the weights do not fit {ARCH}: {error}. Export them again.'
+        ) from error
+    return model.eval().to(device)
+
+
+def brain_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice, slice]:
+    """Smallest box around a mask.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        Brain.
+
+    Returns
+    -------
+    tuple of slice
+        One an axis.
+
+    Raises
+    ------
+    UnusableImageError
+        The mask is empty.
+    """
+    if not mask.any():
+        raise UnusableImageError('The brain mask is empty. Look at the brain extraction.')
+    spans = []
+    for axis in range(3):
+        occupied = np.flatnonzero(mask.any(axis=tuple(i for i in range(3) if i != axis)))
+        spans.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
+    return spans[0], spans[1], spans[2]
+
+
+def synthesise_aicbv(
+    t1w: npt.NDArray[np.floating],
+    mask: npt.NDArray[np.bool_],
+    model: AICBVMamba,
+    *,
+    stride: int = STRIDE,
+    batch: int = 1,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Generate the map of one scan.
+
+    The brain box is cut into overlapping patches, whose outputs are averaged.  On a CPU the
+    time is forecast from a small probe before the first patch and logged.
+
+    Parameters
+    ----------
+    t1w : ndarray, shape (X, Y, Z)
+        Skull-stripped, RAS+ order, 1 mm, divided by the mean of its top 1 % of values.
+    mask : ndarray of bool, shape (X, Y, Z)
+        Brain.
+    model : AICBVMamba
+        Generator in eval mode.
+    stride : int
+        Distance between patches in voxels.
+    batch : int
+        Patches at a time.
+    on_progress : callable or None
+        See `bids_brainage.inference.sliding_window.sliding_window`.
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+        Cerebral blood volume in the units of the training maps, 0 outside the brain.
+
+    Raises
+    ------
+    UnusableImageError
+        Shapes differ or the mask is empty.
+    """
+    import torch
+
+    from bids_brainage.inference.sliding_window import sliding_window
+
+    if t1w.shape != mask.shape:
+        raise UnusableImageError(
+            f'AICBV: expected a mask of shape {t1w.shape}, found {mask.shape}. Resample the mask.'
+        )
+    box = brain_box(mask)
+    parameter = next(model.parameters())
+    on_cpu = parameter.device.type == 'cpu'
+
+    def report(progress: Progress) -> None:
+        if progress.done == 0:
+            level = logging.WARNING if progress.remaining_s > WARN_SECONDS else logging.INFO
+            LOGGER.log(
+                level,
+                'AICBV map: %d patches, about %.0f min on this CPU',
+                progress.total,
+                progress.remaining_s / 60,
+            )
+        if on_progress is not None:
+            on_progress(progress)
+
+    volume = torch.from_numpy(np.ascontiguousarray((t1w * mask)[box], dtype=np.float32))
+    patch = model.size.patch
+    generated = sliding_window(
+        volume.to(parameter.device),
+        model,
+        patch=patch,
+        stride=min(stride, patch),
+        batch=batch,
+        # a third of the edge, a multiple of 8 as the network needs
+        probe=max(8, patch // 3 // 8 * 8) if on_cpu else None,
+        on_progress=report,
+    )
+    result = np.zeros(t1w.shape, dtype=np.float32)
+    result[box] = generated.cpu().numpy() * mask[box]
+    return result
