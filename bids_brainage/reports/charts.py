@@ -76,13 +76,26 @@ class Estimate:
     doubtful: bool = False
 
 
+def age_axis(estimates: Iterable[Estimate], ages: Iterable[float | None]) -> Axis | None:
+    """Make the axis that holds all estimates, intervals and ages (years); None if none."""
+    numbers = [n for e in estimates for n in (e.value, e.low, e.high) if n is not None]
+    if not numbers:
+        return None
+    return nice_axis([*numbers, *(age for age in ages if age is not None)], least=20.0)
+
+
 def age_strip(
-    estimates: Sequence[Estimate], age: float | None, training: tuple[float, float] | None
+    axis: Axis,
+    estimates: Sequence[Estimate],
+    age: float | None,
+    training: tuple[float, float] | None,
 ) -> str:
     """Draw predicted ages with intervals against the chronological age on one axis.
 
     Parameters
     ----------
+    axis : Axis
+        From :func:`age_axis`, the same for all scans that are compared.
     estimates : sequence of Estimate
         One line each; the labels are written when there is more than one.
     age : float or None
@@ -93,12 +106,8 @@ def age_strip(
     Returns
     -------
     str
-        An ``svg`` element; empty if there is no estimate.
+        An ``svg`` element.
     """
-    if not estimates:
-        return ''
-    numbers = [n for e in estimates for n in (e.value, e.low, e.high) if n is not None]
-    axis = nice_axis([*numbers, *([] if age is None else [age])], least=20.0)
     bottom = _HEAD + ROW * len(estimates)
     parts = [_band(axis, training, bottom)] if training else []
     parts += [_tick(axis, tick, _HEAD, bottom) for tick in axis.ticks]
@@ -113,10 +122,17 @@ def age_strip(
     return _chart(''.join(parts), bottom + _FOOT, label)
 
 
-def _chart(body: str, height: float, label: str) -> str:
-    """Wrap a body as an inline chart with a spoken label."""
+def _chart(body: str, height: float, label: str, least: int = 0) -> str:
+    """Wrap a body as an inline chart with a spoken label and a least width in pixels."""
     return tag(
-        'svg', body, class_='chart', width='100%', height=height, role='img', aria_label=label
+        'svg',
+        body,
+        class_='chart',
+        width='100%',
+        height=height,
+        style=f'min-width:{least}px' if least else None,
+        role='img',
+        aria_label=label,
     )
 
 
@@ -210,20 +226,22 @@ def visit_positions(visits: Sequence[Visit]) -> list[float]:
     evenly spaced.
     """
     count = len(visits)
-    even = [50.0] if count == 1 else [8 + 84 * index / (count - 1) for index in range(count)]
+    even = [50.0] if count == 1 else [10 + 80 * index / (count - 1) for index in range(count)]
     ages = [visit.age for visit in visits if visit.age is not None]
     if len(ages) < count or count < 2 or ages[-1] <= ages[0]:
         return even
-    placed = [8 + 84 * (age - ages[0]) / (ages[-1] - ages[0]) for age in ages]
+    placed = [10 + 80 * (age - ages[0]) / (ages[-1] - ages[0]) for age in ages]
     close = any(after - before < 10 for before, after in itertools.pairwise(placed))
     return even if close else placed
 
 
-def trend_chart(visits: Sequence[Visit], height: int = 250) -> str:
+def trend_chart(axis: Axis, visits: Sequence[Visit], height: int = 210) -> str:
     """Draw predicted age with interval and chronological age over the sessions.
 
     Parameters
     ----------
+    axis : Axis
+        Vertical axis, from :func:`age_axis`; the same for all charts that are compared.
     visits : sequence of Visit
         In order of time.
     height : int
@@ -232,14 +250,8 @@ def trend_chart(visits: Sequence[Visit], height: int = 250) -> str:
     Returns
     -------
     str
-        An ``svg`` element; empty if no session has a prediction.
+        An ``svg`` element, at least 64 pixels wide per session.
     """
-    numbers = [
-        n for v in visits for e in v.estimates for n in (e.value, e.low, e.high) if n is not None
-    ]
-    if not numbers:
-        return ''
-    axis = nice_axis([*numbers, *(v.age for v in visits if v.age is not None)], least=4.0)
     top, bottom = 12.0, 12.0 + height
     level = {tick: _level(axis, tick, top, bottom) for tick in axis.ticks}
     parts = [
@@ -258,7 +270,8 @@ def trend_chart(visits: Sequence[Visit], height: int = 250) -> str:
         f'{v.label}: {"no prediction" if v.mean is None else f"{v.mean:.1f} years"}'
         for v in visits
     )
-    return _chart(''.join(parts), bottom + 44, f'Predicted age by session. {spoken}.')
+    label = f'Predicted age by session. {spoken}.'
+    return _chart(''.join(parts), bottom + 44, label, least=64 * len(visits))
 
 
 def _level(axis: Axis, value: float, top: float, bottom: float) -> float:
@@ -293,12 +306,14 @@ def _visit(x: float, visit: Visit, axis: Axis, top: float, bottom: float) -> str
             marks.append(tag('line', x1=place, x2=place, y1=low, y2=high, class_='interval'))
         y = _level(axis, estimate.value, top, bottom)
         marks.append(tag('circle', cx=place, cy=y, r=6, class_='dot'))
+        if len(visit.estimates) == 1:
+            marks.append(text(f'{estimate.value:.1f}', place, y + 5, class_='value', dx=12))
         kind = 'estimate doubtful' if estimate.doubtful else 'estimate'
         parts.append(tag('g', ''.join(marks), class_=kind))
     if visit.age is not None:
         y = _level(axis, visit.age, top, bottom)
         parts.append(tag('circle', cx=f'{x:.2f}%', cy=y, r=4, class_='age-dot'))
-    place, anchor = f'{x:.2f}%', 'start' if x < 9 else 'end' if x > 91 else 'middle'
+    place, anchor = f'{x:.2f}%', 'middle'
     known = 'age n/a' if visit.age is None else f'age {visit.age:.1f}'
     parts.append(text(visit.label, place, bottom + 20, class_='tick', text_anchor=anchor))
     parts.append(text(known, place, bottom + 37, class_='tick', text_anchor=anchor))

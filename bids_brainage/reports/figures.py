@@ -282,13 +282,13 @@ def _colour_bar(mosaic: Mosaic, top: float, unit: str, signed: bool) -> str:
     uri = svg.encode_rasters([np.repeat(ramp, 8, axis=0).astype(np.uint8)])[0]
     low, high = (f'−{_short(top)}', f'+{_short(top)}') if signed else ('0', _short(top))
     start = 12 + 12 * len(low)
-    meaning = 'blue lowers, orange raises the predicted age' if signed else ''
-    label = f'{high} {unit}' + (f'   ({meaning})' if meaning else '')
+    meaning = 'blue: younger, orange: older' if signed else ''
+    label = f'{high} {unit}' + (f' ({meaning})' if meaning else '')
     style: dict[str, Any] = {'font_size': 20, 'fill': '#e8ebee'}
     return (
         svg.text(low, start - 8, y + 15, text_anchor='end', **style)
-        + svg.image(uri, start, y, 260, 18)
-        + svg.text(label, start + 270, y + 15, **style)
+        + svg.image(uri, start, y, 220, 18)
+        + svg.text(label, start + 230, y + 15, **style)
     )
 
 
@@ -319,7 +319,7 @@ def _write(
         "the person's left."
     )
     note = svg.text(
-        "L = the person's left (neurological display)",
+        "L = the person's left (neurological)",
         mosaic.width - 12,
         mosaic.height + 29,
         text_anchor='end',

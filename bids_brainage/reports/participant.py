@@ -167,25 +167,25 @@ def _ages(scans: Sequence[ScanRecord]) -> str:
 def _scan_views(
     record: ParticipantRecord, shown: Sequence[ScanRecord], detailed: Sequence[ScanRecord]
 ) -> list[dict[str, Any]]:
-    """Prepare what the template needs for each scan."""
+    """Prepare what the template needs for each scan; all strips share one axis."""
+    usable = [result for scan in shown for result in scan.results if result.ok]
+    axis = charts.age_axis(map(_estimate, usable), [scan.age for scan in shown])
     views: list[dict[str, Any]] = []
     for number, scan in enumerate(shown, start=1):
         main = headline_result(scan, headline_model(record.scans, scan.modality))
         flags = wording.describe_flags(main)
-        worst = flags[0].severity if flags else None
-        strip = [_estimate(main, worst == 'stop')] if main and main.ok else []
-        rest = [result for result in scan.results if result is not main]
-        strip += [_estimate(r, _stopped(r)) for r in rest if r.ok]
+        results = sorted(scan.results, key=lambda result: result is not main)
+        strip = [_estimate(result) for result in results if result.ok]
+        span = wording.training_range(main)
         views.append(
             {
                 'id': f'scan-{number}',
                 'scan': scan,
                 'main': main,
-                'rest': rest,
                 'flags': flags,
-                'worst': worst,
-                'strip': charts.age_strip(strip, scan.age, wording.training_range(main)),
-                'range': wording.training_range(main),
+                'worst': flags[0].severity if flags else None,
+                'strip': charts.age_strip(axis, strip, scan.age, span) if axis else '',
+                'range': span,
                 'detailed': scan in detailed,
                 'contributions': _contributions(scan) if scan in detailed else [],
                 'pictures': _picture_views(scan) if scan in detailed else [],
@@ -194,25 +194,22 @@ def _scan_views(
     return views
 
 
-def _estimate(result: Result, doubtful: bool) -> charts.Estimate:
-    """Give a result as an entry of a chart."""
+def _estimate(result: Result) -> charts.Estimate:
+    """Give a result as an entry of a chart, drawn as doubtful if a flag says not to use it."""
     predicted = result.predicted if result.predicted is not None else float('nan')
+    doubtful = any(flag.severity == 'stop' for flag in wording.describe_flags(result))
     return charts.Estimate(result.model, predicted, result.low, result.high, doubtful)
-
-
-def _stopped(result: Result) -> bool:
-    """Tell whether a flag says that the number should not be used."""
-    return any(flag.severity == 'stop' for flag in wording.describe_flags(result))
 
 
 def _contributions(scan: ScanRecord) -> list[dict[str, Any]]:
     """Prepare the bars of regional contributions, largest first, the rest summed up."""
     charts_of: list[dict[str, Any]] = []
     for result in scan.results:
-        shares = dict(result.contributions)
+        shares = dict(result.contributions) if result.ok else {}
         for picture in scan.pictures:
             noted = picture.note.get('Contributions')
-            if isinstance(noted, Mapping) and picture_model(picture, scan) == result.model:
+            named = picture_model(picture, scan) == result.model
+            if result.ok and named and isinstance(noted, Mapping):
                 shares = shares or {str(k): float(v) for k, v in noted.items()}
         if not shares:
             continue
@@ -265,22 +262,30 @@ def _notes(picture: Picture) -> list[tuple[str, str]]:
 
 
 def _trends(record: ParticipantRecord) -> list[dict[str, str]]:
-    """Draw one trend chart per model that has predictions in more than one session."""
+    """Draw one chart per model that has ages in several sessions, all with one axis."""
     order = list(dict.fromkeys(scan.session for scan in record.scans if scan.session))
     names = dict.fromkeys(r.model for scan in record.scans for r in scan.results if r.ok)
-    drawn: list[dict[str, str]] = []
-    for model in names:
-        visits = [_visit(record, session, model) for session in order]
-        if sum(visit.mean is not None for visit in visits) > 1:
-            drawn.append({'model': model, 'chart': charts.trend_chart(visits)})
-    return drawn
+    visits = {model: [_visit(record, session, model) for session in order] for model in names}
+    visits = {
+        model: points
+        for model, points in visits.items()
+        if sum(visit.mean is not None for visit in points) > 1
+    }
+    every = [visit for points in visits.values() for visit in points]
+    axis = charts.age_axis((e for v in every for e in v.estimates), [v.age for v in every])
+    if axis is None:
+        return []
+    return [
+        {'model': model, 'chart': charts.trend_chart(axis, points)}
+        for model, points in visits.items()
+    ]
 
 
 def _visit(record: ParticipantRecord, session: str, model: str) -> charts.Visit:
     """Collect the predictions of one model in one session."""
     scans = [scan for scan in record.scans if scan.session == session]
     estimates = tuple(
-        _estimate(result, _stopped(result))
+        _estimate(result)
         for scan in scans
         for result in scan.results
         if result.model == model and result.ok

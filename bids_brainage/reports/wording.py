@@ -105,34 +105,33 @@ def level_text(result: Result) -> str:
     return f'{100 * result.level:g} %' if result.level is not None else ''
 
 
-def gap_sentence(scan: ScanRecord, result: Result) -> str:
-    """Say how the predicted age compares with the chronological age."""
-    if result.predicted is None:
-        return 'No age could be predicted from this scan.'
-    if scan.age is None:
+def verdict(scan: ScanRecord, result: Result) -> str:
+    """Say in one sentence how the predicted age compares with the chronological age."""
+    if scan.age is None or result.predicted is None:
         return 'No age is recorded for this scan, so the prediction cannot be compared with it.'
     gap = result.gap if result.gap is not None else result.predicted - scan.age
-    least = 'at least ' if scan.censored else ''
+    side = 'above' if gap > 0 else 'below'
+    apart = f'{years(abs(gap))} {side} the chronological age'
     if round(abs(gap), 1) == 0:
-        return f'The same as the chronological age of {least}{years(scan.age)}.'
-    side = 'more' if gap > 0 else 'less'
-    return f'{years(abs(gap))} {side} than the chronological age of {least}{years(scan.age)}.'
-
-
-def interval_sentence(scan: ScanRecord, result: Result) -> str:
-    """Say what the interval means for this scan."""
+        apart = 'Equal to the chronological age'
+    if scan.censored:
+        return f'{apart}, which is known only as {age_text(scan)}.'
     if result.low is None or result.high is None:
-        return 'This model gives no interval, so the likely size of its error here is unknown.'
-    share = f'{level_text(result)} of' if result.level is not None else 'most'
-    meaning = (
-        f'For {share} people like those the model was calibrated on, an interval made this '
-        'way contains the chronological age.'
-    )
-    if scan.age is None or scan.censored:
-        return meaning
+        return f'{apart}. The model gives no interval, so the likely size of its error is unknown.'
     if result.low <= scan.age <= result.high:
-        return f'{meaning} It does here: the difference is within the error of the method.'
-    return f'{meaning} It does not here: the difference is larger than expected from error alone.'
+        return f'{apart}, within the error of the method: the interval contains the age.'
+    return f'{apart}, more than the error of the method: the interval does not contain the age.'
+
+
+def interval_meaning(result: Result) -> str:
+    """Say what the interval promises; empty if the model gives none."""
+    if result.low is None or result.high is None:
+        return ''
+    share = level_text(result) if result.level is not None else 'most'
+    return (
+        f'An interval made this way contains the chronological age of {share} of people like '
+        'those the model was calibrated on.'
+    )
 
 
 def training_range(result: Result | None) -> tuple[float, float] | None:
