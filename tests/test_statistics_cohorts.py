@@ -51,6 +51,13 @@ def test_golden_games_howell():
         assert rows[key].p.get() == pytest.approx(p, rel=2e-6)
 
 
+def test_games_howell_limits_use_the_range_quantile():
+    row = games_howell(GROUPS)[0]
+    se = row.estimate.get() / row.statistic.get()
+    q = scipy_stats.studentized_range.ppf(0.95, 3, row.df[0])
+    assert row.estimate.high - row.estimate.get() == pytest.approx(q / np.sqrt(2) * se, rel=1e-6)
+
+
 def test_golden_z():
     row = z_test(g.CU, g.AD)
     assert row.statistic.get() == pytest.approx(-3.717658, abs=g.DIGITS)

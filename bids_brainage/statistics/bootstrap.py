@@ -16,6 +16,10 @@ MAX_UNDEFINED = 0.05
 """Largest share of draws in which a statistic may be undefined."""
 
 
+CACHE_BYTES = 400_000_000
+"""Largest memory of draws kept for other tables with the same number of subjects."""
+
+
 @dataclass(frozen=True)
 class Bootstrap:
     """Draws of subjects with replacement, shared by all tables of one analysis.
@@ -64,9 +68,12 @@ class Bootstrap:
             picks = rng.integers(0, n_units, size=(self.draws, n_units))
             picks += np.arange(self.draws)[:, None] * n_units
             flat = np.bincount(picks.ravel(), minlength=self.draws * n_units)
-            if len(self._counts) >= 4:
+            table = flat.reshape(self.draws, n_units).astype(np.float64)
+            while sum(x.nbytes for x in self._counts.values()) + table.nbytes > CACHE_BYTES:
+                if not self._counts:
+                    return table
                 self._counts.pop(next(iter(self._counts)))
-            self._counts[n_units] = flat.reshape(self.draws, n_units).astype(np.float64)
+            self._counts[n_units] = table
         return self._counts[n_units]
 
     def units(self, subjects: NDArray[np.intp]) -> tuple[NDArray[np.intp], int]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .group import GroupOptions
 
-MAX_LEVELS = 12
+MAX_LEVELS = 10
 """More levels than this are a measurement, not a group."""
 
 COLUMNS = [
