@@ -144,7 +144,9 @@ def test_refusals(tmp_path):
     broken.write_bytes(b'nothing')
     with pytest.raises(UnusableImageError, match=r'broken\.nii\.gz'):
         _sink(tmp_path, broken, desc='preproc').run()
-    whole = _image(tmp_path).read_bytes()
-    broken.write_bytes(whole[: len(whole) // 2])
+    voxels = np.random.default_rng(0).normal(size=(20, 20, 20))
+    nb.Nifti1Image(voxels, np.eye(4)).to_filename(broken)
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-20])
     with pytest.raises(UnusableImageError, match='cut short'):
         _sink(tmp_path, broken, desc='preproc').run()
