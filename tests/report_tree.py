@@ -153,7 +153,7 @@ def make_tree(root: Path) -> Path:
     )
     write_text(
         root / 'logs' / 'CITATION.md',
-        '# Methods\n\nThe T1w image was corrected for bias with *N4* '
+        '# Methods and citations\n\nThe T1w image was corrected for bias with *N4* '
         '([Tustison 2010](https://doi.org/10.1109/TMI.2010.2046908)).\n\n'
         '## References\n\n- Tustison 2010\n- Peng 2021\n',
     )

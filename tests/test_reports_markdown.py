@@ -16,6 +16,7 @@ from bids_brainage.reports.markdown import to_html
         ('[x](https://doi.org/10.1/a_b_c)', '<p><a href="https://doi.org/10.1/a_b_c">x</a></p>'),
         ('<https://a.org/b>', '<p><a href="https://a.org/b">https://a.org/b</a></p>'),
         ('[`x`](https://a.org)', '<p><a href="https://a.org"><code>x</code></a></p>'),
+        ('at https://a.org/b.', '<p>at <a href="https://a.org/b">https://a.org/b</a>.</p>'),
         ('a < b & c', '<p>a &lt; b &amp; c</p>'),
         ('[x](javascript:alert)', '<p>[x](javascript:alert)</p>'),
         ('<b>no</b>', '<p>&lt;b&gt;no&lt;/b&gt;</p>'),

@@ -88,7 +88,7 @@ def page(tree):
         '−1.33 y',
         '+4.98 years',  # all regions together
         'ages 18 to 86 years',
-        'of 112 people, its mean error was 4.4 years',
+        '(112 people), its mean error was 4.4 years',
         'guessing the median age would be wrong by 13.8 years',
         '0.912',
         '−0.41',
@@ -112,10 +112,10 @@ def test_result_comes_before_pictures_and_methods(page):
         'Brain mask',
         'Registration to the template',
         'Tissue map',
-        'What the model looked at',
+        'Contributions to the predicted age: sfcn.demo',
         'Over time',
         'What the models were trained',
-        'Methods',
+        'Methods and citations',
         'Versions and files',
         'ProcessingError: 312 mL',
     ):

@@ -307,7 +307,9 @@ def _visit(x: float, visit: Visit, axis: Axis, top: float, bottom: float) -> str
         y = _level(axis, estimate.value, top, bottom)
         marks.append(tag('circle', cx=place, cy=y, r=6, class_='dot'))
         if len(visit.estimates) == 1:
-            marks.append(text(f'{estimate.value:.1f}', place, y + 5, class_='value', dx=12))
+            marks.append(
+                text(f'{estimate.value:.1f}', place, y - 12, class_='value', text_anchor='middle')
+            )
         kind = 'estimate doubtful' if estimate.doubtful else 'estimate'
         parts.append(tag('g', ''.join(marks), class_=kind))
     if visit.age is not None:

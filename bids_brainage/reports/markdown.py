@@ -14,9 +14,12 @@ _INLINE = (
     (re.compile(r'`([^`]+)`'), r'<code>\1</code>'),
     (re.compile(r'\[([^\]]+)\]\((https?://[^\s)]+)\)'), r'<a href="\2">\1</a>'),
     (re.compile(r'&lt;(https?://[^\s&]+)&gt;'), r'<a href="\1">\1</a>'),
+    (re.compile(r'(https?://[^\s<>&\x00]*[^\s<>&\x00.,;:)])'), r'<a href="\1">\1</a>'),
     (re.compile(r'\*\*([^*]+)\*\*'), r'<strong>\1</strong>'),
     (re.compile(r'(?<![\w*])[*_]([^*_\s][^*_]*)[*_](?![\w*])'), r'<em>\1</em>'),
 )
+#: the first patterns protect what they made from the later ones
+_KEPT = 4
 _ITEM = re.compile(r'\s*(?:[-*+]|\d+[.)])\s+(.*)')
 _HEADING = re.compile(r'(#{1,6})\s+(.*?)\s*#*$')
 
@@ -74,9 +77,9 @@ def _inline(source: str) -> str:
         return replace
 
     html = escape(source.replace('\x00', ''))
-    for pattern, template in _INLINE[:3]:
+    for pattern, template in _INLINE[:_KEPT]:
         html = pattern.sub(keep(template), html)
-    for pattern, template in _INLINE[3:]:
+    for pattern, template in _INLINE[_KEPT:]:
         html = pattern.sub(template, html)
     while '\x00' in html:  # kept parts may hold others
         html = re.sub(r'\x00(\d+)\x00', lambda match: kept[int(match[1])], html)

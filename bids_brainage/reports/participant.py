@@ -12,7 +12,7 @@ from typing import Any
 
 from bids_brainage.errors import BrainAgeError, MissingInputError
 from bids_brainage.outputs.files import write_text
-from bids_brainage.outputs.naming import report_path
+from bids_brainage.outputs.naming import model_label, report_path
 from bids_brainage.reports import charts, markdown, svg, wording
 from bids_brainage.reports.records import (
     ParticipantRecord,
@@ -24,6 +24,7 @@ from bids_brainage.reports.records import (
     load_participant,
     picture_model,
 )
+from bids_brainage.tsv import is_missing
 
 _CAPTIONS = {
     'mask': (
@@ -43,13 +44,10 @@ _CAPTIONS = {
     'carpet': ('Signal over time', 'Each row is one voxel, each column one time point.'),
     'connectivity': ('Connectivity', 'Correlation between the time series of regions.'),
 }
-_METHODS = {
+_MAPS = {
     'gradcam': 'Grad-CAM',
-    'guidedbackprop': 'Guided backpropagation',
-    'guided_backprop': 'Guided backpropagation',
-    'attention': 'Attention',
-    'contribution': 'Contributions',
-    'contributions': 'Contributions',
+    'guidedbackprop': 'guided backpropagation',
+    'attention': 'attention',
 }
 _MODEL_KEYS = (
     *('ModelName', 'ModelVersion', 'WeightsSHA256', 'TrainingPopulation', 'TrainingAgeRange'),
@@ -149,9 +147,8 @@ def render_page(record: ParticipantRecord, pages: Sequence[str], session: str | 
         sex=next((scan.sex for scan in shown if scan.sex), None),
         ages=_ages(shown),
         trends=_trends(record),
-        sessions=_session_table(record),
         models=_models(shown),
-        methods=markdown.to_html(record.methods),
+        methods=markdown.to_html(record.methods, top=2),
         software=_software(record),
         crashes=crashes,
         failed=[scan for scan in shown if scan.failed or scan.messages],
@@ -250,9 +247,18 @@ def _caption(picture: Picture, scan: ScanRecord) -> tuple[str, str]:
     """Give the title of a picture and what to look for."""
     if picture.model is None:
         return _CAPTIONS.get(picture.what, (picture.what.capitalize(), ''))
-    method = _METHODS.get(picture.what, picture.what)
-    title = f'What the model looked at: {method} of {picture_model(picture, scan)}'
-    return title, 'Shown on the person’s own brain. Strong colour should lie inside the brain.'
+    model = picture_model(picture, scan)
+    if picture.what.startswith('contribution'):
+        return (
+            f'Contributions to the predicted age: {model}',
+            'Orange places raise the predicted age, blue places lower it. On the person’s own '
+            'brain.',
+        )
+    return (
+        f'What the model looked at: {_MAPS.get(picture.what, picture.what)} of {model}',
+        'Bright places mattered most for the prediction; they should lie inside the brain. The '
+        'map shows what the model used, not disease. On the person’s own brain.',
+    )
 
 
 def _notes(picture: Picture) -> list[tuple[str, str]]:
@@ -261,7 +267,7 @@ def _notes(picture: Picture) -> list[tuple[str, str]]:
     return [(k, wording.plain(v)) for k, v in picture.note.items() if k not in hidden]
 
 
-def _trends(record: ParticipantRecord) -> list[dict[str, str]]:
+def _trends(record: ParticipantRecord) -> list[dict[str, Any]]:
     """Draw one chart per model that has ages in several sessions, all with one axis."""
     order = list(dict.fromkeys(scan.session for scan in record.scans if scan.session))
     names = dict.fromkeys(r.model for scan in record.scans for r in scan.results if r.ok)
@@ -276,7 +282,11 @@ def _trends(record: ParticipantRecord) -> list[dict[str, str]]:
     if axis is None:
         return []
     return [
-        {'model': model, 'chart': charts.trend_chart(axis, points)}
+        {
+            'model': model,
+            'chart': charts.trend_chart(axis, points),
+            'rows': _session_table(record, model),
+        }
         for model, points in visits.items()
     ]
 
@@ -294,30 +304,26 @@ def _visit(record: ParticipantRecord, session: str, model: str) -> charts.Visit:
     return charts.Visit(f'ses-{session}', age, estimates)
 
 
-def _session_table(record: ParticipantRecord) -> dict[str, Any]:
-    """Prepare the session summary with rounded numbers and readable headers."""
-    words = {
-        'predicted_age': 'predicted age (years)',
-        'within_sd': 'SD within session (years)',
-        'brain_age_gap': 'brain age gap (years)',
-        'change': 'change since first session (years)',
-    }
-    columns = list(record.sessions[0]) if record.sessions else []
-    headers = []
-    for column in columns:
-        ending = next((key for key in words if column.endswith(f'_{key}')), None)
-        model = column.removesuffix(f'_{ending}') if ending else ''
-        headers.append(f'{model}: {words[ending]}' if ending else column.replace('_', ' '))
-    rows = [[_cell(row[column]) for column in columns] for row in record.sessions]
-    return {'headers': headers, 'rows': rows}
+def _session_table(record: ParticipantRecord, model: str) -> list[tuple[str, ...]]:
+    """Pick a model's columns from the session summary: label, images, age, SD, gap, change."""
+    label = model_label(model)
 
+    def number(row: Mapping[str, str], column: str, signed: bool = False) -> str:
+        text = row.get(f'{label}_{column}')
+        value = None if text is None or is_missing(text) else float(text)
+        return wording.years(value, signed=signed, unit=False)
 
-def _cell(value: str) -> str:
-    """Round a decimal number of a table for display; other text stays."""
-    try:
-        return wording.years(float(value), unit=False) if '.' in value else value
-    except ValueError:
-        return value
+    return [
+        (
+            row.get('session_id', wording.MISSING),
+            row.get('n_images', wording.MISSING),
+            number(row, 'predicted_age'),
+            number(row, 'within_sd'),
+            number(row, 'brain_age_gap', True),
+            number(row, 'change', True),
+        )
+        for row in record.sessions
+    ]
 
 
 def _models(scans: Sequence[ScanRecord]) -> list[dict[str, Any]]:

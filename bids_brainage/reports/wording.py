@@ -164,7 +164,7 @@ def validation_sentence(check: Mapping[str, Any]) -> str:
     error, count = check.get('mae'), check.get('n')
     if not isinstance(error, int | float):
         return ''
-    people = f' of {count} people' if isinstance(count, int) else ''
+    people = f' ({count} people)' if isinstance(count, int) else ''
     sentence = f'On {plain(check.get("dataset"))}{people}, its mean error was {years(error)}'
     baseline = check.get('median_baseline_mae')
     if isinstance(baseline, int | float):
