@@ -77,6 +77,12 @@ def test_in_place_relu_is_made_safe_and_put_back():
     assert model.training
 
 
+def test_works_where_gradients_are_switched_off(network, volume):
+    expected = guided_backprop(network, volume)
+    with torch.inference_mode():
+        assert torch.equal(guided_backprop(network, volume * 1), expected)
+
+
 def test_other_activations_and_batches_are_refused(network):
     with pytest.raises(BrainAgeError, match='GELU'), guided_activations(nn.Sequential(nn.GELU())):
         pass

@@ -144,7 +144,11 @@ def guided_backprop(
     was_training = model.training
     model.eval()
     try:
-        with guided_activations(model, negative_slope=negative_slope), torch.enable_grad():
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            guided_activations(model, negative_slope=negative_slope),
+        ):
             leaf = volume.detach().clone().requires_grad_(True)
             (gradient,) = torch.autograd.grad(model(leaf).sum(), leaf)
     finally:
