@@ -104,6 +104,8 @@ def probe_patch_seconds(predict: Predict, patch: int, probe: int, like: Tensor) 
         Expected seconds a patch.
     """
     volume = like.new_zeros((1, 1, probe, probe, probe))
+    # the first call also pays for memory and for choosing algorithms
+    _wait(predict(volume))
     start = time.perf_counter()
     _wait(predict(volume))
     return (time.perf_counter() - start) * (patch / probe) ** 3
