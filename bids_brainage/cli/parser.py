@@ -138,7 +138,6 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         '--bids-database-dir',
-        '--bids_database_dir',
         metavar='DIR',
         help='pybids index to use, or to make if there is none',
     )

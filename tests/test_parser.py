@@ -1,0 +1,329 @@
+"""Command line: every spelling, every problem at once, and settings that survive a file."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bids_brainage import __version__
+from bids_brainage.cli.check import parse_memory
+from bids_brainage.cli.parser import ListModels, build_parser, parse
+from bids_brainage.cli.resources import allowed_cpus, visible_memory_gb
+from bids_brainage.config import Config
+from bids_brainage.errors import OptionError
+
+HELP_LIMIT_SECONDS = 0.5  # CPU time, interpreter start included
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    (tmp_path / 'bids').mkdir()
+    (tmp_path / 'models').mkdir()
+    (tmp_path / 'filter.json').write_text('{"t1w": {"acquisition": null, "run": "1"}}')
+    (tmp_path / 'plugin.yml').write_text('plugin: SLURM\nplugin_args: {sbatch_args: "-c 2"}\n')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _parse(*options: str, environ: dict[str, str] | None = None) -> Config:
+    config = parse(['bids', 'out', 'participant', *options], environ or {})
+    assert isinstance(config, Config)
+    return config
+
+
+def _problems(capsys, *options: str, environ: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(SystemExit) as caught:
+        _parse(*options, environ=environ)
+    assert caught.value.code == 2
+    return re.findall(r'^  \* (.*)$', capsys.readouterr().err, flags=re.MULTILINE)
+
+
+def _value(config: Config, dotted: str):
+    section, name = dotted.split('.')
+    return getattr(getattr(config, section), name)
+
+
+PARTICIPANTS = ('execution.participant_label', ('01', '02'))
+SESSIONS = ('execution.session_label', ('a',))
+FILTERS = ('execution.bids_filters', {'t1w': {'acquisition': [None], 'run': ['1']}})
+SPELLINGS = [
+    *[
+        (f'{name} sub-01 02 01', *PARTICIPANTS)
+        for name in ('--participant-label', '--participant_label')
+    ],
+    *[
+        (f'{name} ses-a', *SESSIONS)
+        for name in ('--session-label', '--session_label', '--session-id', '--session_id')
+    ],
+    ('--bids-filter-file filter.json', *FILTERS),
+    ('--bids_filter_file filter.json', *FILTERS),
+    ('--bids-database-dir db', 'execution.bids_database_dir', 'db'),
+    *[
+        (name, 'execution.skip_bids_validation', True)
+        for name in ('--skip-bids-validation', '--skip_bids_validation', '--skip_bids_validator')
+    ],
+    ('--dry-run', 'execution.dry_run', True),
+    ('--models a.b c.d', 'workflow.models', ('a.b', 'c.d')),
+    ('--model-dir models', 'workflow.model_dir', 'models'),
+    ('--saliency gradcam attention', 'workflow.saliency', ('gradcam', 'attention')),
+    ('--saliency none', 'workflow.saliency', ()),
+    ('--age-column scan_age', 'workflow.age_column', 'scan_age'),
+    *[
+        (f'{name} 3', 'nipype.nprocs', 3)
+        for name in ('--nprocs', '--n-procs', '--n_procs', '--nthreads', '--n-cpus', '--n_cpus')
+    ],
+    ('--omp-nthreads 5', 'nipype.omp_nthreads', 5),
+    *[(f'{name} 4096', 'nipype.memory_gb', 4.0) for name in ('--mem', '--mem-mb', '--mem_mb')],
+    ('--mem 4G', 'nipype.memory_gb', 4.0),
+    *[(f'{name} 4', 'nipype.memory_gb', 4.0) for name in ('--mem-gb', '--mem_gb')],
+    ('--use-plugin plugin.yml', 'nipype.plugin', 'SLURM'),
+    ('--nipype-plugin-file plugin.yml', 'nipype.plugin_args', {'sbatch_args': '-c 2'}),
+    ('--device cuda:1', 'nipype.device', 'cuda:1'),
+    ('--random-seed 7', 'seeds.random_seed', 7),
+    ('--sloppy', 'workflow.sloppy', True),
+    ('--reports-only', 'execution.reports_only', True),
+    ('--aggregate-session-reports 2', 'execution.aggregate_session_reports', 2),
+    ('-w w', 'execution.work_dir', 'w'),
+    ('--work-dir w', 'execution.work_dir', 'w'),
+    ('--clean-workdir', 'execution.clean_workdir', True),
+    ('--write-graph', 'execution.write_graph', True),
+    ('--stop-on-first-crash', 'nipype.stop_on_first_crash', True),
+    ('--offline', 'execution.offline', True),
+    ('--notrack', 'execution.offline', False),
+    ('-v', 'execution.log_level', 20),
+    ('-vvvv', 'execution.log_level', 10),
+]
+
+
+@pytest.mark.parametrize(('text', 'field', 'expected'), SPELLINGS, ids=lambda value: str(value))
+def test_every_spelling(folders, text, field, expected):
+    value = _value(_parse(*text.split()), field)
+    assert value == (folders / expected if isinstance(value, Path) else expected)
+
+
+def test_no_spelling_is_untested():
+    tested = {text.split()[0] for text, *_ in SPELLINGS}
+    tested |= {'-h', '--help', '--version', '--list-models', '--config-file', '-v'}
+    known = {name for action in build_parser()._actions for name in action.option_strings}
+    assert known - tested == set()
+
+
+def test_defaults(folders):
+    config = _parse()
+    assert config.execution.bids_dir == folders / 'bids'
+    assert config.execution.work_dir == folders / 'work'
+    assert config.execution.log_level == 25
+    assert (config.workflow.models, config.workflow.saliency) == ((), None)
+    assert config.nipype.nprocs == allowed_cpus()
+    assert 1 <= config.nipype.omp_nthreads <= 8
+    assert config.nipype.plugin == 'MultiProc'
+    assert config.seeds.random_seed == 0
+    assert re.fullmatch(r'\d{8}-\d{6}_[0-9a-f-]{36}', config.execution.run_id)
+    assert _parse('--nprocs', '20').nipype.omp_nthreads == 8
+    assert _parse('--nprocs', '4').nipype.omp_nthreads == 3
+    assert _parse('--nprocs', '1').nipype.omp_nthreads == 1
+
+
+def test_environment(folders):
+    environ = {
+        'BIDS_BRAINAGE_MODEL_DIR': 'models',
+        'BIDS_BRAINAGE_OFFLINE': '1',
+        'BIDS_BRAINAGE_CONTAINER_TAG': 'bids/brainage:1',
+        'APPTAINER_CONTAINER': 'x.sif',
+    }
+    config = _parse(environ=environ)
+    assert config.workflow.model_dir == folders / 'models'
+    assert config.execution.offline is True
+    assert config.environment.container_type == 'apptainer'
+    assert config.environment.container_tag == 'bids/brainage:1'
+    assert _parse(environ={'BIDS_BRAINAGE_OFFLINE': '0'}).execution.offline is False
+
+
+def test_all_problems_are_told_together(folders, capsys):
+    found = _problems(
+        capsys,
+        *('--participant-label', 's_1', '--nprocs', '0', '--omp-nthreads', 'two'),
+        *('--mem', 'lots', '--mem-gb', '3', '--device', 'gpu', '--random-seed', '-1'),
+        *('--saliency', 'none', 'gradcam', '--models', 'a.b', 'ab', '--model-dir', 'nowhere'),
+        *('--use-plugin', 'nowhere.yml', '--bids-filter-file', 'nowhere.json'),
+        *('--aggregate-session-reports', '0', '--config-file', 'nowhere.toml'),
+        environ={},
+    )
+    told = ' '.join(found)
+    assert len(found) == 14
+    words = 's_1 nprocs omp-nthreads --mem --mem-gb device random-seed saliency same nowhere.yml '
+    words += 'nowhere.json aggregate-session-reports nowhere.toml model-dir'
+    for word in words.split():
+        assert word in told
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['bids', 'bids', 'participant'], r'input dataset itself.*bids/derivatives/bids_brainage'),
+        (['bids', 'o', 'participant', '-w', 'bids/w'], r'inside the input dataset.*use for ex'),
+        (['bids', 'o', 'participant', '-w', 'o'], r'is the output folder.*o/\.work'),
+        (['nowhere', 'o', 'participant'], 'nowhere is not a folder'),
+        (['bids', 'filter.json', 'participant'], 'is a file'),
+        (['bids', 'o', 'everything'], 'invalid choice'),
+        (['bids', 'o'], 'analysis_level'),
+        (['bids', 'o', 'participant', '--particip', '1'], 'unrecognized'),
+        (['bids', 'o', 'participant', '--task-id', '1'], 'unrecognized'),
+    ],
+)
+def test_refused(folders, capsys, arguments, message):
+    with pytest.raises(SystemExit) as caught:
+        parse(arguments, {})
+    assert caught.value.code == 2
+    assert re.search(message, capsys.readouterr().err, flags=re.DOTALL)
+
+
+def test_work_dir_moves_out_of_the_input(folders, capsys, monkeypatch):
+    monkeypatch.chdir(folders / 'bids')
+    config = parse([str(folders / 'bids'), str(folders / 'out'), 'participant'], {})
+    assert config.execution.work_dir == folders / 'out' / '.work'
+    with pytest.raises(SystemExit):
+        parse([str(folders / 'bids'), 'derivatives/x', 'participant'], {})
+    assert '--work-dir' in capsys.readouterr().err
+
+
+def test_plugin_file_problems_and_its_process_count(folders, capsys):
+    (folders / 'plugin.yml').write_text('plugin_args: 3\n')
+    assert 'expected "plugin: NAME"' in _problems(capsys, '--use-plugin', 'plugin.yml')[0]
+    (folders / 'plugin.yml').write_text('plugin: [}\n')
+    assert 'YAML' in _problems(capsys, '--use-plugin', 'plugin.yml')[0]
+    text = 'plugin: MultiProc\nplugin_args: {n_procs: 6, memory_gb: 3}\n'
+    (folders / 'plugin.yml').write_text(text)
+    config = _parse('--use-plugin', 'plugin.yml')
+    assert (config.nipype.nprocs, config.nipype.memory_gb) == (6, 3.0)
+    assert _parse('--use-plugin', 'plugin.yml', '--nprocs', '2').nipype.nprocs == 2
+
+
+def test_settings_survive_their_file(folders):
+    config = _parse(
+        *('--bids-filter-file', 'filter.json', '--use-plugin', 'plugin.yml', '--mem', '1500M'),
+        *('--saliency', 'none', '--models', 'a.b', '--participant-label', '01', '-vv'),
+    )
+    assert Config.from_toml(config.to_toml()) == config
+    with pytest.raises(OptionError, match='unknown keys'):
+        Config.from_toml(config.to_toml() + '\ncolour = "red"\n')
+    with pytest.raises(OptionError, match='Not a configuration'):
+        Config.from_toml('[environment]\n')
+
+
+def test_earlier_run_is_reused_and_the_command_line_wins(folders, capsys):
+    first = _parse(
+        *('--participant-label', '01', '--nprocs', '3', '--mem-gb', '2', '--sloppy'),
+        *('--saliency', 'none', '--bids-filter-file', 'filter.json', '--age-column', 'years'),
+    )
+    (folders / 'run.toml').write_text(first.to_toml())
+    arguments = ['bids', 'other', 'participant', '--config-file', 'run.toml']
+    again = parse(arguments, {})
+    assert again.execution.output_dir == folders / 'other'
+    assert again.execution.run_id != first.execution.run_id
+    assert again.workflow == first.workflow
+    assert again.nipype == first.nipype
+    assert again.execution.bids_filters == first.execution.bids_filters
+    changed = parse([*arguments, '--mem', '512', '--participant-label', '02'], {})
+    assert changed.nipype.memory_gb == 0.5
+    assert changed.execution.participant_label == ('02',)
+    (folders / 'own.toml').write_text(
+        'nprocs = 2\n[workflow]\nage-column = "years"\ncolour = 1\nsloppy = "yes"\nmodels = 3\n'
+        '[execution]\nbids_filters = \'{"pet": {}}\'\nlist_models = true\n'
+    )
+    told = ' '.join(_problems(capsys, '--config-file', 'own.toml'))
+    for word in ('[section]', 'colour', 'sloppy', 'models', "'pet'", 'list_models'):
+        assert word in told
+
+
+def test_list_models_needs_no_positionals(folders, capsys):
+    assert parse(['--list-models'], {}) == ListModels(None, False)
+    request = parse(['--list-models', '--model-dir', 'models', '--offline'], {})
+    assert request == ListModels(folders / 'models', True)
+    with pytest.raises(SystemExit):
+        parse(['--list-models', '--model-dir', 'nowhere'], {})
+
+
+@pytest.mark.parametrize(
+    ('text', 'gb'),
+    [
+        ('1024', 1.0),
+        ('512K', 0.5 / 1024),
+        ('2048m', 2.0),
+        ('1.5G', 1.5),
+        ('8 GB', 8.0),
+        ('1T', 1024.0),
+    ],
+)
+def test_memory_texts(text, gb):
+    assert parse_memory(text) == gb
+
+
+@pytest.mark.parametrize('text', ['', '0', '-1', '4X', '4GG', 'nan'])
+def test_wrong_memory_texts(text):
+    with pytest.raises(ValueError, match=f'^{re.escape(text)}$'):
+        parse_memory(text)
+
+
+def test_help_imports_little_and_answers_at_once():
+    code = (
+        'import json, resource, sys\n'
+        'from bids_brainage.cli.parser import parse\n'
+        'try:\n    parse([sys.argv[1]])\n'
+        'except SystemExit as end:\n    status = end.code\n'
+        'usage = resource.getrusage(resource.RUSAGE_SELF)\n'
+        'heavy = [m for m in ("torch", "nipype", "numpy", "bids", "pandas") if m in sys.modules]\n'
+        'print(json.dumps([status, usage.ru_utime + usage.ru_stime, heavy]), file=sys.stderr)\n'
+    )
+    for option, expected in (('--help', 'participant'), ('--version', __version__)):
+        done = subprocess.run(
+            [sys.executable, '-c', code, option], capture_output=True, text=True, check=True
+        )
+        status, seconds, heavy = json.loads(done.stderr)
+        assert status == 0
+        assert expected in done.stdout
+        assert heavy == []
+        assert seconds < HELP_LIMIT_SECONDS
+
+
+def _fake_root(tmp_path: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_resources_of_nested_control_groups(tmp_path):
+    root = _fake_root(
+        tmp_path,
+        {
+            'proc/meminfo': 'MemTotal: 99999999 kB\nMemAvailable: 16777216 kB\n',
+            'proc/self/cgroup': '0::/slurm/job_1/step_0\n',
+            'sys/fs/cgroup/slurm/job_1/step_0/memory.max': 'max\n',
+            'sys/fs/cgroup/slurm/job_1/memory.max': f'{3 * 2**30}\n',
+            'sys/fs/cgroup/slurm/job_1/cpu.max': '150000 100000\n',
+        },
+    )
+    assert visible_memory_gb(root) == 3.0
+    assert allowed_cpus(root) == 1
+
+
+def test_resources_of_the_older_control_groups_and_without(tmp_path):
+    old = _fake_root(
+        tmp_path / 'old',
+        {
+            'proc/self/cgroup': '4:memory:/\n3:cpu,cpuacct:/\n',
+            'sys/fs/cgroup/memory/memory.limit_in_bytes': f'{2**30}\n',
+            'sys/fs/cgroup/cpu/cpu.cfs_quota_us': '-1\n',
+            'sys/fs/cgroup/cpu/cpu.cfs_period_us': '100000\n',
+        },
+    )
+    assert visible_memory_gb(old) == 1.0
+    assert allowed_cpus(old) >= 1
+    assert visible_memory_gb(tmp_path / 'none') > 0
