@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from bids_brainage import __version__
 from bids_brainage.cli.check import parse_memory
-from bids_brainage.cli.parser import ListModels, build_parser, parse
+from bids_brainage.cli.parser import LEVELS, ListModels, build_parser, parse
 from bids_brainage.cli.resources import allowed_cpus, visible_memory_gb
 from bids_brainage.config import Config
 from bids_brainage.errors import OptionError
@@ -109,8 +110,15 @@ def test_every_spelling(folders, text, field, expected):
 def test_no_spelling_is_untested():
     tested = {text.split()[0] for text, *_ in SPELLINGS}
     tested |= {'-h', '--help', '--version', '--list-models', '--config-file', '-v'}
-    known = {name for action in build_parser()._actions for name in action.option_strings}
-    assert known - tested == set()
+    others = argparse.ArgumentParser(add_help=False)  # options of other levels: tests of their own
+    for level in LEVELS:
+        if level.name != 'participant':
+            level.add_options(others)
+    assert _names(build_parser()) - _names(others) - tested == set()
+
+
+def _names(parser: argparse.ArgumentParser) -> set[str]:
+    return {name for action in parser._actions for name in action.option_strings}
 
 
 def test_defaults(folders):
