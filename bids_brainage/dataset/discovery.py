@@ -44,15 +44,14 @@ def find_scans(
 ) -> list[Scan]:
     """List the T1w and BOLD images of a dataset, in order of their paths.
 
-    Files that exist by name only (dangling links, empty files) are listed too: see
-    `Scan.problem`.
+    Dangling links and empty files are listed, too: see `Scan.problem`.
 
     Parameters
     ----------
     bids_dir : path
         Root of a raw BIDS dataset.
     participant_labels, session_labels, task_ids : iterable of str, optional
-        Labels with or without ``sub-``, ``ses-``, ``task-``; all when not given.
+        Labels with or without their prefix; all when not given.
     filters : mapping, optional
         Content of a BIDS filter file (see `bids_brainage.dataset.filters.check_filters`).
     database_dir : path, optional
@@ -75,8 +74,7 @@ def find_scans(
     """
     root = Path(bids_dir).absolute()
     check_dataset(root, validate=validate)
-    participants = _bare(participant_labels, 'sub-')
-    sessions = _bare(session_labels, 'ses-')
+    participants, sessions = _bare(participant_labels, 'sub-'), _bare(session_labels, 'ses-')
     tasks = _bare(task_ids, 'task-')
     _check_participants(root, participants)
     queries = check_filters(filters or {})
@@ -91,8 +89,7 @@ def find_scans(
     ]
     if not chosen:
         raise _nothing(root, bool(participants or sessions or tasks or queries))
-    demographics = Demographics(root, age_column)
-    sidecars = Sidecars(root)
+    demographics, sidecars = Demographics(root, age_column), Sidecars(root)
     return [_scan(root, *item, demographics, sidecars) for item in chosen]
 
 
