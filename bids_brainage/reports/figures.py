@@ -61,8 +61,9 @@ def plot_mask(t1w: Path, mask: Path, out: Path) -> None:
     """
     head, inside = load_volume(t1w), load_volume(mask)
     mosaic = _plan(head, inside)
-    line = _line(outline(mosaic, paint(mosaic, inside)), OUTLINE)
-    body = _backdrop(_grey(paint(mosaic, head))) + line
+    covered = paint(mosaic, inside)
+    line = _line(outline(mosaic, covered), OUTLINE)
+    body = _backdrop(_grey(paint(mosaic, head), covered > 0.5)) + line
     _write(out, mosaic, body, 'Brain mask on the T1w image', [('Edge of the mask', OUTLINE)])
 
 
@@ -131,8 +132,8 @@ def plot_segmentation(t1w: Path, dseg: Path, out: Path) -> None:
     head, labels = load_volume(t1w), load_volume(dseg)
     tissue = Volume((labels.data > 0).astype(np.float32), labels.affine, labels.zooms)
     mosaic = _plan(head, tissue, margin=6)
-    grey = _grey(paint(mosaic, head)).astype(float)
     painted = np.rint(paint(mosaic, labels, order=0)).astype(int)
+    grey = _grey(paint(mosaic, head), painted > 0).astype(float)
     mixed = np.repeat(grey[..., None], 3, axis=-1)
     for label, (_, colour) in TISSUES.items():
         chosen = painted == label
@@ -203,9 +204,15 @@ def _foreground(volume: Volume) -> Volume:
     return Volume((volume.data > limit).astype(np.float32), volume.affine, volume.zooms)
 
 
-def _grey(painted: FloatArray) -> NDArray[np.uint8]:
-    """Window intensities between the 1st and the 99.7th percentile of the positive pixels."""
+def _grey(painted: FloatArray, brain: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+    """Window intensities between the 1st and the 99.7th percentile of the positive pixels.
+
+    With enough brain pixels (more than 2 % of the canvas) only these count, so that bright fat
+    does not darken the brain.
+    """
     positive = painted[painted > 0]
+    if brain is not None and brain.mean() > 0.02:
+        positive = painted[brain & (painted > 0)]
     low, high = np.percentile(positive, [1, 99.7]) if positive.size else (0.0, 1.0)
     low = min(low, 0.25 * high)
     scaled = np.clip((painted - low) / max(high - low, 1e-12), 0, 1)
@@ -237,9 +244,8 @@ def _marks(mosaic: Mosaic) -> str:
     parts: list[str] = []
     for tile in mosaic.tiles:
         middle = (tile.x + tile.width / 2, tile.y + tile.height / 2)
-        position = f'{"xyz"[tile.axis]} = {world_coordinate(mosaic, tile):.0f} mm'.replace(
-            '-', '−'
-        )
+        place = str(round(world_coordinate(mosaic, tile))).replace('-', '−')
+        position = f'{"xyz"[tile.axis]} = {place} mm'
         parts.append(
             svg.text(position, middle[0], tile.y + tile.height + 18, font_size=15, fill='#b9c0c8')
         )

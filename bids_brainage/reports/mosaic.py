@@ -83,7 +83,7 @@ class Mosaic:
 
 
 def load_volume(path: Path) -> Volume:
-    """Read a NIfTI image as float32 with its axes closest to RAS.
+    """Read a NIfTI image and turn its axes to lie closest to RAS.
 
     Parameters
     ----------
@@ -103,8 +103,7 @@ def load_volume(path: Path) -> Volume:
 
     try:
         image: Any = nib.load(path)
-        image = nib.as_closest_canonical(image)
-        data = np.asarray(image.dataobj, dtype=np.float32)
+        data = _values(image.dataobj)
     except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
         raise UnusableImageError(
             f'Cannot draw {path}: expected a readable NIfTI image, found: {error}. '
@@ -117,9 +116,18 @@ def load_volume(path: Path) -> Volume:
         )
     while data.ndim > 3:
         data = data[..., 0]
-    data = np.nan_to_num(data, copy=False, posinf=0.0, neginf=0.0)
-    affine = np.asarray(image.affine, dtype=float)
-    return Volume(data, affine, np.sqrt((affine[:3, :3] ** 2).sum(axis=0)))
+    turn = nib.io_orientation(image.affine)
+    affine = image.affine @ nib.orientations.inv_ornt_aff(turn, data.shape)
+    turned = nib.apply_orientation(data, turn)
+    return Volume(turned, affine, np.sqrt((affine[:3, :3] ** 2).sum(axis=0)))
+
+
+def _values(stored: Any) -> FloatArray:
+    """Read voxel values; integers without scaling stay integers, which saves time and memory."""
+    if (stored.slope, stored.inter) == (1.0, 0.0) and stored.dtype.kind in 'iu':
+        return np.asarray(stored.get_unscaled())
+    values = np.asarray(stored, dtype=np.float32)
+    return np.nan_to_num(values, copy=False, posinf=0.0, neginf=0.0)
 
 
 def bounding_box(inside: NDArray[np.bool_], zooms: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -201,7 +209,13 @@ def _sample_tile(mosaic: Mosaic, tile: Tile, volume: Volume, order: int) -> Floa
     points[3] = 1.0
     voxels = np.tensordot(to_voxel[:3], points, axes=1)
     sampled: FloatArray = map_coordinates(
-        volume.data, voxels, order=order, mode='constant', cval=0.0, prefilter=False
+        volume.data,
+        voxels,
+        output=np.float32,
+        order=order,
+        mode='constant',
+        cval=0.0,
+        prefilter=False,
     )
     return sampled
 
