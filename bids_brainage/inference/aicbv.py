@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,37 +19,54 @@ import numpy.typing as npt
 from bids_brainage.errors import BundleError, MissingInputError, OptionError, UnusableImageError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from bids_brainage.inference.sliding_window import Progress
     from bids_brainage.models.aicbv_mamba import AICBVMamba
 
 LOGGER = logging.getLogger(__name__)
 
-ARCH = 'aicbv_mamba'
+#: Module and class of each generator.
+ARCHITECTURES = {
+    'aicbv_mamba': ('bids_brainage.models.aicbv_mamba', 'AICBVMamba'),
+    'aicbv_resattunet2d': ('bids_brainage.models.aicbv_resattunet2d', 'AICBVResAttUNet2d'),
+}
 #: Distance between patches in voxels; the authors of the paper evaluate at half of it.
 STRIDE = 32
 #: A forecast above this is a warning, below it a note.
 WARN_SECONDS = 120.0
 
 
-def save_generator(model: AICBVMamba, path: Path, options: dict[str, object]) -> None:
+def save_generator(model: nn.Module, path: Path, options: dict[str, object]) -> None:
     """Write the weights of a generator with what is needed to build it again.
 
     Parameters
     ----------
-    model : AICBVMamba
-        Trained generator.
+    model : Module
+        Trained generator, of a class in `ARCHITECTURES`.
     path : Path
         File to write, ``.safetensors``.
     options : dict
-        Keyword options of `bids_brainage.models.aicbv_mamba.AICBVMamba`.
+        Keyword options with which the model was built.
+
+    Raises
+    ------
+    BundleError
+        The model is no generator.
     """
     from safetensors.torch import save_file
 
+    names = {factory: arch for arch, (_, factory) in ARCHITECTURES.items()}
+    arch = names.get(type(model).__name__)
+    if arch is None:
+        raise BundleError(
+            f'{path}: expected a generator ({", ".join(names)}), found {type(model).__name__}.'
+        )
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(tensors, path, metadata={'arch': ARCH, 'options': json.dumps(options)})
+    save_file(tensors, path, metadata={'arch': arch, 'options': json.dumps(options)})
 
 
-def load_generator(path: Path, *, device: str = 'cpu') -> AICBVMamba:
+def load_generator(path: Path, *, device: str = 'cpu') -> nn.Module:
     """Read the weights of a generator.
 
     Parameters
@@ -60,19 +78,17 @@ def load_generator(path: Path, *, device: str = 'cpu') -> AICBVMamba:
 
     Returns
     -------
-    AICBVMamba
-        In eval mode.
+    Module
+        Generator of a class in `ARCHITECTURES`, in eval mode.
 
     Raises
     ------
     MissingInputError
         There is no such file.
     BundleError
-        The file holds no weights of this architecture.
+        The file holds no weights of such an architecture.
     """
     from safetensors import SafetensorError, safe_open
-
-    from bids_brainage.models.aicbv_mamba import AICBVMamba
 
     if not path.is_file():
         raise MissingInputError(f'{path}: no such file. Give the weights of an AICBV generator.')
@@ -80,16 +96,20 @@ def load_generator(path: Path, *, device: str = 'cpu') -> AICBVMamba:
         with safe_open(path, framework='pt') as stream:
             header = stream.metadata() or {}
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-        if header.get('arch') != ARCH:
+        arch = header.get('arch', 'no name')
+        if arch not in ARCHITECTURES:
             raise BundleError(
-                f'{path}: expected weights of {ARCH}, found {header.get("arch", "no name")!r} in '
+                f'{path}: expected weights of {" or ".join(ARCHITECTURES)}, found {arch!r} in '
                 'the header.'
             )
-        model = AICBVMamba(**json.loads(header.get('options', '{}')))
+        module, factory = ARCHITECTURES[arch]
+        model: nn.Module = getattr(import_module(module), factory)(
+            **json.loads(header.get('options', '{}'))
+        )
         model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, TypeError, ValueError, OptionError) as error:
         raise BundleError(
-            f'{path}: the weights do not fit {ARCH}: {error}. Export them again.'
+            f'{path}: the weights do not fit their architecture: {error}. Export them again.'
         ) from error
     return model.eval().to(device)
 
