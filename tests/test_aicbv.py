@@ -198,7 +198,7 @@ def test_map_covers_the_brain_and_only_the_brain(network, caplog):
 def test_bad_masks_are_refused(network):
     with pytest.raises(UnusableImageError, match='empty'):
         brain_box(np.zeros((3, 3, 3), dtype=bool))
-    with pytest.raises(UnusableImageError, match='mask of shape'):
+    with pytest.raises(UnusableImageError, match='the mask is'):
         synthesise_aicbv(np.zeros((3, 3, 3)), np.ones((3, 3, 2), dtype=bool), network)
 
 

@@ -141,6 +141,15 @@ def brain_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice, slice]:
     return spans[0], spans[1], spans[2]
 
 
+def _announce(progress: Progress) -> None:
+    """Log the forecast that comes before the first patch."""
+    if progress.done == 0:
+        level = logging.WARNING if progress.remaining_s > WARN_SECONDS else logging.INFO
+        minutes = progress.remaining_s / 60
+        message = 'AICBV map: %d patches, about %.0f min on this CPU'
+        LOGGER.log(level, message, progress.total, minutes)
+
+
 def synthesise_aicbv(
     t1w: npt.NDArray[np.floating],
     mask: npt.NDArray[np.bool_],
@@ -168,7 +177,7 @@ def synthesise_aicbv(
     batch : int
         Patches at a time.
     on_progress : callable or None
-        See `bids_brainage.inference.sliding_window.sliding_window`.
+        See `sliding_window`.
 
     Returns
     -------
@@ -185,37 +194,21 @@ def synthesise_aicbv(
     from bids_brainage.inference.sliding_window import sliding_window
 
     if t1w.shape != mask.shape:
-        raise UnusableImageError(
-            f'AICBV: expected a mask of shape {t1w.shape}, found {mask.shape}. Resample the mask.'
-        )
+        raise UnusableImageError(f'AICBV: the mask is {mask.shape}, expected {t1w.shape}.')
     box = brain_box(mask)
-    parameter = next(model.parameters())
-    on_cpu = parameter.device.type == 'cpu'
+    device = next(model.parameters()).device
 
     def report(progress: Progress) -> None:
-        if progress.done == 0:
-            level = logging.WARNING if progress.remaining_s > WARN_SECONDS else logging.INFO
-            LOGGER.log(
-                level,
-                'AICBV map: %d patches, about %.0f min on this CPU',
-                progress.total,
-                progress.remaining_s / 60,
-            )
+        _announce(progress)
         if on_progress is not None:
             on_progress(progress)
 
     volume = torch.from_numpy(np.ascontiguousarray((t1w * mask)[box], dtype=np.float32))
     patch = model.size.patch
-    generated = sliding_window(
-        volume.to(parameter.device),
-        model,
-        patch=patch,
-        stride=min(stride, patch),
-        batch=batch,
-        # a third of the edge, a multiple of 8 as the network needs
-        probe=max(8, patch // 3 // 8 * 8) if on_cpu else None,
-        on_progress=report,
-    )
+    # a third of the edge, a multiple of 8 as the network needs
+    probe = max(8, patch // 3 // 8 * 8) if device.type == 'cpu' else None
+    tiling = {'patch': patch, 'stride': min(stride, patch), 'batch': batch, 'probe': probe}
+    generated = sliding_window(volume.to(device), model, on_progress=report, **tiling)
     result = np.zeros(t1w.shape, dtype=np.float32)
     result[box] = generated.cpu().numpy() * mask[box]
     return result

@@ -73,6 +73,27 @@ def restore_slices(slices: Array, shape: tuple[int, int, int]) -> Array:
     return result
 
 
+def _run(
+    slices: Array,
+    model: AICBVResAttUNet2d,
+    batch: int,
+    on_slice: Callable[[int, int], None] | None,
+) -> Array:
+    """Map slices ``(edge, edge, Z)`` to the same shape."""
+    import torch
+
+    device = next(model.parameters()).device
+    stack = torch.from_numpy(np.ascontiguousarray(slices.transpose(2, 0, 1)))[:, None]
+    outputs = []
+    with torch.inference_mode():
+        for first in range(0, len(stack), batch):
+            outputs.append(model(stack[first : first + batch].to(device))[:, 0].cpu())
+            if on_slice is not None:
+                on_slice(min(first + batch, len(stack)), len(stack))
+    generated: Array = torch.cat(outputs).numpy().transpose(1, 2, 0)
+    return generated
+
+
 def synthesise_uptake(
     t1w: npt.NDArray[np.floating],
     mask: npt.NDArray[np.bool_],
@@ -109,8 +130,6 @@ def synthesise_uptake(
     UnusableImageError
         Shapes differ, the mask is empty, or the scan has no positive value.
     """
-    import torch
-
     if t1w.shape != mask.shape or not mask.any():
         raise UnusableImageError(
             f'AICBV: expected a brain mask of shape {t1w.shape} that is not empty, found shape '
@@ -119,17 +138,9 @@ def synthesise_uptake(
     largest = float(t1w.max())
     if not largest > 0:
         raise UnusableImageError('AICBV: the scan has no positive value. Check the image.')
-    device = next(model.parameters()).device
     planes = np.flatnonzero(mask.any(axis=(0, 1)))
     scaled = fit_slices((t1w[:, :, planes] / largest).astype(np.float32), edge)
-    stack = torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))[:, None]
-    outputs = []
-    with torch.inference_mode():
-        for first in range(0, len(stack), batch):
-            outputs.append(model(stack[first : first + batch].to(device))[:, 0].cpu())
-            if on_slice is not None:
-                on_slice(min(first + batch, len(stack)), len(stack))
-    generated = torch.cat(outputs).numpy().transpose(1, 2, 0)
+    generated = _run(scaled, model, batch, on_slice)
     result = np.zeros(t1w.shape, dtype=np.float32)
     shape = (t1w.shape[0], t1w.shape[1], len(planes))
     result[:, :, planes] = restore_slices(generated, shape)

@@ -165,18 +165,12 @@ def sliding_window(
         seconds = probe_patch_seconds(predict, patch, probe, volume)
         report(Progress(0, len(corners), 0.0, seconds * len(corners)))
     padded = _pad(volume, corners[-1], patch)
-    total = torch.zeros_like(padded)
-    count = torch.zeros_like(padded)
+    total, count = torch.zeros_like(padded), torch.zeros_like(padded)
     start = time.perf_counter()
     for first in range(0, len(corners), batch):
         windows = [_window(corner, patch) for corner in corners[first : first + batch]]
         stack = torch.stack([padded[window] for window in windows]).unsqueeze(1)
-        outputs = _wait(predict(stack))
-        if outputs.shape != stack.shape:
-            raise BrainAgeError(
-                f'Sliding window: expected an output of shape {tuple(stack.shape)}, found '
-                f'{tuple(outputs.shape)}. The network must keep the grid and give one channel.'
-            )
+        outputs = _checked(predict, stack)
         for window, output in zip(windows, outputs[:, 0], strict=True):
             total[window] += output
             count[window] += 1
@@ -185,6 +179,17 @@ def sliding_window(
         remaining = elapsed / done * (len(corners) - done)
         report(Progress(done, len(corners), elapsed, remaining))
     return (total / count)[: shape[0], : shape[1], : shape[2]]
+
+
+def _checked(predict: Predict, stack: Tensor) -> Tensor:
+    """Predict patches and make sure that the network keeps their shape."""
+    outputs = _wait(predict(stack))
+    if outputs.shape != stack.shape:
+        raise BrainAgeError(
+            f'Sliding window: expected an output of shape {tuple(stack.shape)}, found '
+            f'{tuple(outputs.shape)}. The network must keep the grid and give one channel.'
+        )
+    return outputs
 
 
 def _pad(volume: Tensor, last: tuple[int, int, int], patch: int) -> Tensor:
