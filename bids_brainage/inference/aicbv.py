@@ -141,6 +141,11 @@ def brain_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice, slice]:
     return spans[0], spans[1], spans[2]
 
 
+def _probe_edge(patch: int) -> int:
+    """A third of a patch, in the multiples of 8 that the network needs."""
+    return max(8, patch // 3 // 8 * 8)
+
+
 def _announce(progress: Progress) -> None:
     """Log the forecast that comes before the first patch."""
     if progress.done == 0:
@@ -161,8 +166,7 @@ def synthesise_aicbv(
 ) -> npt.NDArray[np.float32]:
     """Generate the map of one scan.
 
-    The brain box is cut into overlapping patches, whose outputs are averaged.  On a CPU the
-    time is forecast from a small probe before the first patch and logged.
+    Overlapping patches of the brain box are averaged.  On a CPU the time is forecast first.
 
     Parameters
     ----------
@@ -172,12 +176,8 @@ def synthesise_aicbv(
         Brain.
     model : AICBVMamba
         Generator in eval mode.
-    stride : int
-        Distance between patches in voxels.
-    batch : int
-        Patches at a time.
-    on_progress : callable or None
-        See `sliding_window`.
+    stride, batch, on_progress
+        See `bids_brainage.inference.sliding_window.sliding_window`.
 
     Returns
     -------
@@ -205,10 +205,15 @@ def synthesise_aicbv(
 
     volume = torch.from_numpy(np.ascontiguousarray((t1w * mask)[box], dtype=np.float32))
     patch = model.size.patch
-    # a third of the edge, a multiple of 8 as the network needs
-    probe = max(8, patch // 3 // 8 * 8) if device.type == 'cpu' else None
-    tiling = {'patch': patch, 'stride': min(stride, patch), 'batch': batch, 'probe': probe}
-    generated = sliding_window(volume.to(device), model, on_progress=report, **tiling)
-    result = np.zeros(t1w.shape, dtype=np.float32)
+    generated = sliding_window(
+        volume.to(device),
+        model,
+        patch=patch,
+        stride=min(stride, patch),
+        batch=batch,
+        probe=_probe_edge(patch) if device.type == 'cpu' else None,
+        on_progress=report,
+    )
+    result = np.zeros_like(t1w, dtype=np.float32)
     result[box] = generated.cpu().numpy() * mask[box]
     return result
