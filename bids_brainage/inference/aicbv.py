@@ -141,8 +141,19 @@ def brain_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice, slice]:
     return spans[0], spans[1], spans[2]
 
 
+def _matching_box(
+    shape: tuple[int, ...], mask: npt.NDArray[np.bool_]
+) -> tuple[slice, slice, slice]:
+    """Return the brain box of a mask that has the shape of the scan."""
+    if shape != mask.shape:
+        raise UnusableImageError(
+            f'AICBV: the mask is {mask.shape}, expected {shape}. Resample the mask.'
+        )
+    return brain_box(mask)
+
+
 def _probe_edge(patch: int) -> int:
-    """A third of a patch, in the multiples of 8 that the network needs."""
+    """Return a third of a patch, in the multiples of 8 that the network needs."""
     return max(8, patch // 3 // 8 * 8)
 
 
@@ -193,9 +204,7 @@ def synthesise_aicbv(
 
     from bids_brainage.inference.sliding_window import sliding_window
 
-    if t1w.shape != mask.shape:
-        raise UnusableImageError(f'AICBV: the mask is {mask.shape}, expected {t1w.shape}.')
-    box = brain_box(mask)
+    box = _matching_box(t1w.shape, mask)
     device = next(model.parameters()).device
 
     def report(progress: Progress) -> None:
