@@ -110,6 +110,22 @@ class Seeds:
 
 
 @dataclass(frozen=True)
+class Group:
+    """What the group level compares.
+
+    `retest_sessions` holds pairs one after the other, with ``ses-``; `retest_max_days` is the
+    longest interval of test-retest sessions; `reference_group` is ``COLUMN=VALUE``.
+    """
+
+    group_column: str | None = None
+    covariates: tuple[str, ...] = ()
+    retest_sessions: tuple[str, ...] = ()
+    retest_max_days: float = 90.0
+    reference_group: str | None = None
+    correlate: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of a run, by section."""
 
@@ -118,6 +134,7 @@ class Config:
     workflow: Workflow
     nipype: Nipype
     seeds: Seeds
+    group: Group = field(default_factory=Group)
 
     def to_toml(self) -> str:
         """Write as TOML.

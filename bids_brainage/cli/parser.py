@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from bids_brainage import __version__
+from bids_brainage.cli.group_options import add_group_options
 
 if TYPE_CHECKING:
     from bids_brainage.config import Config
@@ -285,4 +286,5 @@ def _fail(parser: argparse.ArgumentParser, problems: Sequence[str]) -> NoReturn:
 
 LEVELS: tuple[Level, ...] = (
     Level('participant', 'predict the age of each image, with maps and reports', _add_participant),
+    Level('group', 'accuracy, change, reliability and group differences', add_group_options),
 )

@@ -20,6 +20,7 @@ from .conformal import calibrate, leave_one_out_half_widths
 from .group_accuracy import accuracy_table
 from .group_change import longitudinal_table, reliability_table
 from .group_differences import differences_table
+from .group_plots import plot_data
 from .pairing import UNKNOWN_INTERVAL, Pairs, pair_scans
 
 if TYPE_CHECKING:
@@ -87,11 +88,14 @@ class GroupResult:
         JSON-ready: methods, calibration coefficients, counts.
     warnings : list of str
         What a reader should know before believing the numbers.
+    plots : dict of str to DataFrame
+        Points of the figures, see :func:`.group_plots.plot_data`.
     """
 
     tables: dict[str, pd.DataFrame]
     facts: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
+    plots: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def analyse(predictions: pd.DataFrame, options: GroupOptions | None = None) -> GroupResult:
@@ -148,7 +152,7 @@ def analyse(predictions: pd.DataFrame, options: GroupOptions | None = None) -> G
         'n_participants': int(predictions['participant_id'].nunique()),
         'n_tests': int(tables['differences']['p'].notna().sum()),
     }
-    return GroupResult(tables, facts, warnings)
+    return GroupResult(tables, facts, warnings, plot_data(models, options.group_column))
 
 
 def prepare(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[pd.DataFrame]]:

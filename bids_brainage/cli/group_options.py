@@ -1,0 +1,104 @@
+"""Options of the group level and their check."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bids_brainage.config import Group
+
+
+def add_group_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that only the group level has."""
+    group = parser.add_argument_group('group level')
+    group.add_argument(
+        '--group-column', metavar='NAME', help='column of the tables whose levels are compared'
+    )
+    group.add_argument(
+        '--covariates',
+        nargs='+',
+        metavar='NAME',
+        help='further columns to hold equal between groups (age and sex always are)',
+    )
+    group.add_argument(
+        '--retest-sessions',
+        nargs='+',
+        metavar='LABEL',
+        help='pairs of sessions A B [C D...] that are test-retest '
+        '(default: sessions within --retest-max-days)',
+    )
+    group.add_argument(
+        '--retest-max-days',
+        metavar='N',
+        help='longest interval of test-retest sessions; longer ones are change (default: 90)',
+    )
+    group.add_argument(
+        '--reference-group',
+        metavar='COLUMN=VALUE',
+        help='healthy people on whom age bias and intervals are calibrated',
+    )
+    group.add_argument(
+        '--correlate',
+        nargs='+',
+        metavar='COLUMN',
+        help='columns to correlate with the brain age gap',
+    )
+
+
+def group_settings(settings: Mapping[str, Any], problems: list[str]) -> Group:
+    """Check the options of the group level.
+
+    Parameters
+    ----------
+    settings : mapping
+        Options by destination, text or lists of text.
+    problems : list of str
+        Extended by one sentence for each problem.
+    """
+    from bids_brainage.config import Group
+
+    sessions = tuple(f'ses-{x.removeprefix("ses-")}' for x in _texts(settings, 'retest_sessions'))
+    if len(sessions) % 2:
+        problems.append(
+            f'--retest-sessions: expected pairs of labels, found {len(sessions)}: '
+            f'{" ".join(sessions)}.'
+        )
+    for first, second in zip(sessions[::2], sessions[1::2], strict=False):
+        if first == second:
+            problems.append(f'--retest-sessions: {first} is paired with itself.')
+    reference = settings.get('reference_group')
+    if reference is not None:
+        name, sign, value = str(reference).partition('=')
+        if not (name and sign and value):
+            problems.append(f'--reference-group: expected COLUMN=VALUE, found {reference!r}.')
+    column = settings.get('group_column')
+    return Group(
+        group_column=None if column is None else str(column),
+        covariates=_texts(settings, 'covariates'),
+        retest_sessions=sessions,
+        retest_max_days=_days(settings, problems),
+        reference_group=None if reference is None else str(reference),
+        correlate=_texts(settings, 'correlate'),
+    )
+
+
+def _days(settings: Mapping[str, Any], problems: list[str]) -> float:
+    """Return the limit between test–retest and longitudinal, days."""
+    value = settings.get('retest_max_days', 90.0)
+    try:
+        days = float(value)
+    except (TypeError, ValueError):
+        days = -1.0
+    if not 0 < days < 36525:
+        problems.append(f'--retest-max-days: expected a number of days above 0, found {value!r}.')
+        return 90.0
+    return days
+
+
+def _texts(settings: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return an option as a tuple of texts; a single text is one element."""
+    value = settings.get(name, ())
+    values = [value] if isinstance(value, str) else value
+    return tuple(str(item) for item in values)

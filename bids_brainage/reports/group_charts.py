@@ -1,0 +1,220 @@
+"""Figures of the group page as inline SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bids_brainage.reports.charts import Axis, nice_axis
+from bids_brainage.reports.svg import tag, text
+
+Array = NDArray[np.float64]
+
+WIDTH, HEIGHT = 480, 360
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 46
+MAX_POINTS = 1500
+"""Most points that one figure draws; of more, an even selection is shown."""
+
+VIOLIN_STEPS = 48
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A plotting area with linear axes in the unit of the data."""
+
+    x: Axis
+    y: Axis
+
+    def px(self, value: float) -> float:
+        """Horizontal pixel of a value."""
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * self.x.share(value), 1)
+
+    def py(self, value: float) -> float:
+        """Vertical pixel of a value."""
+        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * self.y.share(value), 1)
+
+    def frame(self, x_title: str, y_title: str, x_ticks: bool = True) -> str:
+        """Draw grid, tick numbers and axis titles."""
+        parts = []
+        for tick in self.x.ticks if x_ticks else ():
+            x = self.px(tick)
+            parts.append(tag('line', x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, class_='grid'))
+            parts.append(text(_number(tick), x, HEIGHT - BOTTOM + 16, text_anchor='middle'))
+        for tick in self.y.ticks:
+            y = self.py(tick)
+            parts.append(tag('line', x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_='grid'))
+            parts.append(text(_number(tick), LEFT - 7, y + 4, text_anchor='end'))
+        middle = (TOP + HEIGHT - BOTTOM) / 2
+        across = (LEFT + WIDTH - RIGHT) / 2
+        parts.append(text(x_title, across, HEIGHT - 8, text_anchor='middle', class_='axis-title'))
+        turned = f'rotate(-90 13 {middle})'
+        parts.append(
+            text(y_title, 13, middle, text_anchor='middle', class_='axis-title', transform=turned)
+        )
+        return ''.join(parts)
+
+    def line(self, x: Sequence[float], y: Sequence[float], kind: str) -> str:
+        """Draw a straight or broken line through points."""
+        points = ' '.join(f'{self.px(a)},{self.py(b)}' for a, b in zip(x, y, strict=True))
+        return tag('polyline', points=points, class_=kind)
+
+
+def evenly(n: int, most: int = MAX_POINTS) -> NDArray[np.intp]:
+    """Choose at most `most` of `n` positions, evenly spaced."""
+    return np.arange(n) if n <= most else np.linspace(0, n - 1, most).astype(np.intp)
+
+
+def scatter(
+    x: Array,
+    y: Array,
+    names: Sequence[str],
+    titles: tuple[str, str],
+    *,
+    identity: bool = False,
+    levels: Mapping[str, float] | None = None,
+    curve: tuple[Array, Array] | None = None,
+) -> str:
+    """Draw points with names that show on hovering.
+
+    Parameters
+    ----------
+    x, y : (n,) array
+        Finite, at least one.
+    names : (n,) sequence of str
+        Shown when the pointer rests on a point.
+    titles : (str, str)
+        Axis titles.
+    identity : bool
+        Draw the line y = x and give both axes the same range.
+    levels : mapping of str to float, optional
+        Labelled horizontal lines.
+    curve : (array, array), optional
+        A line through the points, such as means of bins.
+
+    Returns
+    -------
+    str
+        An ``svg`` element.
+    """
+    heights = list((levels or {}).values())
+    if identity:
+        axis = nice_axis([*x, *y], least=10)
+        plane = Plane(axis, axis)
+    else:
+        plane = Plane(nice_axis(x, least=10), nice_axis([*y, *heights, 0.0], least=2))
+    parts = [plane.frame(*titles)]
+    if identity:
+        ends = (plane.x.low, plane.x.high)
+        parts.append(plane.line(ends, ends, 'age-line'))
+    parts += [_point(plane, x[k], y[k], names[k]) for k in evenly(x.size)]
+    for label, height in (levels or {}).items():
+        parts.append(plane.line((plane.x.low, plane.x.high), (height, height), 'age-line'))
+        place = plane.py(height) - 5
+        parts.append(text(label, WIDTH - RIGHT - 4, place, text_anchor='end', class_='level'))
+    if curve is not None and curve[0].size > 1:
+        parts.append(plane.line(list(curve[0]), list(curve[1]), 'mean-line'))
+    return _svg(''.join(parts), f'{titles[1]} against {titles[0]}, {x.size} points')
+
+
+def slopes(lines: Sequence[tuple[str, Array, Array]], titles: tuple[str, str]) -> str:
+    """Draw one broken line per person with the identity line.
+
+    Parameters
+    ----------
+    lines : sequence of (name, ages, predicted ages)
+        Years, in order of time, at least one; an even selection of 300 is drawn.
+    titles : (str, str)
+        Axis titles.
+    """
+    values = np.concatenate([np.concatenate([x, y]) for _, x, y in lines])
+    axis = nice_axis(values, least=10)
+    plane = Plane(axis, axis)
+    ends = (axis.low, axis.high)
+    parts = [plane.frame(*titles), plane.line(ends, ends, 'age-line')]
+    for k in evenly(len(lines), 300):
+        name, x, y = lines[k]
+        body = plane.line(list(x), list(y), 'person')
+        body += ''.join(_point(plane, a, b, name) for a, b in zip(x, y, strict=True))
+        parts.append(tag('g', body))
+    return _svg(''.join(parts), f'{titles[1]} over {titles[0]} of {len(lines)} people')
+
+
+def violins(groups: Mapping[str, Array], title: str) -> str:
+    """Draw the distribution of each group as a violin with quartiles and mean.
+
+    Parameters
+    ----------
+    groups : mapping of str to array
+        Finite values, at least one group with a value.
+    title : str
+        Title of the vertical axis.
+    """
+    known = {name: values for name, values in groups.items() if values.size}
+    axis = nice_axis([*np.concatenate(list(known.values())), 0.0], least=2)
+    plane = Plane(Axis(0, len(known), ()), axis)
+    parts = [plane.frame('', title, x_ticks=False)]
+    parts.append(plane.line((0, len(known)), (0, 0), 'age-line'))
+    room = (WIDTH - LEFT - RIGHT) / len(known)
+    for k, (name, values) in enumerate(known.items()):
+        centre = plane.px(k + 0.5)
+        parts.append(_violin(plane, centre, min(room * 0.42, 70), values))
+        parts.append(text(name[:18], centre, HEIGHT - BOTTOM + 16, text_anchor='middle'))
+        count = f'n = {values.size}'
+        parts.append(text(count, centre, HEIGHT - BOTTOM + 32, text_anchor='middle'))
+    spoken = '; '.join(f'{name}: mean {v.mean():.1f}, n {v.size}' for name, v in known.items())
+    return _svg(''.join(parts), f'{title} by group. {spoken}')
+
+
+def _violin(plane: Plane, centre: float, half: float, values: Array) -> str:
+    """Draw one violin around a centre pixel; few values are drawn as points only."""
+    parts = []
+    if values.size > 2 and np.ptp(values) > 0:
+        heights, width = _density(values)
+        right = [(centre + half * w, plane.py(h)) for h, w in zip(heights, width, strict=True)]
+        left = [(2 * centre - x, y) for x, y in reversed(right)]
+        points = ' '.join(f'{x:.1f},{y:.1f}' for x, y in [*right, *left])
+        parts.append(tag('polygon', points=points, class_='violin'))
+        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+        y1, y2 = plane.py(low), plane.py(high)
+        parts.append(tag('line', x1=centre, x2=centre, y1=y1, y2=y2, class_='quartile'))
+        parts.append(tag('circle', cx=centre, cy=plane.py(middle), r=4, class_='median'))
+    else:
+        parts += [tag('circle', cx=centre, cy=plane.py(v), r=3.5, class_='dot') for v in values]
+    return ''.join(parts)
+
+
+def _density(values: Array) -> tuple[Array, Array]:
+    """Gaussian kernel density on a grid, scaled to a largest width of 1 (Silverman's rule)."""
+    spread = min(values.std(ddof=1), np.subtract(*np.quantile(values, [0.75, 0.25])) / 1.34 or 1e9)
+    width = 0.9 * spread * values.size**-0.2
+    grid = np.linspace(values.min() - width, values.max() + width, VIOLIN_STEPS)
+    sample = values[evenly(values.size, 5000)]
+    density = np.exp(-0.5 * ((grid[:, None] - sample[None, :]) / width) ** 2).sum(axis=1)
+    return grid, density / density.max()
+
+
+def _point(plane: Plane, x: float, y: float, name: str) -> str:
+    """Draw one dot that tells its name and values."""
+    label = tag('title', _escaped(f'{name}: {x:.1f}, {y:.1f}'))
+    return tag('circle', label, cx=plane.px(x), cy=plane.py(y), r=3, class_='point')
+
+
+def _escaped(content: str) -> str:
+    """Escape text for use inside an element."""
+    from xml.sax.saxutils import escape
+
+    return escape(content)
+
+
+def _number(value: float) -> str:
+    """Write a tick with a true minus sign."""
+    return f'{value:g}'.replace('-', '−')
+
+
+def _svg(body: str, label: str) -> str:
+    """Wrap a body as a figure that scales with the page."""
+    box = f'0 0 {WIDTH} {HEIGHT}'
+    return tag('svg', body, class_='chart plot', viewBox=box, role='img', aria_label=label)
