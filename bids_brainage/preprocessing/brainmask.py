@@ -1,0 +1,90 @@
+"""Find the brain in a T1w image."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+PLAUSIBLE_ML = (450.0, 2300.0)
+"""Brain volumes outside this range are not believed: newborns have about 400 ml, the largest
+adult brains with their ventricles about 2 litres."""
+
+
+def brain_mask_from_stripped(data: np.ndarray, foreground: np.ndarray) -> np.ndarray:
+    """Return the mask of an image that already holds only a brain.
+
+    Parameters
+    ----------
+    data : ndarray, shape (X, Y, Z)
+        Intensities, constant outside the brain.
+    foreground : ndarray of bool, shape (X, Y, Z)
+        Where the image differs from its background.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+        Largest component with holes (dark fluid that was zeroed) filled.
+    """
+    closed = ndimage.binary_closing(np.pad(foreground, 3), iterations=2)[3:-3, 3:-3, 3:-3]
+    return ndimage.binary_fill_holes(largest_component(closed | foreground))
+
+
+def brain_mask_deepbet(data: np.ndarray, affine: np.ndarray, *, threads: int = 1) -> np.ndarray:
+    """Extract the brain from a whole head with deepbet.
+
+    Parameters
+    ----------
+    data : ndarray of float32, shape (X, Y, Z)
+        T1w intensities in RAS+ order.
+    affine : ndarray, shape (4, 4)
+        Voxel index → RAS+ mm.
+    threads : int
+        CPU threads for the network.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+        Largest component, holes filled; all False if the network finds no brain.
+
+    References
+    ----------
+    Fisch et al. (2024), deepbet, doi:10.1016/j.compbiomed.2024.108845; its weights come inside the
+    package, so nothing is downloaded.
+    """
+    import nibabel as nib
+    import torch
+    from deepbet import BrainExtraction
+
+    torch.set_num_threads(threads)
+    extraction = BrainExtraction(no_gpu=True)
+    try:
+        _, mask, _ = extraction.run(nib.Nifti1Image(data, affine))
+    except (AssertionError, ValueError, RuntimeError):
+        return np.zeros(data.shape, dtype=bool)
+    return np.asarray(mask.dataobj) > 0
+
+
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """Return the largest face-connected component of a mask."""
+    labels, n = ndimage.label(mask)
+    if n == 0:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return labels == sizes.argmax()
+
+
+def volume_ml(mask: np.ndarray, affine: np.ndarray) -> float:
+    """Return the volume of a mask in millilitres."""
+    return float(mask.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000.0)
+
+
+def touches_border(mask: np.ndarray, affine: np.ndarray) -> float:
+    """Return the area in cm² of brain mask on the outermost planes: brain that is cut off."""
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    area = 0.0
+    for axis in range(3):
+        face = float(np.prod(np.delete(sizes, axis)))
+        for plane in (0, -1):
+            area += np.take(mask, plane, axis).sum() * face
+    return area / 100.0

@@ -1,0 +1,201 @@
+"""Read one 3-D image and say what it is.
+
+Arrays are always in the closest RAS+ orientation: axis 0 left→right, axis 1
+posterior→anterior, axis 2 inferior→superior.  Affines map voxel indices to millimetres in
+that same RAS+ world.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from bids_brainage.errors import UnusableImageError
+
+MIN_EDGE_MM = 60.0
+"""A field of view shorter than this along any axis cannot hold a brain, not even an infant's."""
+
+MAX_STRIPPED_ML = 2400.0
+"""Non-background volume above which an image holds more than a brain (largest adult brains plus
+fluid stay below 2.1 litres; whole heads start at about 2.6 litres)."""
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the header and the intensities of a T1w image say.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Grid in RAS+ order.
+    voxel_size_mm : tuple of float
+        Edge lengths in RAS+ order.
+    orientation : str
+        Axis codes of the file as stored, e.g. ``'LAS'``.
+    oblique_degrees : float
+        Largest angle between a voxel axis and its world axis.
+    data_type : str
+        Data type on disk.
+    foreground_ml : float
+        Volume above background in millilitres.
+    skull_stripped : bool
+        True if what is above background is no larger than a brain.
+    n_nonfinite : int
+        Voxels that were NaN or infinite; they were set to 0.
+    """
+
+    shape: tuple[int, int, int]
+    voxel_size_mm: tuple[float, float, float]
+    orientation: str
+    oblique_degrees: float
+    data_type: str
+    foreground_ml: float
+    skull_stripped: bool
+    n_nonfinite: int
+
+    def as_dict(self) -> dict:
+        """Return the facts as plain JSON types."""
+        return asdict(self)
+
+
+def load_canonical(path: Path) -> tuple[np.ndarray, np.ndarray, ImageFacts]:
+    """Read a 3-D image into RAS+ float32 and describe it.
+
+    Parameters
+    ----------
+    path : Path
+        NIfTI file; a singleton fourth axis is dropped.
+
+    Returns
+    -------
+    data : ndarray of float32, shape (X, Y, Z)
+        Intensities in RAS+ order; NaN and infinities are 0.
+    affine : ndarray of float64, shape (4, 4)
+        Voxel index → RAS+ millimetres.
+    facts : ImageFacts
+        Description of the image.
+
+    Raises
+    ------
+    UnusableImageError
+        If the file cannot be read, is not 3-D, is constant, or its grid is impossible.
+    """
+    data, affine, stored, data_type = _read(path)
+    bad = ~np.isfinite(data)
+    n_nonfinite = int(bad.sum())
+    if n_nonfinite:
+        data[bad] = 0.0
+    _check_grid(path, data, affine)
+    low, high = float(data.min()), float(data.max())
+    if not high > low:
+        raise UnusableImageError(
+            f'{path}: every voxel has the value {low:g}; expected an image with contrast. '
+            'The file is probably an empty export: convert it again from the scanner data.'
+        )
+    foreground = foreground_mask(data)
+    voxel_ml = abs(np.linalg.det(affine[:3, :3])) / 1000.0
+    foreground_ml = float(foreground.sum() * voxel_ml)
+    facts = ImageFacts(
+        shape=tuple(int(n) for n in data.shape),
+        voxel_size_mm=tuple(round(float(z), 4) for z in nib.affines.voxel_sizes(affine)),
+        orientation=''.join(nib.aff2axcodes(stored)),
+        oblique_degrees=round(float(np.degrees(nib.affines.obliquity(affine).max())), 2),
+        data_type=data_type,
+        foreground_ml=round(foreground_ml, 1),
+        skull_stripped=constant_background(data) is not None and foreground_ml < MAX_STRIPPED_ML,
+        n_nonfinite=n_nonfinite,
+    )
+    return data, affine, facts
+
+
+def foreground_mask(data: np.ndarray) -> np.ndarray:
+    """Return where an image is above its background.
+
+    The background is the most frequent value of the border planes if that value fills at
+    least half of them exactly (as after skull stripping or defacing), else everything below
+    Otsu's threshold halved.
+
+    Parameters
+    ----------
+    data : ndarray, shape (X, Y, Z)
+        Intensities.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+    """
+    mode = constant_background(data)
+    if mode is not None:
+        return data != mode
+    from skimage.filters import threshold_otsu
+
+    return data > 0.5 * threshold_otsu(data[::2, ::2, ::2])
+
+
+def constant_background(data: np.ndarray) -> float | None:
+    """Return the value that fills the background exactly, or None if the background is noise."""
+    border = np.concatenate([
+        face.ravel()
+        for axis in range(3)
+        for face in (np.take(data, 0, axis), np.take(data, -1, axis))
+    ])
+    values, counts = np.unique(border, return_counts=True)
+    mode = values[counts.argmax()]
+    fills = counts.max() >= 0.5 * border.size and (data == mode).mean() > 0.3
+    return float(mode) if fills else None
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+    """Return RAS+ float32 data, its affine, the affine as stored and the type on disk."""
+    try:
+        image = nib.load(path)
+        stored = np.asarray(image.affine, dtype=float)
+        data_type = str(image.get_data_dtype())
+        if not np.isfinite(stored).all() or abs(np.linalg.det(stored[:3, :3])) < 1e-6:
+            raise UnusableImageError(
+                f'{path}: the header gives no usable orientation (affine {stored.tolist()}). '
+                'Convert the scan again, for example with dcm2niix.'
+            )
+        image = _squeeze(path, image)
+        canonical = nib.as_closest_canonical(image)
+        data = np.asarray(canonical.dataobj, dtype=np.float32)
+    except UnusableImageError:
+        raise
+    except Exception as error:
+        raise UnusableImageError(
+            f'{path}: cannot be read as an image ({type(error).__name__}: {error}). '
+            'Expected an intact NIfTI file; check the copy (for example with gzip -t) and '
+            'fetch or convert it again.'
+        ) from error
+    return np.array(data, order='C'), np.asarray(canonical.affine, float), stored, data_type
+
+
+def _squeeze(path: Path, image: nib.spatialimages.SpatialImage) -> nib.spatialimages.SpatialImage:
+    shape = image.shape
+    if len(shape) == 4 and shape[3] == 1:
+        return image.slicer[..., 0]
+    if len(shape) != 3:
+        raise UnusableImageError(
+            f'{path}: expected one 3-D volume, found shape {tuple(shape)}. '
+            'Keep a single volume or average the repetitions first.'
+        )
+    return image
+
+
+def _check_grid(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
+    zooms = nib.affines.voxel_sizes(affine)
+    extent = zooms * np.array(data.shape)
+    if min(data.shape) < 10 or extent.min() < MIN_EDGE_MM:
+        raise UnusableImageError(
+            f'{path}: the field of view is {extent.round().astype(int).tolist()} mm on a grid of '
+            f'{list(data.shape)} voxels; expected at least {MIN_EDGE_MM:.0f} mm and 10 voxels '
+            'along each axis. The scan does not cover the brain, or its voxel size is wrong.'
+        )
+    if zooms.max() > 10 or zooms.min() < 0.1:
+        raise UnusableImageError(
+            f'{path}: voxel size {zooms.round(3).tolist()} mm; expected 0.1 to 10 mm. '
+            'Check the units in the header.'
+        )

@@ -1,0 +1,121 @@
+"""Build the structure atlas of the package from whole-head label maps.
+
+    python tools/build_atlas.py LABEL_MAP_DIR
+
+``LABEL_MAP_DIR`` holds ``training_seg_*.nii.gz`` of SynthSeg (Apache-2.0).  Each map is turned
+into a brain image with typical T1w intensities, registered to the MNI152NLin2009aSym template
+that nilearn packages, resampled, averaged with its left–right mirror image, and smoothed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
+from scipy import ndimage
+
+from bids_brainage.preprocessing.atlas import SPACE
+from bids_brainage.preprocessing.registration import register, score
+from bids_brainage.preprocessing.transforms import grid_points, sample_image
+
+DATA = Path(__file__).parents[1] / 'bids_brainage' / 'data' / 'atlas'
+SMOOTHING_VOXELS = 0.7
+LOG = logging.getLogger('build_atlas')
+
+STRUCTURES = [
+    # name, tissue, intensity class, FreeSurfer labels, T1w intensity, title
+    ('csf', 'CSF', 'csf', [24], 0.20, 'Fluid around the brain'),
+    (
+        'lateral_ventricle', 'CSF', 'csf', [4, 5, 43, 44, 31, 63, 136, 137, 163, 164], 0.15,
+        'Lateral ventricles',
+    ),
+    ('third_ventricle', 'CSF', 'csf', [14, 72], 0.18, 'Third ventricle'),
+    ('fourth_ventricle', 'CSF', 'csf', [15], 0.18, 'Fourth ventricle'),
+    ('cortex', 'GM', 'gm', [3, 42], 0.62, 'Cerebral cortex'),
+    (
+        'cerebral_white_matter', 'WM', 'wm', [2, 41, 25, 57, 77, 30, 62], 1.0,
+        'Cerebral white matter',
+    ),
+    ('cerebellum_cortex', 'GM', 'gm', [8, 47], 0.62, 'Cerebellar cortex'),
+    ('cerebellum_white_matter', 'WM', 'wm', [7, 46], 0.95, 'Cerebellar white matter'),
+    ('thalamus', 'GM', 'thalamus', [10, 49], 0.80, 'Thalamus'),
+    ('caudate', 'GM', 'striatum', [11, 50, 26, 58], 0.65, 'Caudate and accumbens'),
+    ('putamen', 'GM', 'striatum', [12, 51], 0.70, 'Putamen'),
+    ('pallidum', 'GM', 'pallidum', [13, 52], 0.88, 'Pallidum'),
+    ('hippocampus', 'GM', 'gm', [17, 53], 0.62, 'Hippocampus'),
+    ('amygdala', 'GM', 'gm', [18, 54], 0.62, 'Amygdala'),
+    ('brainstem', 'WM', 'brainstem', [16, 28, 60, 85], 0.92, 'Brain stem and ventral DC'),
+]
+OUTSIDE = 400
+"""Labels above this are skull, scalp and other tissue outside the brain."""
+
+
+def brain_image(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a T1w-like brain image of a label map and its mask."""
+    image = np.zeros(labels.shape, np.float32)
+    brain = np.zeros(labels.shape, bool)
+    for name, _, _, codes, intensity, _ in STRUCTURES:
+        here = np.isin(labels, codes)
+        image[here] = intensity
+        if name != 'csf':
+            brain |= here
+    near = ndimage.binary_closing(brain, iterations=4)
+    brain = ndimage.binary_fill_holes(brain | (near & (labels > 0)))
+    return ndimage.gaussian_filter(image, 0.6) * brain, brain
+
+
+def main() -> None:
+    """Register all maps, average them, write the atlas and its table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('label_map_dir', type=Path)
+    folder = parser.parse_args().label_map_dir
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    template = load_mni152_template(resolution=2)
+    fixed = template.get_fdata(dtype=np.float32)
+    mask = np.asarray(load_mni152_brain_mask(resolution=2).dataobj) > 0
+    priors = np.zeros((len(STRUCTURES), *fixed.shape))
+    maps = sorted(folder.glob('training_seg_*.nii.gz'))
+    for path in maps:
+        source = nib.as_closest_canonical(nib.load(path))
+        labels = np.asanyarray(source.dataobj).astype(int)
+        image, brain = brain_image(labels)
+        transform, _ = register(
+            fixed, mask, template.affine, image, brain, source.affine, threads=2
+        )
+        result = score(transform, fixed, mask, image, brain, source.affine)
+        LOG.info('%s: overlap %.3f, similarity %.3f', path.name, result.overlap, result.similarity)
+        points = transform.to_native(grid_points(fixed.shape, template.affine))
+        for i, (name, _, _, codes, _, _) in enumerate(STRUCTURES):
+            here = np.isin(labels, codes)
+            if name == 'csf':
+                here |= (labels > OUTSIDE) | (labels == 0)
+            soft = ndimage.gaussian_filter(here.astype(np.float32), SMOOTHING_VOXELS)
+            priors[i] += sample_image(soft, source.affine, points).reshape(fixed.shape)
+    priors /= len(maps)
+    priors = (priors + priors[:, ::-1]) / 2
+    priors = np.stack([ndimage.gaussian_filter(p, SMOOTHING_VOXELS) for p in priors])
+    write(priors, template.affine)
+
+
+def write(priors: np.ndarray, affine: np.ndarray) -> None:
+    """Write the atlas with 8-bit steps, and the table of structures."""
+    DATA.mkdir(parents=True, exist_ok=True)
+    steps = np.round(np.moveaxis(priors, 0, 3) * 255).astype(np.uint8)
+    image = nib.Nifti1Image(steps, affine)
+    image.header.set_slope_inter(1 / 255, 0)
+    image.header.set_xyzt_units('mm')
+    nib.save(image, DATA / f'tpl-{SPACE}_res-2_atlas-structures_probseg.nii.gz')
+    table = [
+        {'index': i, 'name': n, 'title': title, 'tissue': t, 'intensity': c}
+        for i, (n, t, c, _, _, title) in enumerate(STRUCTURES, start=1)
+    ]
+    (DATA / 'structures.json').write_text(json.dumps(table, indent=1) + '\n', 'utf-8')
+
+
+if __name__ == '__main__':
+    main()
