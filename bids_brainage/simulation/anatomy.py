@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from bids_brainage.simulation.grid import Array, Grid, resample_to
+from bids_brainage.simulation.grid import Array, Grid, nearest, resample_to, sample, sample_vectors
 from bids_brainage.simulation.head import NUMBER, head_labels
 from bids_brainage.simulation.warp import smooth_noise
 
@@ -72,14 +72,17 @@ class Anatomy:
 @lru_cache(maxsize=2)
 def load_anatomy(spacing: int = 1) -> Anatomy:
     """Template anatomy on a grid of 1 or 2 mm (kept in memory for the next call)."""
-    grid, grey, white, mask, t1w = _load_template(spacing)
+    fine, volumes = _load_template()
+    zone = _zones(fine, *volumes[:3])
+    grid = _blocks(fine, spacing)
+    grey, white, mask, t1w = (_block_mean(v, spacing) for v in volumes)
     tissue = np.stack([np.clip(mask - grey - white, 0, 1), grey, white])
-    zone = _zones(grid, tissue, mask)
     means = (tissue.reshape(3, -1) @ t1w.ravel()) / tissue.reshape(3, -1).sum(1)
     texture = np.where(mask > 0.5, t1w - np.tensordot(means, tissue, 1), 0) / means[2]
     head_grid, head = head_labels(mask > 0.5, grid)
     surround = (1 - mask) * (head[grid_box(grid, head_grid)] == NUMBER['csf'])
     surround[:, :, grid.axis(2) < mask_floor(grid, mask)] = 0
+    zone = _block_vote(zone, spacing)
     return Anatomy(grid, tissue, mask, surround, zone, texture.astype('f4'), head_grid, head)
 
 
@@ -95,8 +98,8 @@ def grid_box(inner: Grid, outer: Grid) -> tuple[slice, slice, slice]:
     return x, y, z
 
 
-def _load_template(spacing: int) -> tuple[Grid, Array, Array, Array, Array]:
-    """Grey, white, mask, T1w, cropped to the brain and block-averaged to `spacing`."""
+def _load_template() -> tuple[Grid, list[Array]]:
+    """Grey, white, mask and T1w at 1 mm, cut to the brain with an empty `BORDER`."""
     from nilearn import datasets
 
     images = [
@@ -105,69 +108,83 @@ def _load_template(spacing: int) -> tuple[Grid, Array, Array, Array, Array]:
         datasets.load_mni152_brain_mask(resolution=1),
         datasets.load_mni152_template(resolution=1),
     ]
-    grey, white, mask, t1w = (image.get_fdata(dtype=np.float32) for image in images)
+    mask = images[2].get_fdata(dtype=np.float32)
     inside = np.argwhere(mask > 0)
     low, high = inside.min(0), inside.max(0) + 1
     pad = [(BORDER, BORDER + (b - a) % 2) for a, b in zip(low, high, strict=True)]
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    keep = mask[box]
-    volumes = [_block_mean(np.pad(v[box] * keep, pad), spacing) for v in (grey, white, mask, t1w)]
-    origin = images[0].affine[:3, 3] + low - BORDER + 0.5 * (spacing - 1)
+    volumes = [np.pad(i.get_fdata(dtype=np.float32)[box] * mask[box], pad) for i in images]
+    origin = images[0].affine[:3, 3] + low - BORDER
     x, y, z = volumes[0].shape
-    grid = Grid((x, y, z), float(spacing), (origin[0], origin[1], origin[2]))
-    return grid, volumes[0], volumes[1], volumes[2], volumes[3]
+    return Grid((x, y, z), 1.0, (origin[0], origin[1], origin[2])), volumes
+
+
+def _blocks(grid: Grid, size: int) -> Grid:
+    """Grid whose voxels are blocks of `size` voxels of `grid`."""
+    x, y, z = (n // size for n in grid.shape)
+    start = [o + 0.5 * (size - 1) * grid.spacing for o in grid.origin]
+    return Grid((x, y, z), size * grid.spacing, (start[0], start[1], start[2]))
 
 
 def _block_mean(volume: Array, size: int) -> Array:
-    """Mean over blocks of `size` voxels a side; a rest at the far border is dropped."""
+    """Mean over blocks of `size` voxels a side."""
     x, y, z = (n // size for n in volume.shape)
-    part = volume[: x * size, : y * size, : z * size]
-    return part.reshape(x, size, y, size, z, size).mean((1, 3, 5), dtype='f4')
+    return volume.reshape(x, size, y, size, z, size).mean((1, 3, 5), dtype='f4')
 
 
-def _zones(grid: Grid, tissue: Array, mask: Array) -> np.ndarray:
+def _block_vote(zone: np.ndarray, size: int) -> np.ndarray:
+    """Commonest zone of each block of `size` voxels a side, 0 only where nothing else is."""
+    numbers = range(1, int(zone.max()) + 1)
+    share = np.stack([_block_mean((zone == k).astype('f4'), size) for k in numbers])
+    return np.where(share.any(0), share.argmax(0) + 1, 0).astype('u1')
+
+
+def _zones(grid: Grid, grey: Array, white: Array, mask: Array) -> np.ndarray:
     """Zone numbers from geometric rules in template mm (approximate by design)."""
     from scipy.ndimage import binary_dilation, distance_transform_edt
 
     x, y, z = np.meshgrid(*(grid.axis(k) for k in range(3)), indexing='ij', sparse=True)
     side = np.abs(x)
-    depth = distance_transform_edt(mask > 0.5, sampling=grid.spacing)
+    csf = mask - grey - white
+    # Blocks of 2 mm close the narrow fissures, which should not count as surface.
+    depth = distance_transform_edt(_block_mean(mask, 2) > 0.5, sampling=2 * grid.spacing)
+    depth = depth.repeat(2, 0).repeat(2, 1).repeat(2, 2)
     zone = np.where(mask > 0, CEREBRUM, 0).astype('u1')
     tentorium = -5 + 0.3 * (y + 40) - 0.3 * side
     zone[(mask > 0) & (y < -36) & (z < tentorium) & (side > 0.9 * (y + 36) + 14)] = CEREBELLUM
     centre = (side < 34) & (y > -38) & (y < 26) & (z > -14) & (z < 24) & (depth > 18)
     insula = side > 28 + 0.1 * z
-    zone[centre & ~insula & (tissue[1] + tissue[2] > 0.5)] = DEEP
+    zone[centre & ~insula & (csf < 0.5)] = DEEP
     hippocampus = ((side - 27) / 9) ** 2 + ((y + 22 + 0.5 * (z + 14)) / 20) ** 2
     zone[(hippocampus + ((z + 14) / 8) ** 2 < 1) & (mask > 0)] = HIPPOCAMPUS
-    core = (tissue[0] > 0.25) & (depth > 22) & (side < 40) & (y > -50) & (y < 40)
+    core = (csf > 0.25) & (depth > 22) & (side < 40) & (y > -50) & (y < 40)
     core &= (z > -22) & (z < 32) & ~((y < -30) & (side < 8)) & ~((y < -45) & (side < 14))
     core &= ~((z < -2) & (side < 18) & ((y > 8) | (y < -24)))
-    reach = int(np.ceil(2 / grid.spacing))
-    near = binary_dilation(core, iterations=reach) & (depth > 18)
-    zone[near & ((zone == CEREBRUM) | core | (zone == DEEP) & (tissue[0] > 0.05))] = VENTRICLE
+    near = binary_dilation(core, iterations=2) & (depth > 18)
+    zone[near & ((zone == CEREBRUM) | core | (zone == DEEP) & (csf > 0.05))] = VENTRICLE
     return zone
 
 
-def region_fractions(anatomy: Anatomy, tissue: Array) -> Array:
-    """Fractions of `REGIONS`, shape (7, nx, ny, nz); they sum to the intracranial space.
+def region_fractions(tissue: Array, zone: np.ndarray, surround: Array) -> Array:
+    """Fractions of `REGIONS`, shape (7, ...); they sum to the intracranial space.
 
     Parameters
     ----------
-    anatomy : Anatomy
-        Gives the zones and the fluid around the brain (counted as sulcal CSF).
-    tissue : array, shape (3, nx, ny, nz)
-        CSF, GM, WM fractions of a person, in template space.
+    tissue : array, shape (3, ...)
+        CSF, GM, WM fractions.
+    zone : array of uint8, shape (...)
+        Zone numbers of this module.
+    surround : array, shape (...)
+        Fluid around the brain, counted as sulcal CSF.
     """
     csf, grey, white = tissue
-    zone = anatomy.zone
     cerebellum = zone == CEREBELLUM
     ventricle = zone == VENTRICLE
     deep = (zone == DEEP) | ventricle
     return np.stack(
         [
             csf * ventricle,
-            csf * ~ventricle + anatomy.surround,
+            csf * ~ventricle + surround,
             grey * (zone == CEREBRUM),
             grey * (zone == HIPPOCAMPUS),
             grey * deep,
@@ -175,6 +192,15 @@ def region_fractions(anatomy: Anatomy, tissue: Array) -> Array:
             (grey + white) * cerebellum,
         ]
     )
+
+
+def sample_regions(anatomy: Anatomy, tissue: Array, points: Array) -> tuple[Array, Array]:
+    """Tissue (3, ...) and region (7, ...) fractions at template points (3, ...) in mm."""
+    index = anatomy.grid.index(points)
+    at_points = sample_vectors(tissue, index)
+    zone = nearest(anatomy.zone, index)
+    surround = sample(anatomy.surround, index)
+    return at_points, region_fractions(at_points, zone, surround)
 
 
 def individual_folds(anatomy: Anatomy, rng: np.random.Generator, strength: float) -> Array:

@@ -131,33 +131,25 @@ def write_dataset(out: Path, plan: Plan) -> None:
     _write_description(out, plan)
     spacing = template_spacing(voxel_size(plan.resolution))
     rows = []
-    volumes: list[Sequence[object]] = []
     for number in range(plan.participants):
         age, sex = participant(plan, number)
         person = make_person((plan.seed, number), sex, spacing)
         name = f'sub-{number + 1:02d}'
         log.info('%s: %.1f years, %s', name, age, sex)
-        volumes += _write_person(out, plan, name, person, age)
+        _write_person(out, plan, name, person, age)
         rows.append((name, age, sex, round(person.gap, 3)))
     columns = ('participant_id', 'age', 'sex', 'simulated_gap')
     _write_tsv(out / 'participants.tsv', columns, rows)
-    if plan.truth:
-        truth = out / 'derivatives/simulation'
-        keys = ('participant_id', 'session_id', 'age', *REGIONS)
-        _write_tsv(truth / 'volumes.tsv', keys, volumes)
 
 
-def _write_person(
-    out: Path, plan: Plan, name: str, person: Person, first_age: float
-) -> list[Sequence[object]]:
-    """Write all sessions of one participant; gives back rows of true volumes (ml)."""
+def _write_person(out: Path, plan: Plan, name: str, person: Person, first_age: float) -> None:
+    """Write all sessions of one participant."""
     rng = np.random.default_rng([*person.seed, 0xDA7E])
     start = datetime.datetime(1910, 1, 1, 8) + datetime.timedelta(
         days=int(rng.integers(3650)), minutes=int(rng.integers(600))
     )
     several = len(plan.intervals) > 1
     sessions: list[Sequence[object]] = []
-    volumes: list[Sequence[object]] = []
     for number, interval in enumerate(plan.intervals):
         age = round(first_age + interval, 4)
         label = f'ses-{number + 1}' if several else None
@@ -175,12 +167,10 @@ def _write_person(
             _write_truth(out / 'derivatives/simulation' / folder, stem, scan)
         time = start + datetime.timedelta(days=round(interval * DAYS_A_YEAR))
         sessions.append((label, time.isoformat(), age))
-        volumes.append((name, label or 'n/a', age, *(round(v, 3) for v in scan.volumes.values())))
     if several:
         _write_tsv(
             out / name / f'{name}_sessions.tsv', ('session_id', 'acq_time', 'age'), sessions
         )
-    return volumes
 
 
 def _write_scan(path: Path, scan: SimulatedScan) -> None:
@@ -200,7 +190,8 @@ def _write_truth(folder: Path, stem: str, scan: SimulatedScan) -> None:
     _write_image(folder / f'{stem}_desc-brain_mask.nii.gz', scan.brain_mask)
     _write_json(folder / f'{stem}_desc-brain_mask.json', {'Type': 'Brain', 'Simulated': True})
     _write_image(folder / f'{stem}_dseg.nii.gz', scan.labels)
-    _write_json(folder / f'{stem}_dseg.json', {'Simulated': True})
+    sidecar = {'Simulated': True, 'RegionVolumesMl': scan.volumes}
+    _write_json(folder / f'{stem}_dseg.json', sidecar)
 
 
 def _write_description(out: Path, plan: Plan) -> None:
@@ -229,7 +220,6 @@ def _write_description(out: Path, plan: Plan) -> None:
         _write_json(truth / 'dataset_description.json', description)
         rows = [(number + 1, region) for number, region in enumerate(REGIONS)]
         _write_tsv(truth / 'dseg.tsv', ('index', 'name'), rows)
-        (truth / '.bidsignore').write_text('volumes.tsv\n', 'utf-8')
 
 
 def _write_image(path: Path, image: Nifti1Image) -> None:

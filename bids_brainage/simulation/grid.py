@@ -79,6 +79,13 @@ def sample(volume: NDArray, index: Array, outside: float = 0.0) -> Array:
     return map_coordinates(volume, index, 'f4', order=1, mode=mode, cval=cval, prefilter=False)
 
 
+def nearest(volume: NDArray, index: Array) -> NDArray:
+    """Value of the nearest voxel at fractional indices (3, ...), 0 outside the grid."""
+    from scipy.ndimage import map_coordinates
+
+    return map_coordinates(volume, index, volume.dtype, order=0, mode='constant')
+
+
 def sample_vectors(vectors: Array, index: Array) -> Array:
     """Trilinear interpolation of a vector field (3, ...), zero outside its grid."""
     return np.stack([sample(component, index) for component in vectors])

@@ -6,6 +6,8 @@ estimates the surroundings that they meet in a real T1w image.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from bids_brainage.simulation.grid import Array, Grid, resample_to
@@ -45,6 +47,28 @@ FACE = (
     ((0, -48, -60), (64, 56, 60)),
 )
 NECK = ((0, -22), (58, 60))
+#: Organs in painting order: tissue, centre, radii; off the midline means one on each side.
+ORGANS = (
+    ('fat', (30, 58, -36), (19, 26, 17)),
+    ('muscle', (27, 50, -36), (6, 22, 6)),
+    ('skin', (32, 68, -36), (13.5, 13.5, 13.5)),
+    ('vitreous', (32, 68, -36), (12, 12, 12)),
+    ('muscle', (32, 77.5, -36), (4.5, 2.5, 4.5)),
+    ('mucosa', (29, 50, -68), (16, 18, 17)),
+    ('air', (29, 50, -68), (14, 16, 15)),
+    ('bone', (46, 20, -96), (5, 24, 32)),
+    ('marrow', (46, 20, -96), (2.5, 20, 28)),
+    ('bone', (55, -22, -42), (16, 16, 18)),
+    ('air', (66, -14, -42), (12, 3, 3)),
+    ('mucosa', (0, 58, -60), (13, 36, 22)),
+    ('air', (0, 40, -40), (9, 14, 9)),
+    ('air', (5, 58, -62), (2.5, 34, 19)),
+    ('bone', (0, 58, -84), (26, 36, 5)),
+    ('bone', (0, 86, -100), (22, 10, 16)),
+    ('muscle', (0, 46, -104), (21, 34, 17)),
+    ('bone', (0, 76, -124), (30, 16, 11)),
+    ('marrow', (0, 76, -124), (26, 12, 7)),
+)
 
 
 def head_labels(brain: np.ndarray, grid: Grid) -> tuple[Grid, np.ndarray]:
@@ -149,49 +173,24 @@ def _vault(grid: Grid) -> np.ndarray:
     return np.broadcast_to(z > -38 + 0.32 * y, grid.shape)
 
 
-def _organs(grid: Grid) -> list[tuple[str, np.ndarray]]:
+Solid = tuple[str, np.ndarray]
+
+
+def _organs(grid: Grid) -> Iterator[Solid]:
     """Eyes, air spaces, jaw and spine in painting order: (tissue, voxels)."""
-    organs: list[tuple[str, np.ndarray]] = []
-    for side in (-1, 1):
-        organs += [
-            ('fat', _inside(grid, (side * 30, 58, -36), (19, 26, 17))),
-            ('muscle', _inside(grid, (side * 27, 50, -36), (6, 22, 6))),
-            ('skin', _inside(grid, (side * 32, 68, -36), (13.5, 13.5, 13.5))),
-            ('vitreous', _inside(grid, (side * 32, 68, -36), (12, 12, 12))),
-            ('muscle', _inside(grid, (side * 32, 77.5, -36), (4.5, 2.5, 4.5))),
-            ('mucosa', _inside(grid, (side * 29, 50, -68), (16, 18, 17))),
-            ('air', _inside(grid, (side * 29, 50, -68), (14, 16, 15))),
-            ('bone', _inside(grid, (side * 46, 20, -96), (5, 24, 32))),
-            ('marrow', _inside(grid, (side * 46, 20, -96), (2.5, 20, 28))),
-            ('bone', _inside(grid, (side * 55, -22, -42), (16, 16, 18))),
-            ('air', _inside(grid, (side * 66, -14, -42), (12, 3, 3))),
-        ]
-    organs += [
-        ('mucosa', _inside(grid, (0, 58, -60), (13, 36, 22))),
-        ('air', _inside(grid, (0, 40, -40), (9, 14, 9))),
-        ('air', _inside(grid, (5, 58, -62), (2.5, 34, 19))),
-        ('air', _inside(grid, (-5, 58, -62), (2.5, 34, 19))),
-        ('bone', _inside(grid, (0, 58, -84), (26, 36, 5))),
-        ('bone', _inside(grid, (0, 86, -100), (22, 10, 16))),
-        ('muscle', _inside(grid, (0, 46, -104), (21, 34, 17))),
-        ('bone', _inside(grid, (0, 76, -124), (30, 16, 11))),
-        ('marrow', _inside(grid, (0, 76, -124), (26, 12, 7))),
-        ('air', _column(grid, (0, 10), (9, 6), (-128, -52))),
-        ('air', _column(grid, (0, 14), (8, 8), (-1e3, -126))),
-        *_spine(grid),
-    ]
-    return organs
+    for name, centre, radii in ORGANS:
+        for side in (-1, 1) if centre[0] else (1,):
+            yield name, _inside(grid, (side * centre[0], *centre[1:]), radii)
+    yield 'air', _column(grid, (0, 10), (9, 6), (-128, -52))
+    yield 'air', _column(grid, (0, 14), (8, 8), (-1e3, -126))
+    yield from _spine(grid)
 
 
-def _spine(grid: Grid) -> list[tuple[str, np.ndarray]]:
+def _spine(grid: Grid) -> Iterator[Solid]:
     """Vertebrae, discs, canal and cord below the brain stem."""
-    parts = [('bone', _column(grid, (0, -38), (17, 29), (-1e3, -80)))]
+    yield 'bone', _column(grid, (0, -38), (17, 29), (-1e3, -80))
     for top in range(-82, -190, -19):
-        body = _column(grid, (0, -24), (13, 10), (top - 14, top))
-        arch = _column(grid, (0, -62), (3, 9), (top - 12, top - 4))
-        parts += [('marrow', body), ('marrow', arch)]
-    parts += [
-        ('csf', _column(grid, (0, -46), (9, 8), (-1e3, -66))),
-        ('cord', _column(grid, (0, -46), (5.5, 5), (-1e3, -66))),
-    ]
-    return parts
+        yield 'marrow', _column(grid, (0, -24), (13, 10), (top - 14, top))
+        yield 'marrow', _column(grid, (0, -62), (3, 9), (top - 12, top - 4))
+    yield 'csf', _column(grid, (0, -46), (9, 8), (-1e3, -66))
+    yield 'cord', _column(grid, (0, -46), (5.5, 5), (-1e3, -66))

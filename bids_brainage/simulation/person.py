@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +24,13 @@ from bids_brainage.simulation.anatomy import (
     load_anatomy,
     region_fractions,
 )
-from bids_brainage.simulation.grid import Array, Grid, sample
+from bids_brainage.simulation.grid import Array, Grid, sample, sample_vectors
 from bids_brainage.simulation.warp import exponentiate, smooth_noise
 
 #: Grid spacings of the shape warp and of the ageing warp, mm.
 SHAPE_SPACING, AGEING_SPACING = 6.0, 3.0
+#: Distance of the points at which region volumes are measured, mm.
+MEASURE_SPACING = 2.0
 
 
 @dataclass
@@ -70,12 +73,32 @@ class Person:
 
     def at_age(self, age: float) -> VolumeWarp:
         """Warp from the reference age to a chronological `age` in years (plus the gap)."""
-        start = self.regions.sum((1, 2, 3), dtype='f8')
+        start = self._start_volumes
         volume_ratio(age)  # refuses an age outside the curve before the gap is added
         brain_age = float(np.clip(age + self.gap, *AGE_RANGE))
         ratio = volume_ratio(brain_age) * np.exp(self.deviation)
         target = target_volumes(start, ratio)
-        return solve_volumes(self.regions, AGEING_SPACING, target / start)
+        return solve_volumes(
+            self.regions,
+            AGEING_SPACING,
+            target / start,
+            measure=lambda inverse: self._region_volumes(inverse) / self._start_volumes,
+        )
+
+    @cached_property
+    def _start_volumes(self) -> NDArray[np.float64]:
+        """Region volumes at the reference age, measured as after ageing."""
+        return self._region_volumes(None)
+
+    def _region_volumes(self, ageing_inverse: Array | None) -> NDArray[np.float64]:
+        """Region volumes from point samples every 2 mm of the unblurred anatomy, shape (7,)."""
+        points = self.ageing_grid.coarser(MEASURE_SPACING, 0.0).points()
+        if ageing_inverse is not None:
+            points += sample_vectors(ageing_inverse, self.ageing_grid.index(points))
+        points = to_template(points, self.shape_grid, self.shape_inverse)
+        fractions = region_fractions(self.tissue, self.anatomy.zone, self.anatomy.surround)
+        at_points = sample_vectors(fractions, self.anatomy.grid.index(points))
+        return np.maximum(at_points.sum((1, 2, 3), dtype='f8'), 1e-9)
 
 
 def make_person(
@@ -121,7 +144,7 @@ def make_person(
     shape_grid = anatomy.head_grid.coarser(SHAPE_SPACING, SHAPE_SPACING)
     velocity = _draw_shape(shape, shape_grid, variation)
     inverse = exponentiate(-velocity, SHAPE_SPACING)
-    ageing_grid = anatomy.grid.coarser(AGEING_SPACING, 18.0)
+    ageing_grid = anatomy.grid.coarser(AGEING_SPACING, 6.0)
     regions = _regions_in_shape(anatomy, tissue, shape_grid, inverse, ageing_grid)
     return Person(
         key,
@@ -164,16 +187,19 @@ def _draw_shape(rng: np.random.Generator, grid: Grid, variation: float) -> Array
     return np.float32(variation) * (2.5 * np.stack(broad) + 1.3 * np.stack(finer))
 
 
+def to_template(points: Array, shape_grid: Grid, shape_inverse: Array) -> Array:
+    """Template positions (3, ...) in mm of points (3, ...) in a person's shape."""
+    index = shape_grid.index(points)
+    return points + np.stack([sample(u, index, np.nan) for u in shape_inverse])
+
+
 def _regions_in_shape(
     anatomy: Anatomy, tissue: Array, shape_grid: Grid, inverse: Array, target: Grid
 ) -> Array:
     """Region fractions of the person's shape, averaged over the voxels of `target`."""
     from scipy.ndimage import uniform_filter
 
-    points = target.points()
-    index = shape_grid.index(points)
-    points += np.stack([sample(component, index) for component in inverse])
-    index = anatomy.grid.index(points)
+    index = anatomy.grid.index(to_template(target.points(), shape_grid, inverse))
     width = round(target.spacing / anatomy.grid.spacing)
-    fractions = region_fractions(anatomy, tissue)
+    fractions = region_fractions(tissue, anatomy.zone, anatomy.surround)
     return np.stack([sample(uniform_filter(f, width), index) for f in fractions])

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from bids_brainage.errors import OptionError
 from bids_brainage.simulation.ageing import VolumeWarp
-from bids_brainage.simulation.anatomy import REGIONS, TISSUES, grid_box, region_fractions
+from bids_brainage.simulation.anatomy import REGIONS, TISSUES, grid_box, sample_regions
 from bids_brainage.simulation.grid import Array, sample, sample_vectors, upsample
-from bids_brainage.simulation.person import Person, make_person
+from bids_brainage.simulation.person import Person, make_person, to_template
 from bids_brainage.simulation.render import (
     Acquisition,
     ScannerGrid,
@@ -181,15 +181,14 @@ def _trace(
     points = np.tensordot(back[:3, :3], points, 1) + back[:3, 3].reshape(3, 1, 1, 1)
     points = points + sample_vectors(warp.inverse, person.ageing_grid.index(points))
     growth = sample(warp.log_jacobian, person.ageing_grid.index(points))
-    index = person.shape_grid.index(points)
-    points = points + np.stack([sample(u, index, np.nan) for u in person.shape_inverse])
-    return points, growth, matrices
+    template = to_template(points, person.shape_grid, person.shape_inverse)
+    return template, growth, matrices
 
 
 def _brain_box(index: Array, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
     """Smallest box of scanner voxels that holds every voxel inside the brain grid."""
     limits = np.asarray(shape).reshape(3, 1, 1, 1)
-    inside = ((index > -1) & (index < limits)).all(0)
+    inside: np.ndarray = np.all((index > -1) & (index < limits), axis=0)
     x, y, z = (
         np.flatnonzero(np.moveaxis(inside, k, 0).reshape(inside.shape[k], -1).any(1))[[0, -1]]
         for k in range(3)
@@ -202,19 +201,12 @@ def _brain_truth(
 ) -> tuple[Array, Array, Array, tuple[slice, slice, slice]]:
     """Tissue (whole grid), regions (in the brain's box), mask (whole grid), box."""
     anatomy = person.anatomy
-    index = anatomy.grid.index(template)
-    box = _brain_box(index, anatomy.grid.shape)
-    part = np.stack([axis[box] for axis in index])
-    spacing = anatomy.grid.spacing
-    regions = np.stack(
-        [
-            sample(slice_blur(f, spacing, voxel), part)
-            for f in region_fractions(anatomy, person.tissue)
-        ]
-    )
+    box = _brain_box(anatomy.grid.index(template), anatomy.grid.shape)
+    blurred = np.stack([slice_blur(t, anatomy.grid.spacing, voxel) for t in person.tissue])
+    part = np.stack([axis[box] for axis in template])
+    inside, regions = sample_regions(anatomy, blurred, part)
     tissue = np.zeros((3, *template.shape[1:]), 'f4')
-    for number, fraction in enumerate(person.tissue):
-        tissue[number][box] = sample(slice_blur(fraction, spacing, voxel), part)
+    tissue[(slice(None), *box)] = inside
     return tissue, regions, tissue.sum(0), box
 
 
