@@ -181,7 +181,7 @@ def test_the_page_has_every_figure_and_table(dataset):
     run(dataset, *options)
     page = (dataset[1] / 'group.html').read_text()
     assert page.count('<svg') == page.count('<figure>') == 5
-    assert page.count('class="data"') == 5  # nothing is left out, so that table has no rows
+    assert page.count('class="data"') == 6  # nothing is left out, so that table has no rows
     assert not re.search(r'https?:|src=|@import|url\(', page)
     assert not re.search(r'(?<![\w-])nan(?![\w-])', page, flags=re.IGNORECASE)
     assert page.count('n = 60.') == 5

@@ -30,8 +30,15 @@ EMBED_LIMIT = 2_000_000
 """Longest table, in characters, that the page carries for download."""
 
 TITLES = {
-    'accuracy': ('Accuracy', 'How close predicted ages are to chronological ages, by subset.'),
-    'longitudinal': ('Change over time', 'Whether predicted age moves with the calendar.'),
+    'accuracy': (
+        'Accuracy',
+        'How close predicted ages are to chronological ages, by subset. '
+        'Rest the pointer on a number for its 95 % limits.',
+    ),
+    'longitudinal': (
+        'Change over time',
+        'Whether predicted age moves with the calendar, over all pairs of sessions.',
+    ),
     'reliability': ('Test-retest', 'Agreement of repeated scans between which nobody ages.'),
     'differences': ('Groups', 'Differences of the brain age gap, and correlations with it.'),
     'exclusions': ('Left out', 'Every image that some analysis does not use, with the reason.'),
@@ -97,11 +104,28 @@ def render_group_page(
         facts={'warnings': [], **analysis},
         models=models,
         n_exclusions=len(tables['exclusions']),
-        tables=[table_view(name, tables[name]) for name in order],
+        tables=[view for name in order for view in _views(name, tables[name])],
     )
 
 
-def table_view(name: str, table: pd.DataFrame) -> dict[str, Any]:
+def _views(name: str, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Lay out a group table, that of change as its summaries and its people."""
+    if name != 'longitudinal':
+        return [table_view(name, table)]
+    summary = {
+        **table_view(name, table, table[table['row'] == 'summary']),
+        'id': 'change-summary',
+    }
+    people = {
+        **table_view(name, table, table[table['row'] == 'participant']),
+        'title': 'Change of each person',
+        'text': 'First to last session of each person with sessions that are not repetitions.',
+        'embedded': '',
+    }
+    return [summary, people]
+
+
+def table_view(name: str, table: pd.DataFrame, part: pd.DataFrame | None = None) -> dict[str, Any]:
     """Lay out a table for the page: rounded cells, hints, and its text for download.
 
     Parameters
@@ -109,14 +133,14 @@ def table_view(name: str, table: pd.DataFrame) -> dict[str, Any]:
     name : str
         Name of the group table.
     table : DataFrame
-        Its rows; the first `SHOWN_ROWS` are shown, summaries first.
+        All its rows, for the download.
+    part : DataFrame, optional
+        The rows to show, all if not given; at most `SHOWN_ROWS` are shown.
     """
     table = known_columns(name, table)
     hints = group_dictionary(name, list(table.columns))
-    shown = table
-    if name == 'longitudinal' and len(table):
-        shown = table.sort_values('row', ascending=False, kind='stable')
-    shown = shown.head(SHOWN_ROWS)
+    part = table if part is None else part
+    shown = part.head(SHOWN_ROWS)
     empty = [c for c in table if shown[c].isna().all()]
     limits = [c for c in table if name == 'accuracy' and c.endswith(('_low', '_high'))]
     left_out = {*empty, *limits, *(_DETAILS & set(table))}
@@ -124,19 +148,19 @@ def table_view(name: str, table: pd.DataFrame) -> dict[str, Any]:
     small = len(table) * max(len(table.columns), 1) * 8 < EMBED_LIMIT
     text = table_text(table) if small else ''
     rows = [
-        [_cell(column, value) for column, value in zip(columns, row, strict=True)]
-        for row in shown[columns].itertuples(index=False, name=None)
+        [{**_cell(c, record[c]), 'limits': _limits(c, record)} for c in columns]
+        for record in shown.to_dict('records')
     ]
     numeric = {c for k, c in enumerate(columns) if any(row[k]['number'] for row in rows)}
     title, sentence = TITLES[name]
     return {
-        'name': name,
+        'id': name,
         'title': title,
         'text': sentence,
         'file': group_path(name),
         'columns': [_column(c, hints[c], c in numeric) for c in columns],
         'rows': rows,
-        'total': len(table),
+        'total': len(part),
         'hidden': _hidden(name, left_out),
         'embedded': text + '\n' if 0 < len(text) < EMBED_LIMIT else '',
     }
@@ -146,8 +170,16 @@ def _hidden(name: str, left_out: set[str]) -> str:
     """Say which columns only the file has."""
     singles = sorted(c for c in left_out if not c.endswith(('_low', '_high')))
     if name == 'accuracy':
-        singles.append('95 % limits')
+        singles.append('columns of 95 % limits')
     return ', '.join(singles)
+
+
+def _limits(column: str, record: Mapping[str, Any]) -> str:
+    """Write the 95 % limits of a cell for its hint, empty if it has none."""
+    ends = [_cell(column, record.get(f'{column}{end}')) for end in ('_low', '_high')]
+    if not all(end['number'] for end in ends):
+        return ''
+    return f'95 % limits {ends[0]["text"]} to {ends[1]["text"]}'
 
 
 def _column(name: str, hint: Mapping[str, Any], number: bool) -> dict[str, Any]:
