@@ -1,0 +1,51 @@
+# One environment in .venv, one command for each thing to do.  `make` alone lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+NPROCS ?= 2
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test test-all lint format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## put the program and all it needs into .venv
+
+$(STAMP): setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "$(PYTHON) is older than Python 3.11: call make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --quiet torch
+	$(PIP) --quiet --editable '.[test]'
+	@touch $@
+
+demo: $(STAMP) demo/bids  ## make a small dataset and run the program on it
+	$(BIN)/bids_brainage demo/bids demo/out participant --nprocs $(NPROCS) -w demo/work
+
+demo/bids: | $(STAMP)
+	rm -rf $@.part
+	$(BIN)/python -m bids_brainage.simulation $@.part --participants 2 --sessions 2 --seed 7
+	mv $@.part $@
+
+test: lint  ## style, types and tests (all but the slow ones)
+	$(BIN)/python -m pytest -n $(NPROCS) -m "not slow and not slurm"
+
+test-all: lint  ## style, types and all tests that need no cluster
+	$(BIN)/python -m pytest -n $(NPROCS) -m "not slurm"
+
+lint: $(STAMP)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## let ruff put style right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove everything that make has made
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache docs/_build
