@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -55,7 +56,7 @@ def load_atlas() -> StructureAtlas:
     path = files('bids_brainage').joinpath(
         f'data/atlas/tpl-{SPACE}_res-2_atlas-structures_probseg.nii.gz'
     )
-    image = nib.load(str(path))
+    image = cast('nib.spatialimages.SpatialImage', nib.load(str(path)))
     stored = np.asarray(image.dataobj, dtype=np.float32)
     return StructureAtlas(
         structures=load_structures(),

@@ -38,7 +38,7 @@ def correct_bias(
     import SimpleITK as sitk
 
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    shrink = [max(1, int(round(SHRINK_TO_MM / s))) for s in spacing]
+    shrink = [max(1, round(float(SHRINK_TO_MM / s))) for s in spacing]
     positive = np.maximum(data, 0).astype(np.float32)
     image, region = _itk(positive, spacing), _itk(mask.astype(np.uint8), spacing)
     n4 = sitk.N4BiasFieldCorrectionImageFilter()

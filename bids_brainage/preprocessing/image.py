@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -98,9 +99,10 @@ def load_canonical(path: Path) -> tuple[np.ndarray, np.ndarray, ImageFacts]:
     foreground = foreground_mask(data)
     voxel_ml = abs(np.linalg.det(affine[:3, :3])) / 1000.0
     foreground_ml = float(foreground.sum() * voxel_ml)
+    sizes = [round(float(size), 4) for size in nib.affines.voxel_sizes(affine)]
     facts = ImageFacts(
-        shape=tuple(int(n) for n in data.shape),
-        voxel_size_mm=tuple(round(float(z), 4) for z in nib.affines.voxel_sizes(affine)),
+        shape=(data.shape[0], data.shape[1], data.shape[2]),
+        voxel_size_mm=(sizes[0], sizes[1], sizes[2]),
         orientation=''.join(nib.aff2axcodes(stored)),
         oblique_degrees=round(float(np.degrees(nib.affines.obliquity(affine).max())), 2),
         data_type=data_type,
@@ -137,11 +139,13 @@ def foreground_mask(data: np.ndarray) -> np.ndarray:
 
 def constant_background(data: np.ndarray) -> float | None:
     """Return the value that fills the background exactly, or None if the background is noise."""
-    border = np.concatenate([
-        face.ravel()
-        for axis in range(3)
-        for face in (np.take(data, 0, axis), np.take(data, -1, axis))
-    ])
+    border = np.concatenate(
+        [
+            face.ravel()
+            for axis in range(3)
+            for face in (np.take(data, 0, axis), np.take(data, -1, axis))
+        ]
+    )
     values, counts = np.unique(border, return_counts=True)
     mode = values[counts.argmax()]
     fills = counts.max() >= 0.5 * border.size and (data == mode).mean() > 0.3
@@ -151,7 +155,7 @@ def constant_background(data: np.ndarray) -> float | None:
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     """Return RAS+ float32 data, its affine, the affine as stored and the type on disk."""
     try:
-        image = nib.load(path)
+        image = cast('nib.spatialimages.SpatialImage', nib.load(path))
         stored = np.asarray(image.affine, dtype=float)
         data_type = str(image.get_data_dtype())
         if not np.isfinite(stored).all() or abs(np.linalg.det(stored[:3, :3])) < 1e-6:

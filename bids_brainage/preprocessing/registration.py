@@ -189,10 +189,10 @@ def _best_affine(images, fixed_mask, fixed_affine, moving_mask, moving_affine):
         if best_overlap >= MIN_AFFINE_OVERLAP:
             return best, best_overlap, tries
     raise ProcessingError(
-        f'no affine registration to the template succeeded: the best of {len(TILTS_DEGREES)} starts '
-        f'overlaps by Dice {best_overlap:.2f}, expected at least {MIN_AFFINE_OVERLAP:.2f}. Look at '
-        'the brain mask: the scan may be cut off, mislabelled in its orientation, or not a T1w '
-        'image of a whole brain.'
+        'no affine registration to the template succeeded: the best of '
+        f'{len(TILTS_DEGREES)} starts overlaps by Dice {best_overlap:.2f}, expected at least '
+        f'{MIN_AFFINE_OVERLAP:.2f}. Look at the brain mask: the scan may be cut off, mislabelled '
+        'in its orientation, or not a T1w image of a whole brain.'
     )
 
 
@@ -201,11 +201,13 @@ def _moment_start(fixed_mask, fixed_affine, moving_mask, moving_affine, tilt: fl
     centre_fixed, volume_fixed = _moments(fixed_mask, fixed_affine)
     centre_moving, volume_moving = _moments(moving_mask, moving_affine)
     angle = np.radians(tilt)
-    rotation = np.array([
-        [1, 0, 0],
-        [0, np.cos(angle), -np.sin(angle)],
-        [0, np.sin(angle), np.cos(angle)],
-    ])
+    rotation = np.array(
+        [
+            [1, 0, 0],
+            [0, np.cos(angle), -np.sin(angle)],
+            [0, np.sin(angle), np.cos(angle)],
+        ]
+    )
     start = np.eye(4)
     start[:3, :3] = rotation * (volume_moving / volume_fixed) ** (1 / 3)
     start[:3, 3] = centre_moving - start[:3, :3] @ centre_fixed

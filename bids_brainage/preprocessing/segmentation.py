@@ -160,10 +160,12 @@ class _Mixture:
         pairs = self.pairs()
         mean = np.array([(self.mean[a] + self.mean[b]) / 2 for a, b in pairs])
         # half of each on average, any mixture possible: within-class noise + mixing spread
-        variance = np.array([
-            (self.variance[a] + self.variance[b]) / 4 + (self.mean[a] - self.mean[b]) ** 2 / 24
-            for a, b in pairs
-        ])
+        variance = np.array(
+            [
+                (self.variance[a] + self.variance[b]) / 4 + (self.mean[a] - self.mean[b]) ** 2 / 24
+                for a, b in pairs
+            ]
+        )
         weight = np.stack([np.sqrt(priors[a] * priors[b]) for a, b in pairs])
         return pure, self.PAIR_WEIGHT * weight * _gauss(intensity, mean, variance)
 
@@ -172,9 +174,9 @@ class _Mixture:
         pure = pure / (pure.sum(axis=0) + mixed.sum(axis=0) + 1e-30)
         total = pure.sum(axis=1) + 1e-6
         mean = pure @ intensity / total
-        variance = np.array([
-            p @ (intensity - m) ** 2 / t for p, m, t in zip(pure, mean, total, strict=True)
-        ])
+        variance = np.array(
+            [p @ (intensity - m) ** 2 / t for p, m, t in zip(pure, mean, total, strict=True)]
+        )
         return _Mixture(self.classes, mean, np.maximum(variance, self.floor), self.floor)
 
 
