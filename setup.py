@@ -6,11 +6,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(
-    r"^__version__ = '([^']+)'",
-    (HERE / 'bids_brainage' / '__init__.py').read_text(encoding='utf-8'),
-    flags=re.MULTILINE,
-)[1]
+INIT = (HERE / 'bids_brainage' / '__init__.py').read_text(encoding='utf-8')
+VERSION = re.findall(r"^__version__ = '([^']+)'", INIT, flags=re.MULTILINE)[0]
 
 # What the package imports.  Tested versions of all of it stand in constraints.txt.
 REQUIRES = [
@@ -52,7 +49,7 @@ TEST = [
 setup(
     name='bids_brainage',
     version=VERSION,
-    description='Brain age from BIDS datasets: how old a brain looks, why, and how far to trust it',
+    description='Brain age from BIDS datasets: how old, why, and how far to trust it',
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     author='The bids_brainage developers',
