@@ -148,29 +148,35 @@ def _write_person(out: Path, plan: Plan, name: str, person: Person, first_age: f
     start = datetime.datetime(1910, 1, 1, 8) + datetime.timedelta(
         days=int(rng.integers(3650)), minutes=int(rng.integers(600))
     )
-    several = len(plan.intervals) > 1
     sessions: list[Sequence[object]] = []
     for number, interval in enumerate(plan.intervals):
         age = round(first_age + interval, 4)
-        label = f'ses-{number + 1}' if several else None
-        scan = simulate_scan(
-            person,
-            age,
-            draw_acquisition((*person.seed, 1000 + number)),
-            voxel_size(plan.resolution),
-            skull_strip=plan.skull_strip,
-        )
-        stem = '_'.join(part for part in (name, label) if part)
-        folder = Path(name, label or '', 'anat')
-        _write_scan(out / folder / f'{stem}_T1w.nii.gz', scan)
-        if plan.truth:
-            _write_truth(out / 'derivatives/simulation' / folder, stem, scan)
+        label = f'ses-{number + 1}' if len(plan.intervals) > 1 else ''
+        _write_session(out, plan, person, (name, label), age, number)
         time = start + datetime.timedelta(days=round(interval * DAYS_A_YEAR))
         sessions.append((label, time.isoformat(), age))
-    if several:
+    if len(sessions) > 1:
         _write_tsv(
             out / name / f'{name}_sessions.tsv', ('session_id', 'acq_time', 'age'), sessions
         )
+
+
+def _write_session(
+    out: Path, plan: Plan, person: Person, names: tuple[str, str], age: float, number: int
+) -> None:
+    """Simulate and write session `number` (from 0); `names` is subject and session folder."""
+    scan = simulate_scan(
+        person,
+        age,
+        draw_acquisition((*person.seed, 1000 + number)),
+        voxel_size(plan.resolution),
+        skull_strip=plan.skull_strip,
+    )
+    stem = '_'.join(filter(None, names))
+    folder = Path(*names, 'anat')
+    _write_scan(out / folder / f'{stem}_T1w.nii.gz', scan)
+    if plan.truth:
+        _write_truth(out / 'derivatives/simulation' / folder, stem, scan)
 
 
 def _write_scan(path: Path, scan: SimulatedScan) -> None:

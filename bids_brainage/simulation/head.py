@@ -151,7 +151,7 @@ def _face_and_neck(grid: Grid) -> np.ndarray:
 def _paint(grid: Grid, outside: Array, depth: Array, streaks: Array) -> np.ndarray:
     """Tissue numbers from the distance fields, then the organs on top."""
     labels = np.where(depth > 0, NUMBER['muscle'], 0).astype('u1')
-    deep_fat = (streaks > 1.1) & (depth > 5)
+    deep_fat = (streaks > 1.4) & (depth > 5)
     labels[deep_fat] = NUMBER['fat']
     labels[(depth > 0) & (depth < 6)] = NUMBER['fat']
     labels[(depth > 0) & (depth < 1.6)] = NUMBER['skin']

@@ -31,6 +31,8 @@ CONTRAST = {
 ORIENTATIONS = ('RAS', 'LAS', 'LPS', 'PSR', 'PIR', 'LSA')
 #: Template point placed at the scanner's centre, mm.
 HEAD_CENTRE = np.array([0.0, -2.0, -22.0])
+#: Height (mm from the centre) where the coil has lost half its sensitivity, and softness.
+COIL_EDGE = (-108.0, 9.0)
 #: Field of view left-right, front-back, up-down, mm.
 FIELD_OF_VIEW = (184.0, 252.0, 252.0)
 
@@ -218,6 +220,7 @@ def finish(image: Array, acquisition: Acquisition, voxel: tuple[float, float, fl
     """
     field, noise = (np.random.default_rng([*acquisition.seed, k]) for k in range(2))
     image = image * bias_field(field, image.shape, acquisition.bias)
+    image *= coil_falloff(image.shape[2], voxel[2])
     # A real scan averages more signal in a larger voxel.
     sigma = np.float32(acquisition.noise / np.sqrt(max(1.0, float(np.prod(voxel)))))
     real = image + sigma * noise.standard_normal(image.shape, dtype='f4')
@@ -230,3 +233,9 @@ def bias_field(rng: np.random.Generator, shape: tuple[int, ...], strength: float
     control *= np.float32(strength) / control.std()
     x, y, z = (spline_matrix(np.linspace(0, 1, 5), np.linspace(0.1, 0.9, n)) for n in shape)
     return np.exp(upsample(control, (x, y, z)))
+
+
+def coil_falloff(slices: int, thickness: float) -> Array:
+    """Sensitivity of a head coil along the neck, one factor (0-1) per axial slice."""
+    height = (np.arange(slices) - (slices - 1) / 2) * thickness
+    return (1 / (1 + np.exp(-(height - COIL_EDGE[0]) / COIL_EDGE[1]))).astype('f4')

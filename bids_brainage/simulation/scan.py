@@ -263,7 +263,10 @@ def _oriented(
     new_affine = affine @ ornt.inv_ornt_aff(change, shape)
 
     def turn(volume: NDArray) -> NDArray:
-        return np.ascontiguousarray(ornt.apply_orientation(volume, change))
+        return ornt.apply_orientation(volume, change)
+
+    def turn_vectors(field: Array) -> Array:
+        return np.moveaxis(turn(np.moveaxis(field, 0, -1)), -1, 0)
 
     def image(volume: NDArray) -> Nifti1Image:
         nifti = nib.Nifti1Image(turn(volume), new_affine)
@@ -279,7 +282,7 @@ def _oriented(
         affine=new_affine,
         tissue={name: turn(t) for name, t in zip(TISSUES, tissue, strict=True)},
         volumes=region_ml,
-        template_points=np.stack([turn(p) for p in template]),
+        template_points=turn_vectors(template),
         ageing_log_jacobian=turn(volumes['growth']),
         parameters=parameters,
     )
