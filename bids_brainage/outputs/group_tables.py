@@ -128,12 +128,7 @@ def _column_text(name: str, column: pd.Series) -> list[str]:
         return [repr(x) if math.isfinite(x) else MISSING for x in values]
     if name in _COUNTS:
         return [MISSING if x is None or x != x else str(int(x)) for x in values]
-    known: dict[Any, str] = {}
-    texts = []
-    for value in values:
-        key = (type(value), value)
-        text = known.get(key)
-        if text is None:
-            text = known[key] = format_cell(value)
-        texts.append(text)
-    return texts
+    if set(map(type, values)) <= {str, type(None)}:
+        known = {value: format_cell(value) for value in dict.fromkeys(values)}
+        return [known[value] for value in values]
+    return [format_cell(value) for value in values]
