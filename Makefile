@@ -61,11 +61,8 @@ $(DOCS_STAMP): $(STAMP)
 image:  ## build the container image with docker (or make image ENGINE=podman)
 	$(ENGINE) build --build-arg REVISION=$$(git rev-parse HEAD) -t $(IMAGE) .
 
-image-test: $(STAMP) demo/out  ## build the image without an engine and run it (root, slow)
+image-test: demo  ## build the image without an engine and run it (root, slow)
 	PYTHON=$(BIN)/python tools/image_test.sh
-
-demo/out:
-	$(MAKE) demo
 
 clean:  ## remove everything that make has made
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache docs/_build
