@@ -28,6 +28,7 @@ REQUIRES = [
     'rich>=13',
     'safetensors>=0.4.3',
     'scikit-image>=0.23',
+    'scikit-learn>=1.5',
     'scipy>=1.13',
     'SimpleITK>=2.4',
     'templateflow>=24.2',
