@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +59,7 @@ def read_predictions(output_dir: str | Path) -> Predictions:
     blocks: dict[str, list[list[str]]] = {}
     problems: list[tuple[str, str]] = []
     first_file: dict[str, str] = {}
-    for path in _tables(root):
+    for path in _quietly(_tables(root)):
         relative = path[len(root) :].lstrip(os.sep)
         try:
             header, rows = _read(path)
@@ -82,6 +83,17 @@ def read_predictions(output_dir: str | Path) -> Predictions:
     names = column_names('brainage')
     table = table[[n for n in names if n in table] + [n for n in table if n not in names]]
     return Predictions(table, problems, _model_facts(first_file))
+
+
+def _quietly(paths: Iterator[str]) -> Iterator[str]:
+    """Pause the search for reference cycles, which grows with the rows read so far."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield from paths
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _tables(root: str) -> Iterator[str]:

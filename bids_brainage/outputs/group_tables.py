@@ -121,6 +121,13 @@ def table_text(table: pd.DataFrame) -> str:
     return '\n'.join(lines)
 
 
+def _text(value: str | None) -> str:
+    """Write a text cell; most hold nothing that `format_cell` would change."""
+    if value and value.isprintable() and ' ' not in value and value[0] not in 'N<':
+        return value
+    return format_cell(value)
+
+
 def _column_text(name: str, column: pd.Series) -> list[str]:
     """Write the cells of one column."""
     values = column.tolist()
@@ -129,6 +136,6 @@ def _column_text(name: str, column: pd.Series) -> list[str]:
     if name in _COUNTS:
         return [MISSING if x is None or x != x else str(int(x)) for x in values]
     if set(map(type, values)) <= {str, type(None)}:
-        known = {value: format_cell(value) for value in dict.fromkeys(values)}
+        known = {value: _text(value) for value in dict.fromkeys(values)}
         return [known[value] for value in values]
     return [format_cell(value) for value in values]

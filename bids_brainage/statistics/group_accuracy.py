@@ -41,6 +41,17 @@ STATISTICS = (
     'group_interval_coverage',
 )
 
+USED = (
+    'person',
+    'age',
+    'interval_low',
+    'interval_high',
+    'interval_level',
+    'group_low',
+    'group_high',
+)
+"""Columns that the statistics of a subset need."""
+
 HEAD = (
     'model',
     'subset',
@@ -71,13 +82,14 @@ def accuracy_table(
 
     rows: list[dict[str, Any]] = []
     for model, one in models.items():
+        slim = one[list(USED)]
         for corrected in (False, True):
             predicted = one['corrected' if corrected else 'predicted_age'].to_numpy(np.float64)
             if corrected and not np.isfinite(predicted).any():
                 continue
             for subset, level, index in subsets(one, corrected):
                 head = {'model': model, 'subset': subset, 'level': level, 'corrected': corrected}
-                part = one.iloc[index]
+                part = slim.iloc[index]
                 rows.append(head | _row(part, predicted[index], corrected, bootstrap, options))
                 if subset == 'all' and rows[-1]['n_subjects'] < rows[-1]['n']:
                     rows.append(head | _by_subject(part, predicted[index], bootstrap, options))
