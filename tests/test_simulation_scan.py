@@ -6,9 +6,10 @@ from bids_brainage.errors import OptionError
 from bids_brainage.simulation import make_person, simulate_person, simulate_scan
 from bids_brainage.simulation.ageing import volume_ratio
 from bids_brainage.simulation.anatomy import REGIONS
+from bids_brainage.simulation.person import SHAPE_SPACING
 from bids_brainage.simulation.render import draw_acquisition
 from bids_brainage.simulation.scan import voxel_size
-from bids_brainage.simulation.warp import compose
+from bids_brainage.simulation.warp import compose, jacobian_determinant
 
 VOXEL = (4.0, 4.0, 4.0)  # mm
 INVERSE_TOLERANCE = 0.3  # mm, mean
@@ -93,6 +94,8 @@ def test_retest_keeps_the_anatomy_and_changes_the_image(person, warps, scan):
 def test_people_differ():
     first, second = (make_person((0, k), 'M', spacing=2) for k in range(2))
     assert first.gap != second.gap
+    for person in (first, second):
+        assert jacobian_determinant(person.shape_inverse, SHAPE_SPACING).min() > 0.3
     assert np.abs(first.tissue - second.tissue).mean() > 0.003
     assert not np.allclose(first.scale, second.scale, rtol=1e-3)
 

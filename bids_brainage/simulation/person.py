@@ -25,7 +25,7 @@ from bids_brainage.simulation.anatomy import (
     region_fractions,
 )
 from bids_brainage.simulation.grid import Array, Grid, sample, sample_vectors
-from bids_brainage.simulation.warp import exponentiate, smooth_noise
+from bids_brainage.simulation.warp import border_window, exponentiate, smooth_noise
 
 #: Grid spacings of the shape warp and of the ageing warp, mm.
 SHAPE_SPACING, AGEING_SPACING = 6.0, 3.0
@@ -184,7 +184,8 @@ def _draw_shape(rng: np.random.Generator, grid: Grid, variation: float) -> Array
     """Velocity of the individual shape, mm: broad and finer smooth differences."""
     broad = [smooth_noise(rng, grid.shape, grid.spacing, 30.0) for _ in range(3)]
     finer = [smooth_noise(rng, grid.shape, grid.spacing, 12.0) for _ in range(3)]
-    return np.float32(variation) * (2.5 * np.stack(broad) + 1.3 * np.stack(finer))
+    window = border_window(grid.shape, 4)
+    return np.float32(variation) * window * (2.5 * np.stack(broad) + 1.0 * np.stack(finer))
 
 
 def to_template(points: Array, shape_grid: Grid, shape_inverse: Array) -> Array:
