@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .nested import FitRefusedError, fit_ols, nested_f
+from .nested import Fit, FitRefusedError, fit_ols, nested_f
 from .result import Stat, defined, undefined
 
 Array = NDArray[np.float64]
@@ -272,8 +272,6 @@ def ancova(
         The F test of the factor (``ancova``), then all pairs (``ancova_pair``), later level
         minus earlier one adjusted for the covariates.
     """
-    from scipy.stats import t as student
-
     y = np.asarray(gap, np.float64)
     names = np.asarray(group, dtype=object)
     table = {k: np.asarray(v, np.float64) for k, v in covariates.items()}
@@ -302,6 +300,17 @@ def ancova(
             df=(float(overall.df_added), float(overall.df)),
         )
     ]
+    rows += _ancova_pairs(full, y, names, levels, level)
+    return rows
+
+
+def _ancova_pairs(
+    full: Fit, y: Array, names: NDArray[np.object_], levels: Sequence[str], level: float
+) -> list[Contrast]:
+    """All pairs of groups at equal covariates, later level minus earlier one."""
+    from scipy.stats import t as student
+
+    rows = []
     for b, a in combinations(levels, 2):
         weights = np.array([(n == f'[{a}]') * 1.0 - (n == f'[{b}]') for n in full.names])
         estimate, se, t, p = full.test(weights)
@@ -311,8 +320,8 @@ def ancova(
                 'ancova_pair',
                 a,
                 b,
-                sizes[a],
-                sizes[b],
+                int(np.sum(names == a)),
+                int(np.sum(names == b)),
                 estimate=defined(estimate).with_limits(estimate - half, estimate + half),
                 statistic=defined(t, 'no residual'),
                 p=defined(p),
