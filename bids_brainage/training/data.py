@@ -1,0 +1,147 @@
+"""Batches of cached rows, the same whatever number of processes shares them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from bids_brainage.training.cache import Cache
+
+Batch = tuple[tuple[Tensor, ...], Tensor, Tensor]
+
+
+class RowDataset(Dataset[Batch]):
+    """Rows of a cache; asked for a list of rows, it gives the whole batch.
+
+    Each batch holds the inputs as stored (half precision), the ages (years, float32), and the
+    row numbers.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+
+    def __len__(self) -> int:
+        return len(self.cache.sources)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        index = np.asarray(rows)
+        inputs = tuple(torch.from_numpy(np.array(array[index])) for array in self.cache.arrays)
+        ages = torch.from_numpy(self.cache.ages[index].astype(np.float32))
+        return inputs, ages, torch.from_numpy(index.astype(np.int64))
+
+
+class EpochPlan(Sampler[list[int]]):
+    """Which rows each step of an epoch sees, on one of several processes.
+
+    The order depends on seed and epoch only.  All processes together see the batches that one
+    process alone would; a few rows are seen twice where processes do not divide the rows.
+
+    Parameters
+    ----------
+    rows : sequence of int
+        Rows of the cache.
+    batch_size : int
+        Rows per step over all processes.
+    seed : int or None
+        Of the shuffles; None keeps the order.
+    rank, world : int
+        This process, and how many there are.
+    first_epoch : int
+        Added to the epoch that the trainer counts (a resumed training counts from 0).
+    least : int
+        A last batch with fewer rows per process is dropped (2 where a normalisation layer
+        would see a single value).
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[int] | npt.NDArray[np.intp],
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+        first_epoch: int = 0,
+        least: int = 1,
+    ) -> None:
+        self.rows = np.asarray(rows, dtype=np.int64)
+        self.batch_size, self.seed = batch_size, seed
+        self.rank, self.world = rank, world
+        self.first_epoch, self.epoch = first_epoch, 0
+        self.least = least
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, as the trainer counts it."""
+        self.epoch = epoch
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        total = len(self.rows) + (-len(self.rows)) % self.world
+        starts = range(0, total, self.batch_size)
+        bounds = [(start, min(start + self.batch_size, total)) for start in starts]
+        if len(bounds) > 1 and (bounds[-1][1] - bounds[-1][0]) // self.world < self.least:
+            bounds.pop()
+        return bounds
+
+    def __len__(self) -> int:
+        return len(self._bounds())
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = self.rows
+        if self.seed is not None:
+            rng = np.random.default_rng([self.seed, self.first_epoch + self.epoch])
+            order = rng.permutation(self.rows)
+        order = np.concatenate([order, order[: (-len(order)) % self.world]])
+        for start, stop in self._bounds():
+            yield order[start:stop][self.rank :: self.world].tolist()
+
+
+def loader(cache: Cache, plan: Sampler[list[int]], *, workers: int = 0, pin: bool = False) -> Any:
+    """Return the data loader of a plan."""
+    return DataLoader(
+        RowDataset(cache),
+        sampler=plan,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin,
+        persistent_workers=False,
+    )
+
+
+def least_rows(model: torch.nn.Module, inputs: Sequence[Tensor]) -> int:
+    """Return the fewest rows a training step can have: 2 if BatchNorm would see one value.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The network; its state is left as it is.
+    inputs : sequence of Tensor
+        One row of inputs with batch axis.
+    """
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    values: list[int] = []
+
+    def count(_module: Any, arrays: tuple[Tensor, ...]) -> None:
+        values.append(arrays[0].numel() // arrays[0].shape[1])
+
+    handles = [
+        module.register_forward_pre_hook(count)
+        for module in model.modules()
+        if isinstance(module, _BatchNorm)
+    ]
+    was_training = model.training
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(*inputs)
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return 2 if values and min(values) == 1 else 1

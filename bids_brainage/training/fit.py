@@ -1,0 +1,237 @@
+"""Fit the folds of a job, on one process or many.
+
+``python -m bids_brainage.training.fit JOB`` is what each process runs when several train
+together; the one that is started first starts the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bids_brainage.errors import BrainAgeError, OptionError, TemporaryError
+from bids_brainage.models.registry import create_model
+from bids_brainage.training.cache import Cache, open_cache
+from bids_brainage.training.job import Job, fold_sources, read_job
+from bids_brainage.training.recipe_check import factory_options
+from bids_brainage.training.splits import TRAINING, VALIDATION
+
+log = logging.getLogger(__name__)
+
+RANK_VARIABLES = ('RANK', 'LOCAL_RANK', 'SLURM_PROCID')
+
+
+def model_options(job: Job, ages: npt.ArrayLike) -> dict[str, Any]:
+    """Return the options of the architecture for a fold's training people.
+
+    Parameters
+    ----------
+    job : Job
+        Gives grid, nodes and the recipe's own options.
+    ages : array_like
+        Ages of the training scans, years.
+    """
+    known = factory_options(job.arch)
+    options: dict[str, Any] = dict(job.recipe.model)
+    if 'input_shape' in known:
+        options['input_shape'] = list(job.declared['shape'])
+    if 'n_nodes' in known:
+        options['n_nodes'] = job.declared['n_nodes']
+    if 'age_range' in known:
+        values = np.asarray(ages, float)
+        low, high = float(values.min()), float(values.max())
+        if 'n_bins' in known:
+            low, high = float(np.floor(low) - 2), float(np.ceil(high) + 2)
+            options['n_bins'] = int(high - low)
+        options['age_range'] = [low, high]
+    return options
+
+
+def fit_job(job: Job) -> None:
+    """Fit every fold that is not done yet; a fold that was begun goes on where it was.
+
+    Raises
+    ------
+    TemporaryError
+        The GPU is out of memory.
+    """
+    import torch
+
+    cache = open_cache(Path(job.cache), verify=global_rank() == 0)
+    folds = fold_sources(job)
+    for place, fold in enumerate(folds):
+        if (job.fold_folder(fold) / 'done.json').is_file():
+            log.info('%s: fold %d is done', job.name, fold)
+            continue
+        try:
+            fit_fold(job, cache, fold, later_folds=len(folds) - place - 1)
+        except torch.cuda.OutOfMemoryError as error:
+            raise TemporaryError(
+                f'{job.name}: the GPU is out of memory ({error}). Lower batch_size in [run] of '
+                '--recipe, or use precision = "bf16".'
+            ) from error
+
+
+def fit_fold(job: Job, cache: Cache, fold: int, *, later_folds: int = 0) -> None:
+    """Train one fold to its end; its folder then holds ``best.pt`` and ``done.json``.
+
+    Parameters
+    ----------
+    job : Job
+        What to train.
+    cache : Cache
+        Prepared inputs.
+    fold : int
+        Number of the fold, from 1.
+    later_folds : int
+        Folds still to come, for the estimate.
+    """
+    import torch
+
+    from bids_brainage.training.data import EpochPlan, least_rows, loader
+    from bids_brainage.training.keeper import LAST, Keeper
+    from bids_brainage.training.module import AgeTraining
+
+    folder = job.fold_folder(fold)
+    folder.mkdir(parents=True, exist_ok=True)
+    roles = fold_sources(job)[fold]
+    rows, chosen = cache.rows_of(roles[TRAINING]), cache.rows_of(roles[VALIDATION])
+    resumed = None
+    if (folder / LAST).is_file():
+        resumed = torch.load(folder / LAST, map_location='cpu', weights_only=True)
+        log.log(25, '%s: fold %d goes on after epoch %d', job.name, fold, len(resumed['history']))
+    model = start_model(job, cache.ages[rows], fold)
+    if resumed is not None:
+        model.load_state_dict(resumed['model'])
+    sample = tuple(torch.from_numpy(np.array(a[rows[:1]])).float() for a in cache.arrays)
+    shares = {'rank': global_rank(), 'world': job.world}
+    batch = whole_batch(job)
+    plan = EpochPlan(
+        rows, batch, seed=job.seed, first_epoch=len(resumed['history']) if resumed else 0,
+        least=least_rows(model, sample), **shares,
+    )  # fmt: skip
+    unit = float(np.ptp(cache.ages[rows])) if job.recipe.loss.scale == 'range' else 1.0
+    module = AgeTraining(model, job.recipe, job.seed + fold - 1, len(plan), unit, resumed)
+    total = sum(1 for _ in fold_sources(job))
+    keeper = Keeper(
+        folder,
+        f'{job.name}, fold {fold} of {total}' if total > 1 else job.name,
+        {
+            'name': job.name,
+            'arch': job.arch,
+            'input': job.declared,
+            'recipe': job.recipe.as_dict(),
+        },
+        lambda left: left * (1 + later_folds),
+    )
+    pin, workers = job.accelerator == 'cuda', job.recipe.run.workers
+    trainer = make_trainer(job, keeper, job.recipe.run.epochs - module.first_epoch)
+    validation = EpochPlan(chosen[shares['rank'] :: job.world], max(1, batch // job.world))
+    trainer.fit(
+        module,
+        loader(cache, plan, workers=workers, pin=pin),
+        loader(cache, validation, workers=workers, pin=pin),
+    )
+    trainer.strategy.barrier()
+
+
+def whole_batch(job: Job) -> int:
+    """Return the batch size over all processes.
+
+    Raises
+    ------
+    OptionError
+        It cannot be divided among the processes.
+    """
+    batch = job.recipe.run.batch_size
+    if batch % job.world:
+        raise OptionError(
+            f'batch_size {batch} cannot be shared by {job.world} processes; choose a multiple in '
+            '[run] of --recipe.'
+        )
+    return batch
+
+
+def start_model(job: Job, ages: npt.NDArray[np.float64], fold: int) -> Any:
+    """Build the network with its initial weights, the same on every process."""
+    import torch
+
+    from bids_brainage.models.bundle import load_bundle
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.seed + fold - 1)
+        model = create_model(job.arch, **model_options(job, ages))
+    if job.recipe.run.start_from:
+        bundle = load_bundle(job.recipe.run.start_from)
+        state = {key: torch.from_numpy(value) for key, value in bundle.tensors().items()}
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise OptionError(
+                f'run.start_from: {bundle.path} does not fit {job.arch}: {error}'
+            ) from error
+    elif job.recipe.run.output_bias == 'mean':
+        model.set_output_bias(float(ages.mean()))
+    if job.recipe.run.channels_last:
+        model = model.to(memory_format=torch.channels_last_3d)
+    return model
+
+
+def make_trainer(job: Job, keeper: Any, epochs: int) -> Any:
+    """Build the trainer: everything that is kept or told goes through `keeper`."""
+    import lightning.pytorch as pl
+    from lightning.pytorch.plugins.environments import LightningEnvironment
+
+    logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
+    warnings.filterwarnings('ignore', module='lightning')
+    alone = job.world == 1
+    return pl.Trainer(
+        accelerator=job.accelerator,
+        devices=job.devices,
+        num_nodes=job.num_nodes,
+        strategy='auto' if alone else 'ddp',
+        # One process in a cluster job is one process, whatever the job's size.
+        plugins=[LightningEnvironment()] if alone else None,
+        precision='bf16-mixed' if job.recipe.run.precision == 'bf16' else '32-true',
+        max_epochs=epochs,
+        callbacks=[keeper],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        default_root_dir=job.folder,
+    )
+
+
+def global_rank() -> int:
+    """Return the number of this process among those that train together."""
+    for name in RANK_VARIABLES:
+        if os.environ.get(name, '').isdigit():
+            return int(os.environ[name])
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fit the job of a file."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=25, format='%(asctime)s %(name)s %(message)s')
+    try:
+        fit_job(read_job(given[0]))
+    except BrainAgeError as error:
+        sys.stderr.write(f'{type(error).__name__}: {error}\n')
+        return error.exit_code
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

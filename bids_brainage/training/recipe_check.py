@@ -1,0 +1,144 @@
+"""What a recipe may say, beyond the types of its keys."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from bids_brainage.models.registry import model_info
+from bids_brainage.training.recipe import Recipe
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    'data.modality': ('t1w', 'aicbv'),
+    'data.on_problem': ('stop', 'leave_out'),
+    'split.method': ('random', 'kl', 'folds'),
+    'split.selection': ('halves', 'nested', 'fold_val'),
+    'split.unit': ('subject', 'scan'),
+    'loss.main': ('mse', 'l1', 'soft_bins'),
+    'loss.scale': ('years', 'range'),
+    'optimiser.name': ('adam', 'adamw', 'sgd'),
+    'schedule.name': ('none', 'warmup_cosine', 'plateau', 'step'),
+    'run.monitor': ('mae', 'loss'),
+    'run.output_bias': ('mean', 'none'),
+    'run.precision': ('32', 'bf16'),
+    'fusion.fit': ('train+val', 'val', 'oof', 'none'),
+}
+# Keys that only count beside some choice of another key of the section.
+ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+    'split.validation': ('method', ('random',)),
+    'split.test': ('method', ('random',)),
+    'split.folds': ('method', ('folds',)),
+    'split.selection': ('method', ('folds',)),
+    'loss.bin_sigma_years': ('main', ('soft_bins',)),
+    'optimiser.beta1': ('name', ('adam', 'adamw')),
+    'optimiser.beta2': ('name', ('adam', 'adamw')),
+    'optimiser.eps': ('name', ('adam', 'adamw')),
+    'optimiser.momentum': ('name', ('sgd',)),
+    'schedule.warmup_epochs': ('name', ('warmup_cosine',)),
+    'schedule.start_rate': ('name', ('warmup_cosine',)),
+    'schedule.final_rate': ('name', ('warmup_cosine',)),
+    'schedule.patience': ('name', ('plateau',)),
+    'schedule.minimum_rate': ('name', ('plateau',)),
+    'schedule.factor': ('name', ('plateau', 'step')),
+    'schedule.step_epochs': ('name', ('step',)),
+    'fusion.partner': ('fit', ('train+val', 'val', 'oof')),
+}
+# Lowest and highest value of numbers.
+LIMITS: dict[str, tuple[float, float]] = {
+    'data.coarsen': (1, 16),
+    'split.validation': (0.01, 0.9),
+    'split.test': (0.01, 0.9),
+    'split.folds': (2, 100),
+    'split.retest_max_days': (0, 36525),
+    'loss.auxiliary_weight': (0, 1e6),
+    'loss.difference_weight': (0, 1e6),
+    'loss.temperature_years': (1e-6, 1e3),
+    'loss.bin_sigma_years': (1e-3, 100),
+    'optimiser.learning_rate': (1e-12, 10),
+    'optimiser.weight_decay': (0, 10),
+    'schedule.warmup_epochs': (0, 10000),
+    'schedule.factor': (1e-6, 1),
+    'schedule.patience': (0, 10000),
+    'schedule.step_epochs': (1, 10000),
+    'augmentation.mirror': (0, 1),
+    'run.epochs': (1, 100000),
+    'run.batch_size': (1, 65536),
+    'run.patience': (0, 100000),
+    'run.freeze_backbone_epochs': (0, 100000),
+    'run.workers': (0, 256),
+}
+
+
+def factory_options(arch: str) -> tuple[str, ...]:
+    """Return the names of the options that an architecture takes."""
+    info = model_info(arch)
+    factory = getattr(import_module(info.module), info.factory)
+    return tuple(inspect.signature(factory).parameters)
+
+
+def without_effect(recipe: Recipe, overrides: Mapping[str, Any]) -> list[str]:
+    """Name the given keys that the other choices make meaningless."""
+    problems = []
+    for dotted, (switch, needed) in ONLY_WITH.items():
+        section, key = dotted.split('.')
+        values = overrides.get(section)
+        chosen = getattr(getattr(recipe, section), switch)
+        if isinstance(values, Mapping) and key in values and chosen not in needed:
+            problems.append(
+                f'{dotted} has no effect with {section}.{switch} = "{chosen}" (only with '
+                f'{" or ".join(needed)}).'
+            )
+    return problems
+
+
+def value_problems(recipe: Recipe) -> list[str]:
+    """Name values that are none of the choices or out of range."""
+
+    def value(dotted: str) -> Any:
+        section, key = dotted.split('.')
+        return getattr(getattr(recipe, section), key)
+
+    problems = [
+        f'{dotted} must be {" or ".join(allowed)}, found {value(dotted)!r}.'
+        for dotted, allowed in CHOICES.items()
+        if value(dotted) not in allowed
+    ]
+    problems += [
+        f'{dotted} must lie between {low:g} and {high:g}, found {value(dotted)!r}.'
+        for dotted, (low, high) in LIMITS.items()
+        if not low <= value(dotted) <= high
+    ]
+    if recipe.split.validation + recipe.split.test > 0.95:
+        problems.append('split.validation and split.test leave nobody to train on.')
+    for name in ('gamma', 'gain'):
+        low, high = getattr(recipe.augmentation, name)
+        if not 0 < low <= high:
+            problems.append(f'augmentation.{name} must rise from above 0, found [{low}, {high}].')
+    return problems
+
+
+def model_problems(arch: str, recipe: Recipe) -> list[str]:
+    """Check the options of the architecture without building it."""
+    options = factory_options(arch)
+    fixed = {'input_shape', 'age_range', 'n_bins', 'n_nodes'}
+    problems = [
+        f'model.{key}: {arch} has no such option; it takes '
+        f'{", ".join(x for x in options if x not in fixed) or "none"}.'
+        for key in recipe.model
+        if key not in options or key in fixed
+    ]
+    info = model_info(arch)
+    if recipe.data.synthetic_slices and info.input['kind'] != 't1w_clinical':
+        problems.append(f'data.synthetic_slices: {arch} does not take clinical T1w images.')
+    if recipe.data.modality == 'aicbv' and info.system != 'B':
+        problems.append(f'data.modality: only System B is trained on AICBV maps, not {arch}.')
+    if recipe.fusion.fit != 'none' and info.system != 'B':
+        problems.append(f'fusion.fit: only System B fuses modalities, not {arch}.')
+    if (recipe.loss.main == 'soft_bins') != ('n_bins' in options):
+        problems.append(
+            f'loss.main: soft_bins goes with architectures that predict a distribution over '
+            f'ages, and only with these; {arch} does {"" if "n_bins" in options else "not "}so.'
+        )
+    return problems
