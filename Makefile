@@ -45,14 +45,14 @@ lint: $(STAMP)  ## style and types of Python, and shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck .ci/run container/*.sh tools/*.sh
+	$(BIN)/shellcheck .ci/run container/*.sh examples/*.sh tools/*.sh
 
 format: $(STAMP)  ## let ruff put style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 docs: $(DOCS_STAMP)  ## build docs/_build/html; a warning is an error
-	$(BIN)/python -m sphinx -b html -W --keep-going -n -q docs docs/_build/html
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
 
 $(DOCS_STAMP): $(STAMP)
 	$(PIP) --quiet --editable '.[docs]'

@@ -1,0 +1,112 @@
+"""The documentation speaks of the program as it is."""
+
+import argparse
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+
+import make_reference
+import pytest
+
+from bids_brainage.cli.parser import build_parser
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+PAGES = [page for page in PAGES if 'generated' not in page.parts]
+PROGRAMS = ('bids_brainage', '.venv/bin/bids_brainage', 'bids/brainage', 'brainage.sif')
+
+
+def shell_lines(text):
+    """Commands of the bash blocks, with continued lines joined and comments dropped."""
+    for block in re.findall(r'```bash\n(.*?)```', text, re.DOTALL):
+        for line in block.replace('\\\n', ' ').splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                yield words
+
+
+def commands():
+    return [(page.stem, words) for page in PAGES for words in shell_lines(page.read_text('utf-8'))]
+
+
+def program_calls():
+    for page, words in commands():
+        for position, word in enumerate(words):
+            if word in PROGRAMS and len(words) > position + 1:
+                yield pytest.param(words[position + 1 :], id=f'{page}: {" ".join(words)[:60]}')
+                break
+
+
+@pytest.mark.parametrize('arguments', program_calls())
+def test_every_documented_call_is_understood(arguments):
+    listing = '--list-models' in arguments
+    namespace = build_parser(positionals=not listing).parse_args(arguments)
+    assert listing or namespace.analysis_level
+
+
+def test_every_documented_module_exists():
+    names = {
+        words[words.index('-m') + 1] for _, words in commands() if words[-1] and '-m' in words
+    }
+    names |= {
+        name
+        for page in PAGES
+        for name in re.findall(r'python -m (bids_brainage[\w.]*)', page.read_text('utf-8'))
+    }
+    own = {name for name in names if name.startswith('bids_brainage')}
+    assert own
+    assert {name for name in own if find_spec(name) is None} == set()
+
+
+def test_every_documented_target_exists():
+    targets = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text('utf-8'), re.MULTILINE))
+    used = {words[1] for _, words in commands() if words[0] == 'make' and len(words) > 1}
+    assert used
+    assert used <= targets
+
+
+def test_every_option_in_the_text_exists():
+    """Options named in the prose, `--like-this`, are options of the program."""
+    known = {text for action in build_parser()._actions for text in action.option_strings}
+    named = {
+        option
+        for page in PAGES
+        for option in re.findall(r'`(--[a-z][\w-]*)', page.read_text('utf-8'))
+    }
+    assert len(named) >= 10
+    assert named <= known
+
+
+def test_links_between_pages_lead_somewhere():
+    broken = []
+    for page in PAGES:
+        for target in re.findall(r'\]\(([^)#\s]+)', page.read_text('utf-8')):
+            path = page.parent / target
+            made = 'generated' in path.parts and path.name in make_reference.PAGES
+            if '://' not in target and not path.exists() and not made:
+                broken.append(f'{page.relative_to(ROOT)}: {target}')
+    assert not broken
+
+
+def test_reference_names_every_option_and_its_spellings():
+    page = make_reference.options_page()
+    for action in build_parser()._actions:
+        for spelling in action.option_strings:
+            assert f'`{spelling}`' in page
+        if action.help != argparse.SUPPRESS:
+            assert make_reference.plain(action.help).replace('|', '\\|') in page
+
+
+def test_reference_pages_are_rewritten_only_when_they_change(tmp_path):
+    make_reference.write_pages(tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert set(before) == set(make_reference.PAGES)
+    (tmp_path / 'columns.md').write_text('old', 'utf-8')
+    make_reference.write_pages(tmp_path)
+    after = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {'columns.md'}
+
+
+def test_table_escapes_what_would_break_a_row():
+    assert make_reference.table(['a'], [['x|y\nz']]).endswith('| x\\|y z |\n')
