@@ -15,6 +15,7 @@ REQUIRES = [
     'deepbet>=1.0.2',
     'h5py>=3.10',
     'jinja2>=3.1',
+    'lightning>=2.4',
     'nibabel>=5.2',
     'nilearn>=0.12',
     'nipype>=1.10',
