@@ -27,10 +27,14 @@ RUN pip install --no-deps . && pip check
 # --- what the program reads besides its code ------------------------------------------------
 FROM packages AS resources
 WORKDIR /
+# The packaged bundles are checked and get a short path; --model-dir adds others.
 RUN python -m bids_brainage.preprocessing.template /opt/templateflow \
- && cd /opt/templateflow \
- && find . -type f ! -name SHA256SUMS -print0 | sort -z | xargs -0 sha256sum > SHA256SUMS \
- && chmod -R a+rX /opt/templateflow
+ && ln -s "$(python -c 'from bids_brainage.cli.bundles import model_dirs as d; print(d(None)[0])')" \
+      /opt/brainage/models \
+ && python -m bids_brainage.models.check /opt/brainage/models/* \
+ && find -L /opt/templateflow /opt/brainage/models -type f -print0 | sort -z \
+      | xargs -0 sha256sum > /opt/brainage/SHA256SUMS \
+ && chmod -R a+rX /opt/templateflow /opt/brainage
 
 # --- the image ------------------------------------------------------------------------------
 FROM ${BASE}
@@ -40,7 +44,7 @@ ARG TAG=bids/brainage:${VERSION}
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends tini \
  && rm -rf /var/lib/apt/lists/*
-COPY --from=packages /opt/brainage/venv /opt/brainage/venv
+COPY --from=resources /opt/brainage /opt/brainage
 COPY --from=resources /opt/templateflow /opt/templateflow
 COPY --chmod=755 container/entrypoint.sh /opt/brainage/entrypoint.sh
 RUN echo "${VERSION}" > /version
