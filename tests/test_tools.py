@@ -8,7 +8,7 @@ import compare_ages
 import make_boutiques
 import pytest
 
-from bids_brainage import errors
+from bids_brainage import __version__, errors
 from bids_brainage.cli.parser import build_parser
 
 ROOT = Path(__file__).parents[1]
@@ -93,3 +93,16 @@ def test_image_and_recipe_set_the_same_environment():
     recipe = (ROOT / 'singularity.def').read_text('utf-8')
     in_recipe = set(re.findall(r'^\s*export (\w+)=', recipe, re.MULTILINE))
     assert in_image - {'BIDS_BRAINAGE_CONTAINER_TAG'} == in_recipe
+
+
+@pytest.mark.parametrize(
+    ('name', 'pattern'),
+    [
+        ('Dockerfile', r'^ARG VERSION=(.+)$'),
+        ('CITATION.cff', r'^version: (.+)$'),
+        ('CHANGES.md', r'^## (\S+)'),
+    ],
+)
+def test_version_is_the_same_everywhere(name, pattern):
+    found = re.search(pattern, (ROOT / name).read_text('utf-8'), re.MULTILINE)
+    assert found[1] == __version__
