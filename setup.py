@@ -26,7 +26,6 @@ REQUIRES = [
     'pillow>=10.3',
     'pybids>=0.18',
     'pyyaml>=6.0',
-    'rich>=13',
     'safetensors>=0.4.3',
     'scikit-image>=0.23',
     'scikit-learn>=1.5',
