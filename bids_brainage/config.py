@@ -126,6 +126,24 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Train:
+    """What to train: architectures, tag of the bundle, and changes of the recipe.
+
+    None means what the recipe says; `devices` counts processes on each of `num_nodes` nodes.
+    """
+
+    arch: tuple[str, ...] = ()
+    bundle_name: str | None = None
+    recipe: Path | None = None
+    split: Path | None = None
+    folds: int | None = None
+    epochs: int | None = None
+    resume: bool = False
+    devices: int = 1
+    num_nodes: int = 1
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of a run, by section."""
 
@@ -135,6 +153,7 @@ class Config:
     nipype: Nipype
     seeds: Seeds
     group: Group = field(default_factory=Group)
+    train: Train = field(default_factory=Train)
 
     def to_toml(self) -> str:
         """Write as TOML.

@@ -16,6 +16,7 @@ from bids_brainage import __version__
 from bids_brainage.cli.group_options import group_settings
 from bids_brainage.cli.parser import ListModels, build_parser
 from bids_brainage.cli.resources import allowed_cpus, visible_memory_gb
+from bids_brainage.cli.train_options import train_settings
 from bids_brainage.config import Config, Environment, Execution, Nipype, Seeds, Workflow
 from bids_brainage.dataset.filters import check_filters, read_filters
 from bids_brainage.errors import OptionError
@@ -66,9 +67,10 @@ def build_config(given: Settings, environ: Mapping[str, str], problems: Problems
     nipype = _nipype(settings, environment, problems)
     seeds = Seeds(random_seed=_integer(settings, 'random_seed', 0, problems, 0, 2**32 - 1))
     group = group_settings(settings, problems)
+    train = train_settings(settings, problems)
     if problems or execution is None:
         return None
-    return Config(environment, execution, workflow, nipype, seeds, group)
+    return Config(environment, execution, workflow, nipype, seeds, group, train)
 
 
 def list_request(given: Settings, environ: Mapping[str, str], problems: Problems) -> ListModels:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bids_brainage import __version__
 from bids_brainage.cli.group_options import add_group_options
+from bids_brainage.cli.train_options import add_train_options
 
 if TYPE_CHECKING:
     from bids_brainage.config import Config
@@ -287,4 +288,5 @@ def _fail(parser: argparse.ArgumentParser, problems: Sequence[str]) -> NoReturn:
 LEVELS: tuple[Level, ...] = (
     Level('participant', 'predict the age of each image, with maps and reports', _add_participant),
     Level('group', 'accuracy, change, reliability and group differences', add_group_options),
+    Level('train', 'a new model from derivatives and ages', add_train_options),
 )

@@ -89,7 +89,8 @@ def create_model(name: str, **options: Any) -> Any:
     name : str
         Registry name.
     **options
-        Keyword options of the architecture's factory (the ``arch_options`` of a bundle).
+        Keyword options of the architecture's factory (the ``arch_options`` of a bundle); or
+        ``members`` alone, a list of such options, for an ensemble of trainings.
 
     Returns
     -------
@@ -103,6 +104,10 @@ def create_model(name: str, **options: Any) -> Any:
         When the architecture is unknown or does not take one of the options.
     """
     info = model_info(name)
+    if isinstance(options.get('members'), list):
+        from bids_brainage.models.fold_ensemble import FoldEnsemble
+
+        return FoldEnsemble([create_model(name, **member) for member in options['members']])
     factory = getattr(import_module(info.module), info.factory)
     try:
         return factory(**options)

@@ -112,7 +112,7 @@ def fit_fold(job: Job, cache: Cache, fold: int, *, later_folds: int = 0) -> None
     if resumed is not None:
         model.load_state_dict(resumed['model'])
     sample = tuple(torch.from_numpy(np.array(a[rows[:1]])).float() for a in cache.arrays)
-    shares = {'rank': global_rank(), 'world': job.world}
+    shares = {'rank': global_rank() if job.world > 1 else 0, 'world': job.world}
     batch = whole_batch(job)
     plan = EpochPlan(
         rows, batch, seed=job.seed, first_epoch=len(resumed['history']) if resumed else 0,

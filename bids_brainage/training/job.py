@@ -79,9 +79,13 @@ class Job:
         }
 
     def write(self) -> Path:
-        """Write the job into its folder, with its identity."""
+        """Write the job into its folder, with its identity.
+
+        The file's time is renewed even if nothing changed: waiting processes look at it.
+        """
         path = Path(self.folder) / JOB_FILE
         write_json(path, {**asdict(self), 'identity': self.identity()})
+        path.touch()
         return path
 
 

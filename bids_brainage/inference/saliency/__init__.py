@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bids_brainage.errors import ProcessingError
 from bids_brainage.inference.saliency.display import SliceChoice, choose_slices, keep_top
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
 __all__ = ['METHODS', 'SliceChoice', 'choose_slices', 'explain', 'keep_top']
@@ -29,7 +30,7 @@ def explain(
     method : str
         ``'gradcam'``, ``'guided_backprop'`` or ``'attention'``.
     model : torch.nn.Module
-        A regressor from the registry.
+        A regressor from the registry; for an ensemble the maps of its members are averaged.
     inputs : tuple of Tensor
         Its inputs for one scan; the first is the image (1, 1, X, Y, Z).
     relu : bool
@@ -45,6 +46,9 @@ def explain(
     ProcessingError
         When the method is unknown or does not suit the model.
     """
+    if (members := getattr(model, 'members', None)) is not None:
+        maps = [explain(method, member, inputs, relu=relu) for member in members]
+        return {name: np.mean([m[name] for m in maps], axis=0) for name in maps[0]}
     if method == 'gradcam':
         from bids_brainage.inference.saliency.gradcam import gradcam
 

@@ -1,0 +1,186 @@
+"""From a dataset and its derivatives to a checked job: nothing here takes hours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bids_brainage.dataset.scan import Scan
+from bids_brainage.errors import MissingInputError
+from bids_brainage.models.registry import model_info
+from bids_brainage.training.cache import build_cache
+from bids_brainage.training.cohort import Candidate, find_candidates, problem_sentences
+from bids_brainage.training.errors import TrainingInputError
+from bids_brainage.training.recipe import Recipe
+from bids_brainage.training.split_table import read_split, split_problems, write_split
+from bids_brainage.training.splits import USED, Assignment, make_split
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Checked inputs of a training.
+
+    Attributes
+    ----------
+    cache, split : Path
+        Folder of the prepared inputs, and the split table.
+    left_out : int
+        Scans that cannot be used.
+    """
+
+    cache: Path
+    split: Path
+    left_out: int
+
+
+def input_block(arch: str, recipe: Recipe) -> dict[str, Any]:
+    """Return the ``input`` block of the bundle to be trained.
+
+    Parameters
+    ----------
+    arch : str
+        Registry name.
+    recipe : Recipe
+        Its `coarsen` makes the published grid coarser by a whole factor, same corner.
+    """
+    published = model_info(arch).input
+    block: dict[str, Any] = {
+        'space': None,
+        'affine': None,
+        'orientation': 'RAS',
+        'normalisation': 'see the reference',
+        'skull_stripped': True,
+        **published,
+    }
+    factor = recipe.data.coarsen
+    if factor == 1:
+        return block
+    block['shape'] = [n // factor for n in block['shape']]
+    block['voxel_size_mm'] = [size * factor for size in block['voxel_size_mm']]
+    if block['affine'] is not None:
+        step = np.diag([factor, factor, factor, 1.0])
+        step[:3, 3] = (factor - 1) / 2
+        block['affine'] = (np.asarray(block['affine'], float) @ step).tolist()
+    return block
+
+
+def prepare_training(
+    scans: Sequence[Scan],
+    bids_dir: Path,
+    output_dir: Path,
+    work_dir: Path,
+    recipe: Recipe,
+    declared: Mapping[str, Any],
+    *,
+    split_path: Path,
+    given_split: Path | None = None,
+    reference: tuple[str, str] | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    check_only: bool = False,
+) -> Prepared:
+    """Check people and images, prepare the inputs, and split.
+
+    Parameters
+    ----------
+    scans : sequence of Scan
+        Of the selected participants.
+    bids_dir, output_dir, work_dir : Path
+        Input dataset, participant-level derivatives, folder for the cache.
+    recipe : Recipe
+        How to split and what to prepare.
+    declared : mapping
+        From `input_block`.
+    split_path : Path
+        Where the split table is written.
+    given_split : Path or None
+        A split to use instead of a new one.
+    reference : (column, value), optional
+        Healthy people; nobody else takes part.
+    seed, workers : int
+        Of the split; threads of the preparation.
+    check_only : bool
+        Look at tables and names only, prepare and write nothing.
+
+    Raises
+    ------
+    TrainingInputError
+        People or images cannot be used, or the split is not sound; all problems together.
+    MissingInputError
+        There are no derivatives at all.
+    """
+    candidates = find_candidates(
+        scans, bids_dir, output_dir, declared, modality=recipe.data.modality, reference=reference
+    )
+    if not any(path.is_file() for c in candidates for path in c.files.values()):
+        raise MissingInputError(
+            f'No derivatives to train on in {output_dir} for {len(candidates)} T1w scans. Run the '
+            'participant level first, with the same output folder.'
+        )
+    problems = problem_sentences(candidates)
+    if recipe.data.on_problem == 'leave_out':
+        for sentence in problems[:-1]:
+            log.warning('Left out: %s', sentence)
+        problems = []
+    usable = [c for c in candidates if not c.problem]
+    left_out = [c for c in candidates if c.problem]
+    cache = work_dir / f'inputs-{declared["kind"]}-{"x".join(map(str, declared["shape"]))}'
+    if not check_only:
+        usable, spoilt = _with_inputs(cache, usable, declared, recipe, workers)
+        left_out += spoilt
+        if recipe.data.on_problem == 'stop':
+            problems += [s for s in problem_sentences(spoilt) if s not in problems]
+    assignments = _split(usable, recipe, seed, given_split, problems)
+    if problems:
+        raise TrainingInputError(problems)
+    if not check_only:
+        write_split(split_path, assignments, [(c.item, c.problem) for c in left_out])
+    return Prepared(cache, split_path, len(left_out))
+
+
+def _with_inputs(
+    cache: Path,
+    usable: Sequence[Candidate],
+    declared: Mapping[str, Any],
+    recipe: Recipe,
+    workers: int,
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Prepare the inputs; return who has them, and who has not with the reason."""
+    failed = build_cache(
+        cache, usable, declared, synthetic=recipe.data.synthetic_slices, workers=workers
+    )
+    spoilt = [replace(candidate, problem=reason) for candidate, reason in failed]
+    gone = {c.item.source for c in spoilt}
+    return [c for c in usable if c.item.source not in gone], spoilt
+
+
+def _split(
+    usable: Sequence[Candidate],
+    recipe: Recipe,
+    seed: int,
+    given: Path | None,
+    problems: list[str],
+) -> list[Assignment]:
+    items = [candidate.item for candidate in usable]
+    if not items:
+        problems.append('No scan is left to train on.')
+        return []
+    if given is not None:
+        assignments = read_split(given, items, problems)
+    else:
+        assignments = make_split(items, recipe.split, seed)
+    if not assignments:
+        problems.append('Nobody is left to train on.')
+    else:
+        problems += split_problems(assignments, by_scan=recipe.split.unit == 'scan')
+        reserved = {a.item.participant for a in assignments if a.role not in USED}
+        if reserved:
+            log.info('%d people with several sessions are kept out of training', len(reserved))
+    return assignments
