@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,7 @@ def label_atlas(path: Path, table: Path | None, *, label: str | None = None) -> 
             f'{path}: the values {unnamed[:10]} ({len(unnamed)} in all) have no row in {table}. '
             'Give the table of this very image.'
         )
-    regions = tuple(named.get(value, Region(value, f'region{value}')) for value in values)
+    regions = _distinct([named.get(v, Region(v, f'region{v}')) for v in values])
     stem = label or re.sub(r'[^0-9a-zA-Z]', '', path.name.split('.', 1)[0])
     return Atlas(stem, stem, str(path.name), regions, path)
 
@@ -331,6 +332,14 @@ def _label_values(path: Path) -> list[int]:
             f'values {values.min():g} to {values.max():g}. Probability maps are no label image.'
         )
     return [int(v) for v in np.round(values) if v != 0]
+
+
+def _distinct(regions: Sequence[Region]) -> tuple[Region, ...]:
+    """Add the index to names that occur twice: they head the columns of tables."""
+    count = Counter(region.name for region in regions)
+    return tuple(
+        replace(r, name=f'{r.name}_{r.index}') if count[r.name] > 1 else r for r in regions
+    )
 
 
 def _power_networks() -> list[str]:

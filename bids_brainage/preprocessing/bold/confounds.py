@@ -7,7 +7,9 @@ fMRIPrep alike.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ from bids_brainage.preprocessing.bold.motion import (
     Params,
     framewise_displacement,
 )
+from bids_brainage.tsv import is_missing, read_tsv
 
 Array = npt.NDArray[np.float64]
 Table = dict[str, Array]
@@ -28,8 +31,9 @@ FD_THRESHOLD_MM = 0.5
 BAND_HZ = (0.01, 0.1)
 """Band of low-frequency fluctuations kept by the band-pass filter."""
 
-MIN_FREEDOM = 5.0
-"""Temporal degrees of freedom that a confound model must leave, else a smaller one is taken."""
+MIN_FREEDOM = 15.0
+"""Temporal degrees of freedom that a confound model must leave, else a smaller one is taken:
+below, the 95 % limits of a correlation of 0 pass 0.5."""
 
 EXPANSIONS = ('', '_derivative1', '_power2', '_derivative1_power2')
 
@@ -192,6 +196,38 @@ def build_confounds(
     return table
 
 
+def read_confounds(path: Path) -> Table:
+    """Read a confound table.
+
+    Parameters
+    ----------
+    path : Path
+        TSV of this package or of fMRIPrep.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (T,)
+        Columns of numbers; ``n/a`` is NaN.
+
+    Raises
+    ------
+    UnusableImageError
+        The file has no rows of numbers.
+    """
+    rows = read_tsv(path)
+    table: Table = {}
+    for name in rows[0] if rows else ():
+        cells = [row[name] for row in rows]
+        with suppress(ValueError):
+            table[name] = np.array([np.nan if is_missing(c) else float(c) for c in cells])
+    if not table:
+        raise UnusableImageError(
+            f'{path}: no column of numbers found; expected a confound table with one row a '
+            'volume. Copy it again from the derivatives.'
+        )
+    return table
+
+
 def select_confounds(
     table: Mapping[str, Array], tr: float, denoising: Denoising, *, source: str = 'confounds'
 ) -> ConfoundModel:
@@ -211,7 +247,7 @@ def select_confounds(
     Returns
     -------
     ConfoundModel
-        With the first of ``denoising.smaller()`` that leaves 5 degrees of freedom, or the last.
+        With the first of ``denoising.smaller()`` that leaves 15 degrees of freedom, or the last.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,15 @@ import numpy.typing as npt
 from bids_brainage.errors import UnusableImageError
 from bids_brainage.preprocessing.bold.atlases import Atlas
 from bids_brainage.preprocessing.bold.confounds import BAND_HZ, ConfoundModel
+from bids_brainage.tsv import is_missing, read_tsv
 
 Array = npt.NDArray[np.float64]
 
 MIN_REGION_COVERAGE = 0.5
 """Share of a region's voxels with BOLD signal below which its series is n/a."""
+
+
+SLAB_VOLUMES = 25
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def compute_connectome(
             f'The series covers {int(covered.sum())} of {len(covered)} regions of atlas '
             f'{atlas.label}; expected at least 2. Check that series and atlas are in MNI space.'
         )
-    raw = _masker(atlas, covered, mask).fit().transform(bold)
+    raw = _extract(bold, _masker(atlas, covered, mask))
     cleaned = clean_series(raw, model, tr)
     series = np.full((len(cleaned), len(covered)), np.nan)
     series[:, covered] = cleaned
@@ -158,6 +163,22 @@ def correlate(series: Array) -> Array:
     return correlation
 
 
+def read_matrix(path: Path) -> Array:
+    """Read a matrix with a header and a first column ``name``; ``n/a`` is NaN."""
+    rows = [list(row.values())[1:] for row in read_tsv(path)]
+    return np.array([[np.nan if is_missing(c) else float(c) for c in row] for row in rows])
+
+
+def _extract(bold: Any, masker: Any) -> Array:
+    """Average regions, some volumes at a time: a scaled series is eight bytes a voxel."""
+    masker.fit()
+    parts = [
+        masker.transform(bold.slicer[..., start : start + SLAB_VOLUMES])
+        for start in range(0, bold.shape[3], SLAB_VOLUMES)
+    ]
+    return np.concatenate(parts).astype(np.float64)
+
+
 def _masker(atlas: Atlas, covered: npt.NDArray[np.bool_], mask: Any) -> Any:
     import nibabel as nib
     from nilearn.maskers import NiftiLabelsMasker, NiftiSpheresMasker
@@ -167,13 +188,18 @@ def _masker(atlas: Atlas, covered: npt.NDArray[np.bool_], mask: Any) -> Any:
         radius = float(regions[0].radius_mm or 0.0)
         seeds = [r.xyz for r in regions]
         return NiftiSpheresMasker(
-            seeds, radius=radius, mask_img=mask, allow_overlap=True, reports=False
+            seeds,
+            radius=radius,
+            mask_img=mask,
+            allow_overlap=True,
+            standardize=None,
+            reports=False,
         )
     # renumbered in the order of the regions, so that columns keep that order
     table = np.zeros(max(r.index for r in atlas.regions) + 1, np.int32)
     table[[r.index for r in regions]] = np.arange(1, len(regions) + 1)
     labels = nib.Nifti1Image(table[_labels_on(mask, atlas)], mask.affine)
-    return NiftiLabelsMasker(labels, mask_img=mask, reports=False)
+    return NiftiLabelsMasker(labels, mask_img=mask, standardize=None, reports=False)
 
 
 def _labels_on(mask: Any, atlas: Atlas) -> npt.NDArray[np.intp]:

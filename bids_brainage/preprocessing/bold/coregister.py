@@ -101,7 +101,8 @@ def coregister(
         raise ProcessingError(
             'the BOLD series could not be registered to the T1w image: only '
             f'{best.overlap:.0%} of the T1w brain shows BOLD signal, expected at least '
-            f'{MIN_COVERED:.0%}. Check that both images are of the same person and look at the orientation of the BOLD series.'
+            f'{MIN_COVERED:.0%}. Check that both images are of the same '
+            'person and look at the orientation of the BOLD series.'
         )
     return best
 

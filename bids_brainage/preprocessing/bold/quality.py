@@ -93,7 +93,7 @@ def bold_flags(quality: Mapping[str, Any]) -> list[str]:
         value = quality.get(rule['measure'])
         if value is None:
             continue
-        limit = rule['limit']
+        limit = rule['threshold']
         wrong = value > limit if rule['flag_when'] == 'above' else value < limit
         if wrong:
             flags.append(flag)

@@ -86,22 +86,12 @@ def load_bold(path: Path, metadata: Mapping[str, Any] | None = None) -> BoldSeri
         repetition time in header or metadata.
     """
     facts = dict(metadata or {})
+    image = _open(path)
     try:
-        image: Any = nib.load(path)
-        if len(image.shape) != 4 or image.shape[3] < MIN_VOLUMES:
-            raise UnusableImageError(
-                f'{path}: expected a 4-D series of at least {MIN_VOLUMES} volumes, found shape '
-                f'{tuple(image.shape)}. It may be a reference image (sbref) or an aborted scan.'
-            )
         canonical = nib.as_closest_canonical(image)
         data = np.array(canonical.dataobj, dtype=np.float32)
-    except UnusableImageError:
-        raise
     except Exception as error:
-        raise UnusableImageError(
-            f'{path}: cannot be read as an image ({type(error).__name__}: {error}). Expected an '
-            'intact 4-D NIfTI file; check the copy and fetch or convert it again.'
-        ) from error
+        raise _unreadable(path, error) from error
     bad = ~np.isfinite(data)
     n_nonfinite = int(bad.sum())
     data[bad] = 0
@@ -169,6 +159,65 @@ def count_non_steady(data: np.ndarray, *, look: int = 10, limit: float = 3.5) ->
     floor = 0.003 * abs(centre)
     steady = signal[:look] <= centre + limit * max(spread, floor)
     return int(np.argmax(steady)) if steady.any() else min(look, len(signal) // 2)
+
+
+def series_facts(path: Path, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what header and metadata say about a series, without reading its values.
+
+    Parameters and errors are those of `load_bold`.
+
+    Returns
+    -------
+    dict
+        ``tr``, ``header_tr`` (s), ``tr_mismatch``, ``n_volumes``.
+    """
+    image = _open(path)
+    header_tr = _header_tr(image)
+    tr, mismatch = _choose_tr(path, (metadata or {}).get('RepetitionTime'), header_tr)
+    return {
+        'tr': tr,
+        'header_tr': header_tr,
+        'tr_mismatch': mismatch,
+        'n_volumes': int(image.shape[3]),
+    }
+
+
+def signal_mask(image: Any, *, volumes: int = 20) -> npt.NDArray[np.bool_]:
+    """Return where a masked, preprocessed series changes over its first volumes.
+
+    Parameters
+    ----------
+    image : nibabel image, shape (X, Y, Z, T)
+    volumes : int
+        Volumes that are read.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+    """
+    part = np.asarray(image.dataobj[..., :volumes])
+    return np.isfinite(part).all(axis=3) & (np.ptp(part, axis=3) > 0)
+
+
+def _open(path: Path) -> Any:
+    try:
+        image: Any = nib.load(path)
+        shape = tuple(image.shape)
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    if len(shape) != 4 or shape[3] < MIN_VOLUMES:
+        raise UnusableImageError(
+            f'{path}: expected a 4-D series of at least {MIN_VOLUMES} volumes, found shape '
+            f'{shape}. It may be a reference image (sbref) or an aborted scan.'
+        )
+    return image
+
+
+def _unreadable(path: Path, error: Exception) -> UnusableImageError:
+    return UnusableImageError(
+        f'{path}: cannot be read as an image ({type(error).__name__}: {error}). Expected an '
+        'intact 4-D NIfTI file; check the copy and fetch or convert it again.'
+    )
 
 
 def _header_tr(image: Any) -> float | None:
