@@ -107,10 +107,12 @@ def make_phantom(
     world = affine[:3, :3] @ index + affine[:3, 3:]
     data = np.empty((*shape, n_volumes), np.float32)
     for t in range(n_volumes):
-        volume = bright * (1 + 0.02 * np.tensordot(signals[t], spots, axes=(0, 0)))
         # a voxel of volume t shows the reference point M⁻¹ w, and that the T1w point C⁻¹ M⁻¹ w
         back = np.linalg.inv(t1w_affine) @ np.linalg.inv(to_matrix(motion[t], CENTRE) @ place)
-        found = ndimage.map_coordinates(volume, back[:3, :3] @ world + back[:3, 3:], order=1)
+        where = back[:3, :3] @ world + back[:3, 3:]
+        found = ndimage.map_coordinates(bright, where, order=1)
+        region = ndimage.map_coordinates(spots, where, order=0)
+        found *= 1 + 0.02 * np.append(0, signals[t])[region]
         data[..., t] = found.reshape(shape) + rng.normal(0, noise, shape)
     image = nib.Nifti1Image(data, affine)
     image.header.set_zooms((voxel_mm,) * 3 + (TR,))
@@ -119,11 +121,14 @@ def make_phantom(
 
 
 def _spots(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """Return the number of the region at every voxel, 0 outside."""
     index = np.indices(shape).reshape(3, -1)
     world = affine[:3, :3] @ index + affine[:3, 3:]
+    spots = np.zeros(index.shape[1], np.uint8)
     places = [xyz for network in PLACES.values() for xyz in network]
-    away = [((world - np.array(p)[:, None]) ** 2).sum(axis=0) for p in places]
-    return np.stack([(d <= RADIUS_MM**2).reshape(shape) for d in away]).astype(np.float32)
+    for number, xyz in enumerate(places, start=1):
+        spots[((world - np.array(xyz)[:, None]) ** 2).sum(axis=0) <= RADIUS_MM**2] = number
+    return spots.reshape(shape)
 
 
 def _atlas() -> Atlas:
