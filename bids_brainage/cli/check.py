@@ -26,7 +26,7 @@ from bids_brainage.outputs.provenance import new_run_id
 Settings = Mapping[str, Any]
 Problems = list[str]
 
-SALIENCY_METHODS = ('gradcam', 'guided_backprop', 'attention')
+SALIENCY_METHODS = ('contribution', 'gradcam', 'guided_backprop', 'attention')
 _DEVICE = re.compile(r'auto|cpu|mps|cuda(:\d+)?')
 _LABEL = re.compile(r'[0-9a-zA-Z+]+')
 _MEMORY = re.compile(r'(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)B?', re.IGNORECASE)

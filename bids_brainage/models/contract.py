@@ -26,7 +26,7 @@ INPUT_KINDS = (
     'volumes',
 )
 STATUSES = ('trained', 'untrained')
-SALIENCY_METHODS = ('gradcam', 'guided_backprop', 'attention')
+SALIENCY_METHODS = ('contribution', 'gradcam', 'guided_backprop', 'attention')
 
 # Largest accepted difference of a voxel size from the declared one, millimetres.
 VOXEL_SIZE_TOLERANCE_MM = 1e-3

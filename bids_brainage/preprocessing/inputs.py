@@ -23,7 +23,7 @@ from bids_brainage.preprocessing.intensity import scale_by_top_percent
 from bids_brainage.preprocessing.reduce import reduce_half
 from bids_brainage.preprocessing.sfcn import prepare_sfcn
 from bids_brainage.preprocessing.transforms import grid_points, sample_image
-from bids_brainage.preprocessing.volumes import log_fractions
+from bids_brainage.preprocessing.volumes import log_ratios
 
 FSL_GRID = ((182, 218, 182), (-91.0, -126.0, -72.0))
 """Shape and first voxel centre (RAS+ mm) of the usual 1 mm MNI152 box."""
@@ -191,7 +191,7 @@ def _t1w_connectivity(declared: Mapping[str, Any], files: Files) -> PreparedInpu
     missing = []
     if files.get('t1w'):
         brain, box = _fsl_brain(files)
-        image, affine = prepare_structural(brain, box, shape=tuple(declared['shape']))
+        image, affine = prepare_structural(brain, box, edge=declared["shape"][0])
         image = image[None]
     else:
         missing.append('T1w')
@@ -211,7 +211,7 @@ def _t1w_connectivity(declared: Mapping[str, Any], files: Files) -> PreparedInpu
 
 def _volumes(declared: Mapping[str, Any], files: Files) -> PreparedInput:
     table = json.loads(_file(files, 'volumes').read_text('utf-8'))
-    features = log_fractions(table['volumes_ml'], declared['features'])
+    features = log_ratios(table['volumes_ml'], declared['features'])
     return PreparedInput((features.astype(np.float64),), None, declared['space'])
 
 

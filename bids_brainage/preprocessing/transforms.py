@@ -67,6 +67,23 @@ class SpatialTransform:
         )
 
 
+def save_transform(path: Path, transform: SpatialTransform) -> None:
+    """Keep a transform between steps, with all its digits (``.npz``)."""
+    np.savez_compressed(
+        path,
+        affine=transform.affine,
+        displacement=transform.displacement,
+        inverse_displacement=transform.inverse_displacement,
+        grid=transform.grid,
+    )
+
+
+def load_transform(path: Path) -> SpatialTransform:
+    """Read what `save_transform` wrote."""
+    with np.load(path) as stored:
+        return SpatialTransform(**{name: stored[name] for name in stored.files})
+
+
 def jacobian_determinant(displacement: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """Return det(I + ∂u/∂x) of a displacement field.
 
@@ -106,10 +123,7 @@ def sample_vectors(field: np.ndarray, grid: np.ndarray, points: np.ndarray) -> n
     """
     index = _to_index(grid, points)
     return np.stack(
-        [
-            ndimage.map_coordinates(field[..., c], index, order=1, mode='nearest')
-            for c in range(3)
-        ],
+        [ndimage.map_coordinates(field[..., c], index, order=1, mode='nearest') for c in range(3)],
         axis=-1,
     )
 
@@ -121,8 +135,19 @@ def grid_points(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
     return (index @ affine[:3, :3].T + affine[:3, 3]).astype(np.float32)
 
 
+def voxel_points(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Return the RAS+ mm of the voxels of a mask, shape (N, 3), in array order."""
+    index = np.argwhere(mask)
+    return (index @ affine[:3, :3].T + affine[:3, 3]).astype(np.float32)
+
+
 def sample_image(
-    data: np.ndarray, affine: np.ndarray, points: np.ndarray, *, order: int = 1
+    data: np.ndarray,
+    affine: np.ndarray,
+    points: np.ndarray,
+    *,
+    order: int = 1,
+    outside: str = 'constant',
 ) -> np.ndarray:
     """Sample an image at points.
 
@@ -135,14 +160,15 @@ def sample_image(
         RAS+ mm, in the space of ``affine``.
     order : int
         Spline order; 0 is nearest neighbour, 1 is trilinear.
+    outside : str
+        ``'constant'`` gives 0 outside the grid, ``'nearest'`` the value of the edge.
 
     Returns
     -------
     ndarray, shape (N,)
-        Values; 0 outside the grid.
     """
     index = _to_index(affine, points)
-    return ndimage.map_coordinates(data, index, order=order, mode='constant', cval=0.0)
+    return ndimage.map_coordinates(data, index, order=order, mode=outside, cval=0.0)
 
 
 def _to_index(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -151,7 +177,12 @@ def _to_index(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def save_itk(
-    path: Path, affine: np.ndarray, displacement: np.ndarray, grid: np.ndarray, *, affine_first: bool
+    path: Path,
+    affine: np.ndarray,
+    displacement: np.ndarray,
+    grid: np.ndarray,
+    *,
+    affine_first: bool,
 ) -> None:
     """Write one direction of a transform as an ITK composite (HDF5).
 
@@ -207,7 +238,11 @@ def _compress(path: Path) -> None:
                 data=item[()],
                 dtype=item.dtype,
                 track_times=False,
-                **({'compression': 'gzip', 'compression_opts': 4, 'shuffle': True} if large else {}),
+                **(
+                    {'compression': 'gzip', 'compression_opts': 4, 'shuffle': True}
+                    if large
+                    else {}
+                ),
             )
         else:
             target.require_group(name)

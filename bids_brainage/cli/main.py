@@ -1,0 +1,80 @@
+"""Life cycle of the program: read options, run a level, end with a truthful status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bids_brainage.cli.parser import ListModels, parse
+from bids_brainage.errors import BrainAgeError
+
+if TYPE_CHECKING:
+    from bids_brainage.config import Config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program; those of the process when not given.
+
+    Returns
+    -------
+    int
+        Exit status, see `bids_brainage.errors`.
+    """
+    request = parse(argv)
+    try:
+        if isinstance(request, ListModels):
+            return _list_models(request)
+        return _run(request)
+    except BrainAgeError as error:
+        sys.stderr.write(f'\nbids_brainage: {error}\n')
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write('\nbids_brainage: stopped by the keyboard; finished scans are kept.\n')
+        return 130
+
+
+def _run(config: Config) -> int:
+    from bids_brainage.cli.environment import prepare_environment
+    from bids_brainage.cli.logs import open_log
+
+    prepare_environment(config)
+    with open_log(config):
+        if config.execution.analysis_level == 'participant':
+            from bids_brainage.cli.participant import run_participant
+
+            return run_participant(config)
+        if config.execution.analysis_level == 'train':
+            from bids_brainage.cli.train import run_train
+
+            return run_train(config)
+        from bids_brainage.cli.group import run_group
+
+        return run_group(config)
+
+
+def _list_models(request: ListModels) -> int:
+    from bids_brainage.cli.bundles import model_dirs
+    from bids_brainage.models.listing import COLUMNS, model_rows
+
+    def cell(value: object) -> str:
+        if value is None:
+            return 'n/a'
+        return f'{value:.2f}' if isinstance(value, float) else str(value)
+
+    rows = [[cell(row[name]) for name in COLUMNS] for row in model_rows(model_dirs(request.model_dir))]
+    lines = [list(COLUMNS), *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+    for line in lines:
+        text = '  '.join(c.ljust(w) for c, w in zip(line, widths, strict=True))
+        sys.stdout.write(text.rstrip() + '\n')
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

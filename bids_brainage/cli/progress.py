@@ -1,0 +1,152 @@
+"""What a person sees while a run goes on: steps per scan, an estimate, a table at the end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+LOG = logging.getLogger('bids_brainage')
+IMPORTANT = 25
+
+STEPS = {
+    'check': ('read', 3.0),
+    'extract_brain': ('brain mask', 9.0),
+    'correct_bias': ('bias field', 9.0),
+    'register': ('registration', 28.0),
+    'segment': ('tissue', 9.0),
+    'warp': ('normalisation', 9.0),
+    'predict': ('brain age', 4.0),
+    'save': ('results', 4.0),
+}
+"""Node name → what it does and seconds it usually takes for a 1 mm scan on one core."""
+
+
+class Progress:
+    """Follow the nodes of a run.
+
+    Parameters
+    ----------
+    scans : dict
+        Workflow name of a scan → what to call it.
+    nprocs : int
+        Nodes that run side by side.
+    record : callable
+        Called as ``record(workflow_name, step, status, seconds)`` after each step.
+    """
+
+    def __init__(
+        self,
+        scans: dict[str, str],
+        nprocs: int,
+        record: Callable[[str, str, str, float], None],
+    ) -> None:
+        self.scans = scans
+        self.workers = max(1, min(nprocs, len(scans)))
+        self.record = record
+        self.started: dict[str, float] = {}
+        self.seconds = {name: [usual] for name, (_, usual) in STEPS.items()}
+        self.left = {name: len(scans) for name in STEPS}
+        self.done: dict[str, set[str]] = {name: set() for name in scans}
+
+    def __call__(self, node: Any, status: str) -> None:
+        """Take note of a node that started, ended or failed (Nipype's status callback)."""
+        parts = node.fullname.split('.')
+        scan = next((part for part in parts if part in self.scans), None)
+        if scan is None or node.name not in STEPS:
+            return
+        if status == 'start':
+            self.started[node.fullname] = time.monotonic()
+            return
+        seconds = time.monotonic() - self.started.get(node.fullname, time.monotonic())
+        failed = status == 'exception'
+        what, _ = STEPS[node.name]
+        self.record(scan, what, 'failed' if failed else 'ok', round(seconds, 1))
+        self._count(scan, node.name, seconds, failed)
+        word = 'failed' if failed else f'{seconds:.0f} s'
+        LOG.log(
+            logging.ERROR if failed else IMPORTANT,
+            '%s: %s (%s)%s',
+            self.scans[scan],
+            what,
+            word,
+            self._remaining(),
+        )
+
+    def _count(self, scan: str, step: str, seconds: float, failed: bool) -> None:
+        self.seconds[step].append(seconds)
+        gone = [name for name in STEPS if name not in self.done[scan]] if failed else [step]
+        for name in gone:
+            if name not in self.done[scan]:
+                self.done[scan].add(name)
+                self.left[name] -= 1
+
+    def _remaining(self) -> str:
+        """Return the estimate of what is left, from the times seen so far."""
+        total = 0.0
+        for name, left in self.left.items():
+            seen = self.seconds[name][1:] or self.seconds[name]
+            total += left * sum(seen) / len(seen)
+        seconds = total / self.workers
+        if seconds < 1:
+            return ''
+        return f' · about {duration(seconds)} left'
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words a person uses.
+
+    Examples
+    --------
+    >>> duration(42), duration(200), duration(9000)
+    ('42 s', '3 min', '2 h 30 min')
+    """
+    if seconds < 90:
+        return f'{seconds:.0f} s'
+    minutes = round(seconds / 60)
+    return f'{minutes} min' if minutes < 90 else f'{minutes // 60} h {minutes % 60} min'
+
+
+def summary_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the closing table of a run: one line per scan and model.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Rows of the prediction tables.
+
+    Returns
+    -------
+    str
+        Plain text, ages in years with one decimal.
+    """
+    from bids_brainage.tsv import is_missing
+
+    def number(value: Any) -> str:
+        return 'n/a' if value is None else f'{value:.1f}'
+
+    head = ('participant', 'session', 'run', 'model', 'age', 'brain age', 'interval', 'flags')
+    body = []
+    for row in rows:
+        interval = (
+            f'{number(row["interval_low"])} to {number(row["interval_high"])}'
+            if row['interval_low'] is not None
+            else 'n/a'
+        )
+        flags = row['qc_flag']
+        body.append((
+            row['participant_id'],
+            row['session_id'] or '',
+            row['run'] or '',
+            row['model'],
+            number(row['age']),
+            number(row['predicted_age']) if row['status'] == 'ok' else row['status'],
+            interval,
+            '' if flags is None or is_missing(flags) else flags.replace(';', ', '),
+        ))
+    lines = [head, *body]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    text = ['  '.join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines]
+    text.insert(1, '  '.join('-' * w for w in widths))
+    return '\n'.join(line.rstrip() for line in text)

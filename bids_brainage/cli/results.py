@@ -1,0 +1,162 @@
+"""What stands in the output dataset: what is finished, and rows for what failed."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_brainage.config import Config
+from bids_brainage.dataset.scan import Scan
+from bids_brainage.models.bundle import Bundle
+from bids_brainage.outputs import (
+    StatusLog,
+    brainage_row,
+    derivative_path,
+    read_brainage,
+    sha256_file,
+    write_brainage,
+)
+from bids_brainage.outputs.files import read_json
+from bids_brainage.outputs.naming import log_dir
+from bids_brainage.preprocessing.template import DEFAULT_SPACE
+
+if TYPE_CHECKING:
+    from bids_brainage.cli.participant import Plan
+
+LOG = logging.getLogger('bids_brainage')
+_ERROR = re.compile(r'^\s*(?:[\w.]+\.)?(\w*(?:Error|Exception|Killed)\w*): (.*)')
+
+
+def table_path(output_dir: Path, scan: Scan) -> Path:
+    """Return the prediction table of a scan."""
+    return output_dir / derivative_path(
+        {**scan.entities, 'suffix': 'brainage', 'extension': '.tsv'}, scan.datatype
+    )
+
+
+def finished(
+    output_dir: Path, scan: Scan, bundle: Bundle, digest: str, config: Config
+) -> bool:
+    """Return whether a scan has a result of a model that need not be made again.
+
+    It has if its row is ``ok`` and was made with the same weights, the same image options and
+    the same input file, and its image derivatives and maps are there.
+    """
+    table = table_path(output_dir, scan)
+    if not table.is_file():
+        return False
+    rows = [
+        row
+        for row in read_brainage(table)
+        if row['source'] == scan.uri and row['model'] == bundle.name and row['status'] == 'ok'
+    ]
+    side = read_json(table.with_suffix('.json'))
+    facts = side.get('Models', {}).get(bundle.name, {})
+    return (
+        bool(rows)
+        and facts.get('WeightsSHA256') == bundle.weights_sha256
+        and facts.get('BundleConfigHash') == bundle.metadata['config_hash']
+        and side.get('ConfigurationHash') == digest
+        and side.get('RandomSeed') == config.seeds.random_seed
+        and all((output_dir / path).is_file() for path in _expected(scan, bundle, config))
+        and side.get('InputSHA256') == sha256_file(scan.path)
+    )
+
+
+def _expected(scan: Scan, bundle: Bundle, config: Config) -> list[Any]:
+    """Return the files that a finished scan must have, relative to the output dataset."""
+    base = {**scan.entities, 'space': DEFAULT_SPACE, 'res': '1'}
+    wanted = [
+        {**base, 'desc': 'preproc', 'suffix': 'T1w'},
+        {**base, 'desc': 'brain', 'suffix': 'mask'},
+        {**base, 'label': 'GM', 'desc': 'modulated', 'suffix': 'probseg'},
+    ]
+    methods = bundle.metadata['saliency'][:1]
+    if config.workflow.saliency is not None:
+        methods = [m for m in config.workflow.saliency if m in bundle.metadata['saliency']]
+    wanted += [
+        {**base, 'model': bundle.label, 'desc': method.replace('_', ''), 'suffix': 'saliency'}
+        for method in methods
+        if method != 'attention'  # one file per stream, named by the model
+    ]
+    return [derivative_path(entities, scan.datatype) for entities in wanted]
+
+
+def rows_of(
+    output_dir: Path, scans: Sequence[Scan], bundles: Sequence[Bundle]
+) -> list[dict[str, Any]]:
+    """Return the table rows of the given scans and models."""
+    names = {bundle.name for bundle in bundles}
+    rows = []
+    for scan in scans:
+        table = table_path(output_dir, scan)
+        if table.is_file():
+            rows += [r for r in read_brainage(table) if r['source'] == scan.uri and r['model'] in names]
+    return rows
+
+
+def write_failures(
+    config: Config, plan: Plan, digest: str, status: StatusLog, crashed: str
+) -> int:
+    """Write a row for every scan and model without a result, and return how many there are.
+
+    Parameters
+    ----------
+    config : Config
+    plan : Plan
+    digest : str
+        Configuration hash.
+    status : StatusLog
+        Gets one line for each failure, with its reason.
+    crashed : str
+        What stopped the whole run, or empty.
+    """
+    from bids_brainage.workflows.participant import scan_columns
+
+    output_dir = config.execution.output_dir
+    failures = 0
+    missing = [(scan, plan.bundles, why) for scan, why in plan.unreadable]
+    for scan, bundles in plan.todo:
+        left = tuple(b for b in bundles if not finished(output_dir, scan, b, digest, config))
+        if left:
+            missing.append((scan, left, crash_reason(config, scan) or crashed or 'no result'))
+    for scan, bundles, why in missing:
+        failures += len(bundles)
+        LOG.error('%s: failed: %s', scan.stem, why)
+        for bundle in bundles:
+            status.add(scan.uri, 'result', 'failed', model=bundle.name, message=why)
+        rows = [
+            brainage_row(
+                **scan_columns(scan),
+                model=bundle.name,
+                model_version=bundle.version,
+                status='failed',
+            )
+            for bundle in bundles
+        ]
+        write_brainage(table_path(output_dir, scan), rows, metadata={'Sources': [scan.uri]})
+    return failures
+
+
+def crash_reason(config: Config, scan: Scan) -> str:
+    """Return the message of the first error in the crash files of a scan, or nothing."""
+    folder = config.execution.output_dir / log_dir(
+        config.execution.run_id, scan.subject, scan.session
+    )
+    from bids_brainage.workflows.participant import scan_workflow_name
+
+    for path in sorted(folder.glob('crash-*.txt')):
+        text = path.read_text('utf-8', errors='replace')
+        if scan_workflow_name(scan) not in text:
+            continue
+        found = [m for m in map(_ERROR.match, text.splitlines()) if m]
+        if found:
+            kind, message = found[-1].groups()
+            return message if kind in _OWN else f'{kind}: {message}'
+    return ''
+
+
+_OWN = {'UnusableImageError', 'ProcessingError', 'BundleError', 'MissingInputError', 'TemporaryError'}

@@ -1,0 +1,323 @@
+"""One bundle, one scan: age, interval, explanation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bids_brainage.errors import BundleError, TemporaryError
+from bids_brainage.inference.interval import conformal_interval
+from bids_brainage.models.bundle import Bundle
+from bids_brainage.preprocessing.inputs import Files, PreparedInput, prepare_input
+from bids_brainage.preprocessing.transforms import grid_points, sample_image
+
+CONTRIBUTION = 'contribution'
+"""Name of the explanation of models on volumes: years that each structure adds."""
+
+
+@dataclass(frozen=True)
+class ExplanationMap:
+    """A map that explains one prediction.
+
+    Attributes
+    ----------
+    method : str
+        ``'contribution'``, ``'gradcam'``, ``'guided_backprop'``, ``'attention'`` (with the
+        stream's name after a hyphen where there are several).
+    data : ndarray of float32, shape (X, Y, Z)
+    affine : ndarray, shape (4, 4)
+        Voxel index → RAS+ mm of ``space``.
+    space : str
+        TemplateFlow label, or ``'T1w'``.
+    unit : str
+        ``'year'`` for contributions, ``'arbitrary'`` else.
+    sanity : float or None
+        Rank correlation with the map of the same network with shuffled weights.
+    """
+
+    method: str
+    data: np.ndarray
+    affine: np.ndarray
+    space: str
+    unit: str
+    sanity: float | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one model says about one scan.
+
+    Attributes
+    ----------
+    age : float
+        Predicted age in years.
+    interval : tuple or None
+        Lower and upper limit in years, nominal coverage.
+    contributions : dict
+        Structure → years, for models that add up; empty else.
+    maps : tuple of ExplanationMap
+    typicality : float or None
+        Quantile (0 to 1) of the scan's distance from the training people.
+    device : str
+        Where the model ran.
+    seconds : float
+        Wall time of loading and running the model.
+    note : str
+        What was missing, or empty.
+    """
+
+    age: float
+    interval: tuple[float, float, float] | None
+    contributions: dict[str, float] = field(default_factory=dict)
+    maps: tuple[ExplanationMap, ...] = ()
+    typicality: float | None = None
+    device: str = 'cpu'
+    seconds: float = 0.0
+    note: str = ''
+
+
+def predict(
+    bundle: Bundle,
+    files: Files,
+    *,
+    device: str = 'auto',
+    saliency: Sequence[str] | None = None,
+    seed: int = 0,
+    threads: int = 1,
+) -> Prediction:
+    """Predict the age of one scan and explain it.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    files : mapping
+        Derivatives by role, see `bids_brainage.preprocessing.inputs`.
+    device : str
+        ``'auto'``, ``'cpu'``, ``'cuda[:N]'`` or ``'mps'``; only ``'auto'`` falls back.
+    saliency : sequence of str or None
+        Methods; None takes the bundle's own first method, empty none.
+    seed, threads : int
+        Random seed and CPU threads.
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    BundleError
+        If the bundle yields no finite age.
+    TemporaryError
+        If the GPU is out of memory.
+    """
+    start = time.monotonic()
+    prepared = prepare_input(bundle.input, files)
+    if bundle.input['kind'] == 'volumes':
+        prediction = _predict_volumes(bundle, prepared, saliency)
+    else:
+        prediction = _predict_network(bundle, prepared, device, saliency, seed, threads)
+    if not np.isfinite(prediction.age):
+        raise BundleError(
+            f'{bundle.name} gives {prediction.age} for this scan; expected a finite age. Check the '
+            f'bundle with `python -m bids_brainage.models.check {bundle.path}`.'
+        )
+    return _with(
+        prediction,
+        interval=conformal_interval(prediction.age, bundle.metadata['conformal']),
+        seconds=time.monotonic() - start,
+        note=prepared.note,
+    )
+
+
+def choose_device(wanted: str) -> str:
+    """Return the torch device to run on.
+
+    Raises
+    ------
+    BundleError
+        If a device other than ``'auto'`` was asked for and is not there.
+    """
+    import torch
+
+    if wanted == 'cpu':
+        return 'cpu'
+    if wanted == 'auto':
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    there = torch.backends.mps.is_available() if wanted == 'mps' else torch.cuda.is_available()
+    if not there:
+        raise BundleError(
+            f'--device {wanted} was asked for, but torch sees no such device here. Use --device '
+            'cpu, or check the driver and that torch was installed with GPU support.'
+        )
+    return wanted
+
+
+def _predict_volumes(
+    bundle: Bundle, prepared: PreparedInput, saliency: Sequence[str] | None
+) -> Prediction:
+    from scipy.stats import chi2
+
+    from bids_brainage.preprocessing.atlas import SPACE, load_atlas
+    from bids_brainage.preprocessing.volumes import shown_on
+
+    features = prepared.arrays[0]
+    model = bundle.instantiate()
+    age = float(model(features[None])[0])
+    parts = dict(zip(model.features, model.contributions(features).tolist(), strict=True))
+    maps: tuple[ExplanationMap, ...] = ()
+    if saliency is None or CONTRIBUTION in saliency:
+        atlas = load_atlas()
+        shares = np.zeros(atlas.priors.shape[1:], np.float32)
+        for structure, prior in zip(atlas.structures, atlas.priors, strict=True):
+            years = sum(v for name, v in parts.items() if structure.name in shown_on(name))
+            shares += prior * np.float32(years)
+        maps = (ExplanationMap(CONTRIBUTION, shares, atlas.affine, SPACE, 'year', None),)
+    people = bundle.metadata['training'].get('feature_distribution')
+    typicality = None
+    if people is not None:
+        away = features + model.tensors['offset'] - np.array(people['mean'])
+        distance = float(away @ np.array(people['precision']) @ away)
+        typicality = float(chi2.cdf(distance, len(away)))
+    return Prediction(age, None, parts, maps, typicality)
+
+
+def _predict_network(
+    bundle: Bundle,
+    prepared: PreparedInput,
+    device: str,
+    saliency: Sequence[str] | None,
+    seed: int,
+    threads: int,
+) -> Prediction:
+    import torch
+
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    where = choose_device(device)
+    try:
+        model = bundle.instantiate(where)
+        inputs = tuple(
+            None if a is None else torch.from_numpy(np.ascontiguousarray(a))[None].to(where)
+            for a in prepared.arrays
+        )
+        with torch.no_grad():
+            age = float(model(*inputs)[0])
+        methods = bundle.metadata['saliency'][:1] if saliency is None else saliency
+        maps = _explain(methods, bundle, model, inputs, prepared, seed)
+    except torch.cuda.OutOfMemoryError as error:
+        raise TemporaryError(
+            f'the GPU ran out of memory for {bundle.name}: {error}. Run again with --device cpu, or '
+            'when the GPU is free.'
+        ) from error
+    return Prediction(age, None, {}, maps, None, where)
+
+
+def _explain(
+    methods: Sequence[str],
+    bundle: Bundle,
+    model: Any,
+    inputs: tuple[Any, ...],
+    prepared: PreparedInput,
+    seed: int,
+) -> tuple[ExplanationMap, ...]:
+    """Return the maps of the methods that suit this model, on the grid of its image."""
+    from bids_brainage.inference.saliency import explain
+    from bids_brainage.inference.saliency.sanity import randomised_copy, spearman
+
+    if inputs[0] is None or prepared.affine is None or prepared.space is None:
+        return ()
+    maps = []
+    for method in methods:
+        if method not in bundle.metadata['saliency']:
+            continue
+        own = explain(method, model, inputs)
+        shuffled = explain(method, randomised_copy(model, seed), inputs)
+        for stream, data in own.items():
+            name = f'{method}-{stream}' if stream else method
+            sanity = spearman(data, shuffled[stream])
+            maps.append(
+                ExplanationMap(
+                    name, data, prepared.affine, prepared.space, 'arbitrary', sanity
+                )
+            )
+    return tuple(maps)
+
+
+def fraction_outside(explanation: ExplanationMap, mask: np.ndarray, affine: np.ndarray) -> float:
+    """Return the share (0 to 1) of a map's absolute sum that lies outside the brain.
+
+    Parameters
+    ----------
+    explanation : ExplanationMap
+    mask, affine
+        Brain mask in the space of the map.
+    """
+    points = grid_points(explanation.data.shape, explanation.affine)
+    inside = sample_image(mask.astype(np.float32), affine, points).reshape(explanation.data.shape)
+    strength = np.abs(explanation.data)
+    total = float(strength.sum())
+    return float((strength * (inside < 0.5)).sum() / total) if total > 0 else 0.0
+
+
+def _with(prediction: Prediction, **changes: Any) -> Prediction:
+    from dataclasses import replace
+
+    return replace(prediction, **changes)
+
+
+def save_prediction(
+    prediction: Prediction, folder: Path, masks: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> Path:
+    """Write ``prediction.json`` and the maps as NIfTI into a folder.
+
+    Parameters
+    ----------
+    prediction : Prediction
+    folder : Path
+    masks : dict
+        Space → brain mask and affine, to say how much of each map lies outside the brain.
+
+    Returns
+    -------
+    Path
+        The JSON file.
+    """
+    import json
+
+    import nibabel as nib
+
+    folder.mkdir(parents=True, exist_ok=True)
+    maps = []
+    for item in prediction.maps:
+        path = folder / f'{item.method}.nii.gz'
+        nib.save(nib.Nifti1Image(item.data.astype(np.float32), item.affine), path)
+        outside = None
+        if item.space in masks:
+            outside = fraction_outside(item, *masks[item.space])
+        maps.append({
+            'method': item.method,
+            'file': str(path),
+            'space': item.space,
+            'unit': item.unit,
+            'sanity': item.sanity,
+            'outside_brain': outside,
+        })
+    content = {
+        'predicted_age': prediction.age,
+        'interval': prediction.interval,
+        'contributions': prediction.contributions,
+        'typicality': prediction.typicality,
+        'device': prediction.device,
+        'seconds': round(prediction.seconds, 3),
+        'note': prediction.note,
+        'maps': maps,
+    }
+    target = folder / 'prediction.json'
+    target.write_text(json.dumps(content, indent=1), 'utf-8')
+    return target

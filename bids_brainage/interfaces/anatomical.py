@@ -1,0 +1,365 @@
+"""Nipype interfaces of the anatomical workflow: one per step, around pure functions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> str:
+    path.write_text(json.dumps(content, indent=1, sort_keys=True), 'utf-8')
+    return str(path)
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(Path(path).read_text('utf-8'))
+    return content
+
+
+def _save(data: Any, affine: Any, path: Path, kind: str = 'float32') -> str:
+    import nibabel as nib
+    import numpy as np
+
+    nib.save(nib.Nifti1Image(np.ascontiguousarray(data, dtype=kind), affine), path)
+    return str(path)
+
+
+def _load(path: str) -> tuple[Any, Any]:
+    import nibabel as nib
+    import numpy as np
+
+    image = nib.load(path)
+    return np.asarray(image.dataobj), np.asarray(image.affine, dtype=float)
+
+
+class _CheckInputSpec(BaseInterfaceInputSpec):
+    t1w = File(exists=True, mandatory=True, desc='T1w image as in the dataset')
+
+
+class _CheckOutputSpec(TraitedSpec):
+    t1w = File(exists=True, desc='RAS+ float32 image')
+    facts = File(exists=True, desc='what the header and the intensities say, JSON')
+
+
+class CheckT1w(SimpleInterface):
+    """Read a T1w image into RAS+ float32, or refuse it with a reason."""
+
+    input_spec = _CheckInputSpec
+    output_spec = _CheckOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.outputs.provenance import sha256_file
+        from bids_brainage.preprocessing.image import load_canonical
+
+        path = Path(self.inputs.t1w)
+        data, affine, facts = load_canonical(path)
+        folder = Path(runtime.cwd)
+        content = {**facts.as_dict(), 'sha256': sha256_file(path)}
+        self._results['facts'] = _write_json(folder / 'facts.json', content)
+        self._results['t1w'] = _save(data, affine, folder / 't1w.nii.gz')
+        return runtime
+
+
+class _BrainInputSpec(BaseInterfaceInputSpec):
+    t1w = File(exists=True, mandatory=True, desc='RAS+ float32 image')
+    facts = File(exists=True, mandatory=True)
+    threads = traits.Int(1, usedefault=True, nohash=True)
+
+
+class _BrainOutputSpec(TraitedSpec):
+    mask = File(exists=True, desc='brain mask on the grid of the image')
+    measures = File(exists=True, desc='volume and cut area of the mask, JSON')
+
+
+class ExtractBrain(SimpleInterface):
+    """Find the brain, or keep what is there in an image that is already skull-stripped."""
+
+    input_spec = _BrainInputSpec
+    output_spec = _BrainOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.errors import ProcessingError
+        from bids_brainage.preprocessing import brainmask
+        from bids_brainage.preprocessing.image import foreground_mask
+
+        data, affine = _load(self.inputs.t1w)
+        facts = _read_json(self.inputs.facts)
+        if facts['skull_stripped']:
+            mask = brainmask.brain_mask_from_stripped(data, foreground_mask(data))
+            method = 'as given'
+        else:
+            mask = brainmask.brain_mask_deepbet(data, affine, threads=self.inputs.threads)
+            method = 'deepbet'
+        volume = brainmask.volume_ml(mask, affine)
+        low, high = brainmask.PLAUSIBLE_ML
+        if not low <= volume <= high:
+            raise ProcessingError(
+                f'{self.inputs.t1w}: the brain mask ({method}) holds {volume:.0f} ml, expected '
+                f'{low:.0f} to {high:.0f} ml. The image may not be a T1w scan of a whole brain, '
+                'or its voxel size or orientation is wrong: open it in a viewer.'
+            )
+        measures = {
+            'mask_ml': volume,
+            'border_cm2': brainmask.touches_border(mask, affine),
+            'mask_method': method,
+        }
+        folder = Path(runtime.cwd)
+        self._results['mask'] = _save(mask, affine, folder / 'mask.nii.gz', 'uint8')
+        self._results['measures'] = _write_json(folder / 'mask.json', measures)
+        return runtime
+
+
+class _BiasInputSpec(BaseInterfaceInputSpec):
+    t1w = File(exists=True, mandatory=True)
+    mask = File(exists=True, mandatory=True)
+
+
+class _BiasOutputSpec(TraitedSpec):
+    t1w = File(exists=True, desc='bias-corrected image')
+
+
+class CorrectBias(SimpleInterface):
+    """Divide by the N4 bias field estimated inside the brain."""
+
+    input_spec = _BiasInputSpec
+    output_spec = _BiasOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.preprocessing.bias import correct_bias
+
+        data, affine = _load(self.inputs.t1w)
+        mask, _ = _load(self.inputs.mask)
+        corrected, _ = correct_bias(data, affine, mask > 0)
+        self._results['t1w'] = _save(corrected, affine, Path(runtime.cwd) / 't1w_n4.nii.gz')
+        return runtime
+
+
+class _RegisterInputSpec(BaseInterfaceInputSpec):
+    t1w = File(exists=True, mandatory=True, desc='bias-corrected image')
+    mask = File(exists=True, mandatory=True)
+    template = File(exists=True, mandatory=True, desc='skull-stripped template, 2 mm')
+    template_mask = File(exists=True, mandatory=True)
+    sloppy = traits.Bool(False, usedefault=True)
+    threads = traits.Int(1, usedefault=True, nohash=True)
+
+
+class _RegisterOutputSpec(TraitedSpec):
+    transform = File(exists=True, desc='SpatialTransform, template → native (.npz)')
+    scores = File(exists=True, desc='how well it fits, JSON')
+
+
+class RegisterToTemplate(SimpleInterface):
+    """Affine and deformable registration with greedy in double precision, scored."""
+
+    input_spec = _RegisterInputSpec
+    output_spec = _RegisterOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from dataclasses import asdict
+
+        from bids_brainage.preprocessing.registration import register, score
+        from bids_brainage.preprocessing.transforms import save_transform
+
+        data, affine = _load(self.inputs.t1w)
+        mask = _load(self.inputs.mask)[0] > 0
+        fixed, fixed_affine = _load(self.inputs.template)
+        fixed_mask = _load(self.inputs.template_mask)[0] > 0
+        transform, tries = register(
+            fixed,
+            fixed_mask,
+            fixed_affine,
+            data,
+            mask,
+            affine,
+            threads=self.inputs.threads,
+            sloppy=self.inputs.sloppy,
+        )
+        result = score(transform, fixed, fixed_mask, data, mask, affine)
+        folder = Path(runtime.cwd)
+        save_transform(folder / 'transform.npz', transform)
+        self._results['transform'] = str(folder / 'transform.npz')
+        self._results['scores'] = _write_json(folder / 'scores.json', {**asdict(result), **tries})
+        return runtime
+
+
+class _SegmentInputSpec(BaseInterfaceInputSpec):
+    t1w = File(exists=True, mandatory=True, desc='bias-corrected image')
+    mask = File(exists=True, mandatory=True)
+    transform = File(exists=True, mandatory=True)
+
+
+class _SegmentOutputSpec(TraitedSpec):
+    gm = File(exists=True, desc='grey-matter probability, native')
+    tissues = File(exists=True, desc='tissue labels, native: 1 GM, 2 WM, 3 CSF')
+    structures = File(exists=True, desc='structure labels, native')
+    volumes = File(exists=True, desc='structure volumes and class intensities, JSON')
+    structure_facts = traits.Dict(desc='side file of the structure map')
+
+
+class SegmentBrain(SimpleInterface):
+    """Tissue and structure posteriors with the warped atlas as prior."""
+
+    input_spec = _SegmentInputSpec
+    output_spec = _SegmentOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import numpy as np
+
+        from bids_brainage.preprocessing.atlas import load_atlas
+        from bids_brainage.preprocessing.segmentation import segment
+        from bids_brainage.preprocessing.transforms import load_transform, voxel_points
+
+        data, affine = _load(self.inputs.t1w)
+        mask = _load(self.inputs.mask)[0] > 0
+        transform = load_transform(Path(self.inputs.transform))
+        atlas = load_atlas()
+        points = transform.to_template(voxel_points(mask, affine))
+        found = segment(data[mask], atlas.sample(points), atlas.structures)
+        voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0
+        tissue = np.stack([found.tissue(name) for name in ('GM', 'WM', 'CSF')])
+        folder = Path(runtime.cwd)
+
+        def put(values: Any, name: str, kind: str) -> str:
+            image = np.zeros(mask.shape, kind)
+            image[mask] = values
+            return _save(image, affine, folder / f'{name}.nii.gz', kind)
+
+        self._results['gm'] = put(tissue[0], 'gm', 'float32')
+        self._results['tissues'] = put(tissue.argmax(axis=0) + 1, 'tissues', 'uint8')
+        self._results['structures'] = put(found.labels(), 'structures', 'uint8')
+        volumes = found.volumes_ml(voxel_ml)
+        self._results['structure_facts'] = {
+            'VolumesML': volumes,
+            'LabelMap': {str(s.index): s.name for s in atlas.structures},
+        }
+        self._results['volumes'] = _write_json(
+            folder / 'volumes.json',
+            {
+                'volumes_ml': volumes,
+                'intensities': found.means,
+                'contrast': found.means['wm'] / found.means['gm'],
+            },
+        )
+        return runtime
+
+
+class _WarpInputSpec(BaseInterfaceInputSpec):
+    t1w = File(exists=True, mandatory=True)
+    mask = File(exists=True, mandatory=True)
+    gm = File(exists=True, mandatory=True)
+    tissues = File(exists=True, mandatory=True)
+    structures = File(exists=True, mandatory=True)
+    transform = File(exists=True, mandatory=True)
+    template = File(exists=True, mandatory=True, desc='template on the wanted grid')
+
+
+class _WarpOutputSpec(TraitedSpec):
+    t1w = File(exists=True)
+    mask = File(exists=True)
+    tissues = File(exists=True)
+    structures = File(exists=True)
+    gm = File(exists=True)
+    gm_modulated = File(exists=True)
+    to_template = File(exists=True, desc='ITK composite, pulls T1w onto the template')
+    to_native = File(exists=True, desc='ITK composite, the other way')
+
+
+class WarpToTemplate(SimpleInterface):
+    """Resample everything onto the template, each map in one interpolation."""
+
+    input_spec = _WarpInputSpec
+    output_spec = _WarpOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import numpy as np
+        from scipy import ndimage
+
+        from bids_brainage.preprocessing import normalise
+        from bids_brainage.preprocessing.transforms import load_transform, save_itk
+
+        folder = Path(runtime.cwd)
+        transform = load_transform(Path(self.inputs.transform))
+        template, grid = _load(self.inputs.template)
+        where = normalise.template_coordinates(transform, template.shape, grid)
+        mask, affine = _load(self.inputs.mask)
+
+        def warp(path: str, order: int) -> Any:
+            return normalise.pull(_load(path)[0], affine, where, template.shape, order=order)
+
+        soft = normalise.pull(mask.astype(np.float32), affine, where, template.shape)
+        brain = soft > 0.5
+        t1w = warp(self.inputs.t1w, 1) * brain
+        gm_native = _load(self.inputs.gm)[0]
+        width = normalise.MODULATION_SMOOTHING_MM / np.linalg.norm(affine[:3, :3], axis=0)
+        gm = normalise.pull(
+            ndimage.gaussian_filter(gm_native, width), affine, where, template.shape
+        )
+        modulated = normalise.modulate(gm, transform.jacobian(), transform.grid, grid)
+        for name, data, kind in (
+            ('t1w', t1w, 'float32'),
+            ('mask', brain, 'uint8'),
+            ('tissues', warp(self.inputs.tissues, 0), 'uint8'),
+            ('structures', warp(self.inputs.structures, 0), 'uint8'),
+            ('gm', gm, 'float32'),
+            ('gm_modulated', modulated, 'float32'),
+        ):
+            self._results[name] = _save(data, grid, folder / f'{name}.nii.gz', kind)
+        forward, backward = folder / 'to_template.h5', folder / 'to_native.h5'
+        save_itk(
+            forward, transform.affine, transform.displacement, transform.grid, affine_first=False
+        )
+        save_itk(
+            backward,
+            np.linalg.inv(transform.affine),
+            transform.inverse_displacement,
+            transform.grid,
+            affine_first=True,
+        )
+        self._results['to_template'] = str(forward)
+        self._results['to_native'] = str(backward)
+        return runtime
+
+
+class _QualityInputSpec(BaseInterfaceInputSpec):
+    facts = File(exists=True, mandatory=True)
+    mask_measures = File(exists=True, mandatory=True)
+    scores = File(exists=True, mandatory=True)
+    volumes = File(exists=True, mandatory=True)
+    sloppy = traits.Bool(False, usedefault=True)
+
+
+class _QualityOutputSpec(TraitedSpec):
+    quality = File(exists=True, desc='measures and flags, JSON')
+
+
+class AssessQuality(SimpleInterface):
+    """Compare what was measured on the way with the thresholds of the flags."""
+
+    input_spec = _QualityInputSpec
+    output_spec = _QualityOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.preprocessing.quality import image_flags
+
+        facts = _read_json(self.inputs.facts)
+        measures = {
+            'n_nonfinite': facts['n_nonfinite'],
+            'slice_thickness_mm': max(facts['voxel_size_mm']),
+            **_read_json(self.inputs.mask_measures),
+            **_read_json(self.inputs.scores),
+            'contrast': _read_json(self.inputs.volumes)['contrast'],
+        }
+        flags = image_flags(measures) + (['sloppy'] if self.inputs.sloppy else [])
+        self._results['quality'] = _write_json(
+            Path(runtime.cwd) / 'quality.json', {'flags': flags, 'measures': measures}
+        )
+        return runtime

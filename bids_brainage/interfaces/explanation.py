@@ -1,0 +1,120 @@
+"""Write the explanation maps of a prediction in template and native space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from bids_brainage.interfaces.derivatives import image_payload, write_image
+from bids_brainage.outputs.files import write_json
+from bids_brainage.outputs.naming import derivative_path, model_label, parse_name
+from bids_brainage.preprocessing.normalise import (
+    pull,
+    push_to_native,
+    template_coordinates,
+)
+from bids_brainage.preprocessing.template import DEFAULT_SPACE
+from bids_brainage.preprocessing.transforms import (
+    grid_points,
+    load_transform,
+    sample_image,
+    voxel_points,
+)
+
+
+@dataclass(frozen=True)
+class SavedMap:
+    """Files of one map; ``template`` is None if no transform was there."""
+
+    native: Path
+    template: Path | None
+    unit: str
+
+
+def save_maps(inputs: Any, maps: list[dict[str, Any]], bundle: Any) -> list[SavedMap]:
+    """Resample each map into both spaces and write it with its side file.
+
+    Parameters
+    ----------
+    inputs : traits
+        Inputs of `bids_brainage.interfaces.prediction.SavePrediction`.
+    maps : list of dict
+        ``maps`` of ``prediction.json``.
+    bundle : Bundle
+
+    Returns
+    -------
+    list of SavedMap
+    """
+    if not maps:
+        return []
+    mask, native_affine = _load(Path(inputs.mask_native))
+    mask = mask > 0
+    transform = load_transform(Path(inputs.transform))
+    template, grid = _load(Path(inputs.template))
+    saved = []
+    for item in maps:
+        data, affine = _load(Path(item['file']))
+        if item['space'] == 'T1w':
+            points = voxel_points(mask, native_affine)
+            native = np.zeros(mask.shape, np.float32)
+            native[mask] = sample_image(data, affine, points)
+            where = template_coordinates(transform, template.shape, grid)
+            normal = pull(data, affine, where, template.shape)
+        else:
+            native = push_to_native(data, affine, transform, mask.shape, native_affine, mask)
+            normal = sample_image(data, affine, grid_points(template.shape, grid)).reshape(
+                template.shape
+            )
+        facts = {
+            'Model': bundle.name,
+            'WeightsSHA256': bundle.weights_sha256,
+            'Method': item['method'],
+            'Units': item['unit'],
+            'RandomisedWeightsCorrelation': item['sanity'],
+            'FractionOutsideBrain': item['outside_brain'],
+            'Sources': [inputs.scan['source']],
+        }
+        native_file = _write(inputs, bundle, item, native, native_affine, 'T1w', facts)
+        template_file = _write(inputs, bundle, item, normal, grid, DEFAULT_SPACE, facts)
+        saved.append(SavedMap(native_file, template_file, item['unit']))
+    return saved
+
+
+def _write(
+    inputs: Any,
+    bundle: Any,
+    item: dict[str, Any],
+    data: np.ndarray,
+    affine: np.ndarray,
+    space: str,
+    facts: dict[str, Any],
+) -> Path:
+    entities = {
+        **parse_name(inputs.source_file),
+        'space': space,
+        'model': bundle.label,
+        'desc': model_label(item['method']),
+        'suffix': 'saliency',
+        'extension': '.nii.gz',
+    }
+    if space != 'T1w':
+        entities['res'] = '1'
+        facts = {**facts, 'Resolution': '1 x 1 x 1 mm'}
+    target = Path(inputs.base_directory) / derivative_path(entities, entities['datatype'])
+    scratch = Path(item['file']).with_name(f'{space}_{item["method"]}.nii')
+    nib.save(nib.Nifti1Image(data.astype(np.float32), affine), scratch)
+    payload, _, _ = image_payload(scratch, suffix='saliency', space=space)
+    write_image(target, payload)
+    scratch.unlink()
+    write_json(target.with_name(target.name.replace('.nii.gz', '.json')), facts)
+    return target
+
+
+def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    image = nib.load(path)
+    return np.asarray(image.dataobj), np.asarray(image.affine, dtype=float)

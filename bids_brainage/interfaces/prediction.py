@@ -1,0 +1,305 @@
+"""Nipype interfaces that run a model on one scan and put its answer into the output dataset."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    CommandLine,
+    CommandLineInputSpec,
+    Directory,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+ROLES = ('t1w', 'gm_modulated', 'volumes', 't1w_native', 'mask_native', 'mask', 'connectivity')
+
+
+class _PredictInputSpec(CommandLineInputSpec):
+    bundle = Directory(exists=True, mandatory=True, argstr='%s', position=0)
+    out_dir = traits.Str('.', usedefault=True, argstr='%s', position=1)
+    weights_sha256 = traits.Str(mandatory=True, desc='makes new weights a new result')
+    t1w = File(exists=True, argstr='--t1w %s')
+    gm_modulated = File(exists=True, argstr='--gm-modulated %s')
+    volumes = File(exists=True, argstr='--volumes %s')
+    t1w_native = File(exists=True, argstr='--t1w-native %s')
+    mask_native = File(exists=True, argstr='--mask-native %s')
+    mask = File(exists=True, argstr='--mask %s')
+    connectivity = File(exists=True, argstr='--connectivity %s')
+    saliency = traits.List(traits.Str, argstr='--saliency %s', desc='methods; [] for none')
+    seed = traits.Int(0, usedefault=True, argstr='--seed %d')
+    device = traits.Str('auto', usedefault=True, argstr='--device %s', nohash=True)
+    threads = traits.Int(1, usedefault=True, argstr='--threads %d', nohash=True)
+    use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc='scheduling hint')
+
+
+class _PredictOutputSpec(TraitedSpec):
+    prediction = File(exists=True, desc='age, interval, explanation, JSON')
+
+
+class PredictAge(CommandLine):
+    """Run one bundle on one scan in a process of its own.
+
+    A GPU context never lives in the process that schedules the nodes, and a model that
+    exhausts the memory takes only its own node down.
+    """
+
+    _cmd = f'{sys.executable} -m bids_brainage.inference'
+    input_spec = _PredictInputSpec
+    output_spec = _PredictOutputSpec
+
+    def _list_outputs(self) -> dict[str, Any]:
+        return {'prediction': str(Path(self.inputs.out_dir, 'prediction.json').resolve())}
+
+
+class _SaveInputSpec(BaseInterfaceInputSpec):
+    prediction = File(exists=True, mandatory=True)
+    bundle = Directory(exists=True, mandatory=True)
+    quality = File(exists=True, desc='flags of the preprocessing, JSON')
+    facts = File(exists=True, mandatory=True, desc='facts of the image, JSON')
+    scan = traits.Dict(mandatory=True, desc='columns of the row that the dataset gives')
+    source_file = traits.Str(mandatory=True, desc='path of the image in the dataset')
+    provenance = traits.Dict(mandatory=True, desc='options and versions for the side file')
+    base_directory = traits.Str(mandatory=True)
+    transform = File(exists=True, desc='template → native (.npz)')
+    template = File(exists=True, desc='template on the grid of the derivatives')
+    mask_native = File(exists=True, desc='native brain mask')
+
+
+class _SaveOutputSpec(TraitedSpec):
+    table = File(exists=True, desc='prediction table of the scan')
+    native_maps = traits.List(File(exists=True), desc='explanations in the own space')
+    units = traits.List(traits.Str, desc='unit of each map')
+
+
+class SavePrediction(SimpleInterface):
+    """Write the row of ``_brainage.tsv`` and the maps in template and native space."""
+
+    input_spec = _SaveInputSpec
+    output_spec = _SaveOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.interfaces.explanation import save_maps
+        from bids_brainage.models.bundle import load_bundle
+        from bids_brainage.outputs.naming import derivative_path, parse_name
+        from bids_brainage.outputs.tables import write_brainage
+
+        prediction = json.loads(Path(self.inputs.prediction).read_text('utf-8'))
+        bundle = load_bundle(self.inputs.bundle, verify=False)
+        maps = save_maps(self.inputs, prediction['maps'], bundle)
+        root = Path(self.inputs.base_directory)
+        entities = parse_name(self.inputs.source_file)
+        table = root / derivative_path(
+            {**entities, 'suffix': 'brainage', 'extension': '.tsv'}, entities['datatype']
+        )
+        flags = self._flags(prediction, bundle)
+        row = prediction_row(self.inputs.scan, prediction, bundle, flags)
+        facts = json.loads(Path(self.inputs.facts).read_text('utf-8'))
+        write_brainage(
+            table,
+            [row],
+            models={
+                bundle.name: {
+                    **model_facts(bundle),
+                    'Device': prediction['device'],
+                    'Contributions': prediction['contributions'],
+                    'Note': prediction['note'],
+                }
+            },
+            metadata={
+                **self.inputs.provenance,
+                'Sources': [self.inputs.scan['source']],
+                'InputSHA256': facts['sha256'],
+                'Quality': self._quality().get('measures', {}),
+            },
+        )
+        self._results['table'] = str(table)
+        self._results['native_maps'] = [str(m.native) for m in maps]
+        self._results['units'] = [m.unit for m in maps]
+        return runtime
+
+    def _quality(self) -> dict[str, Any]:
+        from nipype.interfaces.base import isdefined
+
+        if not isdefined(self.inputs.quality):
+            return {}
+        content: dict[str, Any] = json.loads(Path(self.inputs.quality).read_text('utf-8'))
+        return content
+
+    def _flags(self, prediction: dict[str, Any], bundle: Any) -> list[str]:
+        from bids_brainage.preprocessing.quality import prediction_flags
+
+        training = bundle.metadata['training']
+        interval = prediction['interval']
+        outside = [m['outside_brain'] for m in prediction['maps'] if m['outside_brain'] is not None]
+        return self._quality().get('flags', []) + prediction_flags(
+            predicted_age=prediction['predicted_age'],
+            age=self.inputs.scan['age'],
+            age_range=(training['age_min'], training['age_max']),
+            interval=tuple(interval[:2]) if interval else None,
+            trained=bundle.status == 'trained',
+            typicality=prediction['typicality'],
+            outside_brain=max(outside) if outside else None,
+            note=prediction['note'],
+        )
+
+
+def prediction_row(
+    scan: dict[str, Any], prediction: dict[str, Any], bundle: Any, flags: list[str]
+) -> dict[str, Any]:
+    """Return the table row of a successful prediction.
+
+    Parameters
+    ----------
+    scan : dict
+        Columns that come from the dataset (``source``, ``age``...).
+    prediction : dict
+        Content of ``prediction.json``.
+    bundle : Bundle
+    flags : list of str
+
+    Returns
+    -------
+    dict
+        As `bids_brainage.outputs.tables.brainage_row` makes it; ages in years.
+    """
+    from bids_brainage.inference.interval import corrected_age
+    from bids_brainage.outputs.tables import brainage_row
+
+    age = scan['age']
+    training = bundle.metadata['training']
+    low, high = training['age_min'], training['age_max']
+    interval = prediction['interval'] or (None, None, None)
+    return brainage_row(
+        **scan,
+        model=bundle.name,
+        model_version=bundle.version,
+        predicted_age=prediction['predicted_age'],
+        interval_low=interval[0],
+        interval_high=interval[1],
+        interval_level=interval[2],
+        predicted_age_corrected=corrected_age(
+            prediction['predicted_age'], age, bundle.metadata['bias_correction']
+        ),
+        in_training_range=None if None in (age, low, high) else low <= age <= high,
+        qc_flag=';'.join(flags) or None,
+        status='ok',
+    )
+
+
+def model_facts(bundle: Any) -> dict[str, Any]:
+    """Return what the side file of a prediction says about its model."""
+    metadata = bundle.metadata
+    training = metadata['training']
+    return {
+        'ModelName': bundle.name,
+        'ModelVersion': bundle.version,
+        'ModelStatus': bundle.status,
+        'WeightsSHA256': bundle.weights_sha256,
+        'BundleConfigHash': metadata['config_hash'],
+        'TrainingPopulation': training['data'],
+        'TrainingSimulated': training['simulated'],
+        'TrainingN': training['n'],
+        'TrainingAgeRange': [training['age_min'], training['age_max']],
+        'Validation': metadata['validation'],
+        'BiasCorrection': metadata['bias_correction'],
+        'Conformal': metadata['conformal'],
+        'License': metadata['license'],
+        'Reference': metadata['reference'],
+        'IntendedUse': metadata['intended_use'],
+        'Limitations': metadata['limitations'],
+    }
+
+
+class _FiguresInputSpec(BaseInterfaceInputSpec):
+    t1w = File(exists=True, mandatory=True, desc='native, bias-corrected')
+    mask = File(exists=True, mandatory=True, desc='native')
+    tissues = File(exists=True, mandatory=True, desc='native tissue labels')
+    warped = File(exists=True, mandatory=True, desc='T1w on the template grid')
+    template = File(exists=True, mandatory=True)
+    template_mask = File(exists=True, mandatory=True)
+    template_gm = File(exists=True, mandatory=True)
+    source_file = traits.Str(mandatory=True)
+    base_directory = traits.Str(mandatory=True)
+
+
+class _FiguresOutputSpec(TraitedSpec):
+    figures = traits.List(File(exists=True))
+
+
+class DrawScan(SimpleInterface):
+    """Draw mask, registration and tissues of one scan for its report."""
+
+    input_spec = _FiguresInputSpec
+    output_spec = _FiguresOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.reports import figures
+
+        given = {name: Path(getattr(self.inputs, name)) for name in (
+            't1w', 'mask', 'tissues', 'warped', 'template', 'template_mask', 'template_gm'
+        )}
+        out = {
+            what: figure_path(self.inputs.base_directory, self.inputs.source_file, what)
+            for what in ('mask', 'registration', 'segmentation')
+        }
+        figures.plot_mask(given['t1w'], given['mask'], out['mask'])
+        figures.plot_registration(
+            given['template'],
+            given['warped'],
+            out['registration'],
+            template_mask=given['template_mask'],
+            template_gm=given['template_gm'],
+        )
+        figures.plot_segmentation(given['t1w'], given['tissues'], out['segmentation'])
+        self._results['figures'] = [str(path) for path in out.values()]
+        return runtime
+
+
+class _ExplanationInputSpec(BaseInterfaceInputSpec):
+    t1w = File(exists=True, mandatory=True, desc='native, bias-corrected')
+    maps = traits.List(File(exists=True), mandatory=True, desc='native explanation maps')
+    units = traits.List(traits.Str, mandatory=True)
+    source_file = traits.Str(mandatory=True)
+    base_directory = traits.Str(mandatory=True)
+
+
+class DrawExplanations(SimpleInterface):
+    """Draw the explanation maps of one model on the person's own brain."""
+
+    input_spec = _ExplanationInputSpec
+    output_spec = _FiguresOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.outputs.naming import parse_name
+        from bids_brainage.reports.figures import plot_saliency
+
+        drawn = []
+        for path, unit in zip(self.inputs.maps, self.inputs.units, strict=True):
+            entities = parse_name(path)
+            out = figure_path(
+                self.inputs.base_directory,
+                self.inputs.source_file,
+                entities['desc'],
+                model=entities['model'],
+            )
+            plot_saliency(
+                Path(self.inputs.t1w), Path(path), out, unit=unit, signed=unit == 'year'
+            )
+            drawn.append(str(out))
+        self._results['figures'] = drawn
+        return runtime
+
+
+def figure_path(root: str, source_file: str, what: str, **entities: str) -> Path:
+    """Return the path of a figure of a scan."""
+    from bids_brainage.outputs.naming import derivative_path, parse_name
+
+    named = {**parse_name(source_file), 'desc': what, 'extension': '.svg', **entities}
+    return Path(root) / derivative_path(named, 'figures')

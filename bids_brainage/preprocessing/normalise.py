@@ -1,0 +1,137 @@
+"""Bring native maps onto the template grid, and maps of the template back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bids_brainage.preprocessing.transforms import (
+    SpatialTransform,
+    grid_points,
+    sample_image,
+    voxel_points,
+)
+
+MODULATION_SMOOTHING_MM = 0.8
+"""Native tissue maps are smoothed by this Gaussian (standard deviation) before they are sampled,
+so that no tissue falls between the sampling points where the warp compresses."""
+
+CHUNK = 400_000
+
+
+def template_coordinates(
+    transform: SpatialTransform, shape: tuple[int, ...], affine: np.ndarray
+) -> np.ndarray:
+    """Return where every template voxel lies in the native image.
+
+    Parameters
+    ----------
+    transform : SpatialTransform
+        Template → native.
+    shape, affine
+        Template grid.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, 3)
+        Native RAS+ mm, last axis of the grid fastest.
+    """
+    points = grid_points(shape, affine)
+    return np.concatenate([
+        transform.to_native(points[i : i + CHUNK]).astype(np.float32)
+        for i in range(0, len(points), CHUNK)
+    ])
+
+
+def pull(
+    data: np.ndarray,
+    affine: np.ndarray,
+    coordinates: np.ndarray,
+    shape: tuple[int, ...],
+    *,
+    order: int = 1,
+) -> np.ndarray:
+    """Resample a native image at template coordinates.
+
+    Parameters
+    ----------
+    data, affine
+        Native image in RAS+.
+    coordinates : ndarray, shape (N, 3)
+        From `template_coordinates`.
+    shape : tuple of int
+        Template grid, ``N = prod(shape)``.
+    order : int
+        0 nearest neighbour, 1 trilinear.
+
+    Returns
+    -------
+    ndarray, ``shape``
+    """
+    return sample_image(data, affine, coordinates, order=order).reshape(shape)
+
+
+def modulate(
+    probability: np.ndarray,
+    jacobian: np.ndarray,
+    jacobian_affine: np.ndarray,
+    affine: np.ndarray,
+) -> np.ndarray:
+    """Multiply a normalised tissue map by the volume change, so that its sum is millilitres.
+
+    Parameters
+    ----------
+    probability : ndarray, shape (X, Y, Z)
+        Tissue probability on a template grid.
+    jacobian : ndarray, shape (U, V, W)
+        Determinant of the template → native mapping (`SpatialTransform.jacobian`).
+    jacobian_affine, affine : ndarray, shape (4, 4)
+        Grids of ``jacobian`` and ``probability``, RAS+ mm.
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+        Native tissue volume per template voxel volume; values above 1 are possible.
+
+    References
+    ----------
+    Good et al. (2001), doi:10.1006/nimg.2001.0786.
+    """
+    points = grid_points(probability.shape, affine)
+    change = sample_image(jacobian, jacobian_affine, points, outside='nearest')
+    change = change.reshape(probability.shape)
+    return (probability * change).astype(np.float32)
+
+
+def push_to_native(
+    data: np.ndarray,
+    affine: np.ndarray,
+    transform: SpatialTransform,
+    native_shape: tuple[int, ...],
+    native_affine: np.ndarray,
+    native_mask: np.ndarray,
+    *,
+    order: int = 1,
+) -> np.ndarray:
+    """Sample a template-space map at the brain voxels of the native image.
+
+    Parameters
+    ----------
+    data, affine
+        Map in template space.
+    transform : SpatialTransform
+        Template → native; its inverse is used.
+    native_shape, native_affine, native_mask
+        Native grid and brain mask.
+    order : int
+        0 nearest neighbour, 1 trilinear.
+
+    Returns
+    -------
+    ndarray of float32, ``native_shape``
+        0 outside the mask.
+    """
+    points = voxel_points(native_mask, native_affine)
+    out = np.zeros(native_shape, np.float32)
+    out[native_mask] = sample_image(data, affine, transform.to_template(points), order=order)
+    return out
+

@@ -1,0 +1,117 @@
+"""Checks that keep a silly age from passing without a word.
+
+Every check compares one measured number with a threshold of ``data/qc_flags.json``, where each
+threshold stands with its unit and the reason for its value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+
+@cache
+def flag_table() -> dict[str, dict[str, Any]]:
+    """Return all flags with label, severity, threshold, unit, explanation, reason, advice."""
+    text = files('bids_brainage').joinpath('data/qc_flags.json').read_text('utf-8')
+    table: dict[str, dict[str, Any]] = json.loads(text)
+    return table
+
+
+def threshold(flag: str) -> Any:
+    """Return the threshold of a flag: a number, or a list of lowest and highest good value."""
+    return flag_table()[flag]['threshold']
+
+
+def image_flags(measures: Mapping[str, float]) -> list[str]:
+    """Return the flags of one preprocessed scan.
+
+    Parameters
+    ----------
+    measures : mapping
+        ``n_nonfinite``, ``slice_thickness_mm`` (largest voxel edge), ``border_cm2``,
+        ``mask_ml``, ``overlap``, ``similarity``, ``scale``, ``rotation_degrees``,
+        ``contrast`` (white over grey matter intensity).
+
+    Returns
+    -------
+    list of str
+        Names of the flags raised, in the order of the checks.
+    """
+    checks = (
+        ('image_nonfinite', 'n_nonfinite', _above),
+        ('anisotropic', 'slice_thickness_mm', _above),
+        ('field_of_view_cut', 'border_cm2', _above),
+        ('mask_volume', 'mask_ml', _outside),
+        ('mask_disagreement', 'overlap', _below),
+        ('registration_similarity', 'similarity', _below),
+        ('registration_scale', 'scale', _outside),
+        ('registration_rotation', 'rotation_degrees', _above),
+        ('tissue_contrast', 'contrast', _outside),
+    )
+    return [flag for flag, key, fails in checks if fails(measures[key], threshold(flag))]
+
+
+def prediction_flags(
+    *,
+    predicted_age: float,
+    age: float | None,
+    age_range: tuple[float | None, float | None],
+    interval: tuple[float, float] | None,
+    trained: bool,
+    typicality: float | None,
+    outside_brain: float | None,
+    note: str,
+) -> list[str]:
+    """Return the flags of one prediction.
+
+    Parameters
+    ----------
+    predicted_age, age : float
+        Years; ``age`` None if unknown.
+    age_range : tuple
+        Lowest and highest training age, None if unknown.
+    interval : tuple or None
+        Limits in years.
+    trained : bool
+        False for a bundle with random weights.
+    typicality : float or None
+        Quantile (0 to 1) of the scan's distance from the training people.
+    outside_brain : float or None
+        Fraction of the saliency outside the brain.
+    note : str
+        What the model had to do without, or empty.
+
+    Returns
+    -------
+    list of str
+    """
+    low, high = age_range
+    known = low is not None and high is not None
+    checks = {
+        'untrained_model': not trained,
+        'age_outside_training': known and age is not None and not low <= age <= high,
+        'predicted_at_limit': known and not low < predicted_age < high,
+        'unlike_training': typicality is not None and typicality > threshold('unlike_training'),
+        'wide_interval': interval is not None
+        and interval[1] - interval[0] > threshold('wide_interval'),
+        'saliency_outside_brain': outside_brain is not None
+        and outside_brain > threshold('saliency_outside_brain'),
+        'missing_modality': bool(note),
+    }
+    return [flag for flag, raised in checks.items() if raised]
+
+
+def _above(value: float, limit: float) -> bool:
+    return value > limit
+
+
+def _below(value: float, limit: float) -> bool:
+    return value < limit
+
+
+def _outside(value: float, limits: list[float]) -> bool:
+    return not limits[0] <= value <= limits[1]

@@ -1,0 +1,180 @@
+"""The template brain: found through TemplateFlow, or laid out from nilearn's package.
+
+Every machine with this package's requirements can build the default template without network:
+nilearn carries the ICBM 2009a nonlinear symmetric brain (Fonov et al. 2011,
+doi:10.1016/j.neuroimage.2010.07.033), which TemplateFlow calls ``MNI152NLin2009aSym``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bids_brainage.errors import MissingInputError
+
+DEFAULT_SPACE = 'MNI152NLin2009aSym'
+RESOLUTIONS = (1, 2)
+NOTICE = (
+    'Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal '
+    'Neurological Institute, McGill University. Permission to use, copy, modify, and distribute '
+    'this software and its documentation for any purpose and without fee is hereby granted, '
+    'provided that the above copyright notice appear in all copies.\n'
+)
+
+
+@dataclass(frozen=True)
+class Template:
+    """Files of one template at one resolution.
+
+    Attributes
+    ----------
+    space : str
+        TemplateFlow label.
+    resolution : int
+        Isotropic voxel size in mm.
+    t1w, mask, gm : Path
+        Skull-stripped T1w, brain mask, grey-matter probability.
+    """
+
+    space: str
+    resolution: int
+    t1w: Path
+    mask: Path
+    gm: Path
+
+
+def find_template(root: Path, space: str = DEFAULT_SPACE, resolution: int = 1) -> Template:
+    """Find a template in a TemplateFlow archive on disk.
+
+    Parameters
+    ----------
+    root : Path
+        TemplateFlow home (an archive with ``tpl-*`` folders).
+    space : str
+        TemplateFlow label.
+    resolution : int
+        Voxel size in mm.
+
+    Returns
+    -------
+    Template
+
+    Raises
+    ------
+    MissingInputError
+        If a file is absent or empty: nothing is downloaded.
+    """
+    from templateflow.client import TemplateFlowClient
+
+    archive = TemplateFlowClient(root=root)
+    queries: dict[str, dict[str, str]] = {
+        't1w': {'desc': 'brain', 'suffix': 'T1w'},
+        'mask': {'desc': 'brain', 'suffix': 'mask'},
+        'gm': {'label': 'GM', 'suffix': 'probseg'},
+    }
+    found: dict[str, Path] = {}
+    missing = []
+    for role, query in queries.items():
+        # `ls` looks at the archive on disk; `get` would try to download an empty file
+        hits = [Path(p) for p in archive.ls(space, resolution=resolution, **query)]
+        hits = [p for p in hits if p.name.endswith('.nii.gz') and p.stat().st_size > 0]
+        if hits:
+            found[role] = hits[0]
+        else:
+            missing.append(', '.join(f'{key} {value}' for key, value in query.items()))
+    if missing:
+        raise MissingInputError(
+            f'template {space} at {resolution} mm is not complete in {root}: missing or empty are '
+            f'{"; ".join(missing)}. Unset TEMPLATEFLOW_HOME to let the package lay out its own '
+            'copy, or run `python -m bids_brainage.preprocessing.template FOLDER` and point '
+            'TEMPLATEFLOW_HOME to that folder.'
+        )
+    return Template(space=space, resolution=resolution, **found)
+
+
+def install_packaged_template(root: Path) -> Path:
+    """Lay out nilearn's template as a TemplateFlow archive.
+
+    Parameters
+    ----------
+    root : Path
+        Archive to create or complete; existing complete copies are kept.
+
+    Returns
+    -------
+    Path
+        ``root``.
+    """
+    target = root / f'tpl-{DEFAULT_SPACE}'
+    if target.is_dir():
+        return root
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root) as scratch:
+        folder = Path(scratch) / target.name
+        folder.mkdir()
+        _write_layout(folder)
+        try:
+            folder.rename(target)
+        except OSError:  # another job finished first
+            if not target.is_dir():
+                raise
+    os.chmod(target, 0o755)  # noqa: PTH101 - readable for every user of a shared cache
+    return root
+
+
+def _write_layout(folder: Path) -> None:
+    import nibabel as nib
+    import numpy as np
+    from nilearn import datasets
+
+    resolutions = {}
+    for resolution in RESOLUTIONS:
+        t1w = datasets.load_mni152_template(resolution=resolution)
+        mask = datasets.load_mni152_brain_mask(resolution=resolution)
+        gm = datasets.load_mni152_gm_template(resolution=resolution)
+        stem = f'tpl-{DEFAULT_SPACE}_res-{resolution}'
+        for suffix, image, kind in (
+            ('desc-brain_T1w', t1w, np.float32),
+            ('desc-brain_mask', mask, np.uint8),
+            ('label-GM_probseg', gm, np.float32),
+        ):
+            data = np.asarray(image.dataobj).astype(kind)
+            nib.save(nib.Nifti1Image(data, image.affine), folder / f'{stem}_{suffix}.nii.gz')
+        resolutions[str(resolution)] = {
+            'origin': [float(v) for v in t1w.affine[:3, 3]],
+            'shape': [int(n) for n in t1w.shape],
+            'zooms': [float(resolution)] * 3,
+        }
+    description = {
+        'Name': 'ICBM 152 Nonlinear symmetric template version 2009a',
+        'Identifier': DEFAULT_SPACE,
+        'BIDSVersion': '1.11.1',
+        'Authors': ['Fonov V', 'Evans AC', 'Botteron K', 'Almli CR', 'McKinstry RC', 'Collins DL'],
+        'License': NOTICE.strip(),
+        'ReferencesAndLinks': ['https://doi.org/10.1016/j.neuroimage.2010.07.033'],
+        'TemplateFlowVersion': '1.0.0',
+        'res': resolutions,
+    }
+    (folder / 'template_description.json').write_text(json.dumps(description, indent=2), 'utf-8')
+    (folder / 'LICENSE').write_text(NOTICE, 'utf-8')
+    (folder / 'CHANGES').write_text('1.0.0 Laid out from the images packaged in nilearn.\n', 'utf-8')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Lay out the template in a folder given on the command line."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog='python -m bids_brainage.preprocessing.template',
+        description='Lay out the packaged template as a TemplateFlow archive.',
+    )
+    parser.add_argument('folder', type=Path)
+    install_packaged_template(parser.parse_args(argv).folder)
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

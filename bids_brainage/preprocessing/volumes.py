@@ -1,0 +1,87 @@
+"""Features of a brain from the volumes of its structures.
+
+A feature is the logarithm of a ratio of volumes, so it does not depend on head size, and a
+method that measures a structure a few per cent larger shifts it by a constant.  Features are
+written as text: ``'lateral_ventricle/brain'``, ``'caudate+putamen/brain'``,
+``'brain/intracranial'``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bids_brainage.errors import ProcessingError
+
+OUTER_FLUID = 'csf'
+"""Structure that counts as intracranial but not as brain."""
+
+
+def totals(volumes: Mapping[str, float]) -> dict[str, float]:
+    """Return structure volumes with the two sums ``brain`` and ``intracranial``.
+
+    Parameters
+    ----------
+    volumes : mapping
+        Structure → millilitres.
+
+    Returns
+    -------
+    dict
+        Also ``brain`` (tissue and ventricles, as FreeSurfer's *BrainSegVol*) and
+        ``intracranial`` (brain and the fluid around it, inside the brain mask).
+    """
+    intracranial = float(sum(volumes.values()))
+    brain = intracranial - float(volumes.get(OUTER_FLUID, 0.0))
+    return {**volumes, 'brain': brain, 'intracranial': intracranial}
+
+
+def log_ratios(volumes: Mapping[str, float], features: Sequence[str]) -> np.ndarray:
+    """Return the features of one brain.
+
+    Parameters
+    ----------
+    volumes : mapping
+        Structure → millilitres.
+    features : sequence of str
+        ``'a+b/c'``: sum of structures over a structure or total.
+
+    Returns
+    -------
+    ndarray of float64, shape (len(features),)
+
+    Raises
+    ------
+    ProcessingError
+        If a structure is absent or empty.
+    """
+    known = totals(volumes)
+    out = []
+    for feature in features:
+        above, below = (side.split('+') for side in feature.split('/'))
+        absent = [name for name in (*above, *below) if name not in known]
+        if absent:
+            raise ProcessingError(
+                f'structure volumes lack {", ".join(absent)}, which the model needs; found '
+                f'{", ".join(sorted(known))}. The volumes come from another version of the '
+                'segmentation: run the participant level again.'
+            )
+        values = [sum(known[name] for name in side) for side in (above, below)]
+        if min(values) <= 0:
+            raise ProcessingError(
+                f'feature {feature} is {values[0]:g} ml over {values[1]:g} ml; expected both above '
+                '0. The segmentation failed: look at the brain mask.'
+            )
+        out.append(np.log(values[0] / values[1]))
+    return np.array(out)
+
+
+def shown_on(feature: str) -> tuple[str, ...]:
+    """Return the structures on which a feature's contribution is painted.
+
+    The fraction ``brain/intracranial`` is shown on the fluid around the brain, which is what
+    grows when the fraction shrinks.
+    """
+    above = tuple(feature.split('/')[0].split('+'))
+    return (OUTER_FLUID,) if above == ('brain',) else above

@@ -1,0 +1,1 @@
+"""Builders of Nipype workflows: wiring and methods text, no arithmetic."""
