@@ -103,7 +103,6 @@ class Keeper(pl.Callback):
             'optimiser': trainer.optimizers[0].state_dict(),
             'history': module.history,
             'seed': module.seed,
-            'rng': torch.get_rng_state(),
             'card': self.card,
         }
         self._replace(LAST, state)

@@ -80,15 +80,15 @@ class AgeTraining(pl.LightningModule):
         return self.epoch < self.recipe.run.freeze_backbone_epochs
 
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch on this process, and hold the backbone still while it is frozen."""
-        torch.manual_seed(hash_seed(self.seed, self.epoch, self.global_rank))
+        """Hold the backbone still while it is frozen, and begin to sum."""
         self.model.train()
         if self._frozen():
             self.model.get_submodule('backbone').eval()
         self._train_sums = torch.zeros(2, device=self.device, dtype=torch.float64)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the learning rate of this step."""
+        """Seed this step on this process, and set its learning rate."""
+        torch.manual_seed(hash_seed(self.seed, self.epoch, batch_idx, self.global_rank))
         step = self.epoch * self.steps_per_epoch + batch_idx
         losses = [row['val_loss'] for row in self.history]
         self.rate = learning_rate(self.recipe, step, self.steps_per_epoch, losses)

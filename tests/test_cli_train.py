@@ -1,0 +1,220 @@
+"""`train` from the command line: derivatives and ages become a bundle that predicts."""
+
+import json
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from training_phantom import ageing_head
+
+from bids_brainage.cli.parser import parse
+from bids_brainage.cli.train import final_recipe, run_train
+from bids_brainage.errors import MissingInputError, OptionError
+from bids_brainage.models.bundle import load_bundle
+from bids_brainage.models.check import check_bundle
+from bids_brainage.outputs.naming import derivative_path
+from bids_brainage.training.errors import TrainingInputError
+from bids_brainage.tsv import read_tsv
+
+SPACE = 'MNI152NLin2009aSym'
+# Half as coarse as the trained grid (published grid coarsened by 4): 4 mm.
+GRID, AFFINE = (
+    (43, 51, 43),
+    np.array([[4.0, 0, 0, -84], [0, 4, 0, -120], [0, 0, 4, -72], [0, 0, 0, 1]]),
+)
+RECIPE = """
+[data]
+coarsen = 4
+[run]
+batch_size = 4
+[schedule]
+warmup_epochs = 1
+[optimiser]
+learning_rate = 5e-4
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def add_scan(root, subject, session, age, rng):
+    """Write a stand-in raw image and its modulated grey matter."""
+    folder = root / 'bids' / f'sub-{subject}' / (f'ses-{session}' if session else '') / 'anat'
+    folder.mkdir(parents=True)
+    stem = f'sub-{subject}' + (f'_ses-{session}' if session else '')
+    (folder / f'{stem}_T1w.nii.gz').write_bytes(b'not read by training')
+    entities = {'sub': subject, 'ses': session, 'space': SPACE, 'res': '1', 'label': 'GM',
+                'desc': 'modulated', 'suffix': 'probseg'}  # fmt: skip
+    path = root / 'out' / derivative_path(entities, 'anat')
+    path.parent.mkdir(parents=True)
+    nib.save(nib.Nifti1Image(ageing_head(age, rng, GRID)[0], AFFINE), path)
+    return path
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """40 people, four of them with a second session, and a recipe for tiny grids."""
+    rng = np.random.default_rng(0)
+    (tmp_path / 'models').mkdir()
+    lines = ['participant_id\tage\tsex\tsite\tgroup']
+    for k in range(40):
+        subject, age = f'{k:02d}', float(rng.uniform(18, 85))
+        add_scan(tmp_path, subject, '1' if k < 4 else None, age, rng)
+        if k < 4:
+            add_scan(tmp_path, subject, '2', age + 3, rng)
+            rows = f'session_id\tage\nses-1\t{age}\nses-2\t{age + 3}\n'
+            (tmp_path / f'bids/sub-{subject}/sub-{subject}_sessions.tsv').write_text(rows)
+        lines.append(f'sub-{subject}\t{age}\t{"FM"[k % 2]}\ts{k % 2}\t{"AD" if k > 37 else "CN"}')
+    (tmp_path / 'bids/participants.tsv').write_text('\n'.join(lines) + '\n')
+    description = {'Name': 'Phantoms', 'BIDSVersion': '1.10.0', 'DatasetType': 'raw',
+                   'GeneratedBy': [{'Name': 'bids_brainage.simulation'}]}  # fmt: skip
+    (tmp_path / 'bids/dataset_description.json').write_text(json.dumps(description))
+    (tmp_path / 'recipe.toml').write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def settings(*options):
+    common = '--model-dir models --work-dir work --recipe recipe.toml --device cpu --nprocs 1'
+    return parse(['bids', 'out', 'train', *common.split(), *options], {})
+
+
+def test_circle_closes_and_architectures_are_compared(study, capsys):
+    from bids_brainage.inference.predict import predict
+
+    arches = ['resnet_only', 'vit_only']
+    options = ['--arch', *arches, '--bundle-name', 'mine', '--epochs', '4']
+    assert run_train(settings(*options, '--reference-group', 'group=CN')) == 0
+    text = capsys.readouterr().out
+    assert re.search(r'^all +resnet_only\.mine +5 ', text, re.MULTILINE)
+    assert re.search(r'^longitudinal +vit_only\.mine +4 ', text, re.MULTILINE)
+    folders = [study / 'out/logs/training' / f'{arch}.mine' for arch in arches]
+    first, second = (
+        [(r['source'], r['role']) for r in read_tsv(f / 'split.tsv') if r['role'] != 'excluded']
+        for f in folders
+    )
+    assert first == second
+    roles = {row['source']: row['role'] for row in read_tsv(folders[0] / 'split.tsv')}
+    assert roles['bids:raw:sub-39/anat/sub-39_T1w.nii.gz'] == 'excluded'
+    assert roles['bids:raw:sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz'] == 'longitudinal'
+    report = (folders[0] / 'report.html').read_text()
+    assert 'resnet_only.mine' in report and '<svg' in report and 'simulated' in report
+    path = study / 'models/resnet_only.mine'
+    bundle = load_bundle(path)
+    assert check_bundle(path).passed, str(check_bundle(path))
+    assert bundle.metadata['training']['n'] == 24 and bundle.metadata['training']['simulated']
+    assert bundle.input['shape'] == [21, 25, 21] and bundle.input['voxel_size_mm'] == [8, 8, 8]
+    assert 'resnet_only.mine' in (path / 'README.md').read_text()
+    rows = read_tsv(folders[0] / 'predictions.tsv')
+    row = next(row for row in rows if row['participant_id'] == 'sub-20')
+    derivative = study / 'out' / derivative_path(
+        {'sub': '20', 'space': SPACE, 'res': '1', 'label': 'GM', 'desc': 'modulated',
+         'suffix': 'probseg'}, 'anat'
+    )  # fmt: skip
+    said = predict(bundle, {'gm_modulated': derivative}, device='cpu')
+    # The cache holds half precision.
+    assert said.age == pytest.approx(float(row['predicted_age']), abs=0.05)
+    with pytest.raises(OptionError, match='exists already'):
+        run_train(settings(*options))
+
+
+def test_split_is_accepted_back_and_resume_is_asked_for(study):
+    options = ['--arch', 'resnet_only', '--epochs', '1']
+    assert run_train(settings(*options, '--bundle-name', 'one')) == 0
+    split = study / 'out/logs/training/resnet_only.one/split.tsv'
+    swapped = split.read_text().replace('validation', 'x').replace('\ttest\t', '\tvalidation\t')
+    (study / 'again.tsv').write_text(swapped.replace('x', 'test'))
+    assert run_train(settings(*options, '--bundle-name', 'two', '--split', 'again.tsv')) == 0
+    before, after = (
+        {r['source']: r['role'] for r in read_tsv(path)}
+        for path in (split, study / 'out/logs/training/resnet_only.two/split.tsv')
+    )
+    chose = {source for source, role in before.items() if role == 'validation'}
+    assert chose == {source for source, role in after.items() if role == 'test'} != set()
+    (study / 'models/resnet_only.one').rename(study / 'gone')
+    with pytest.raises(OptionError, match='--resume'):
+        run_train(settings(*options, '--bundle-name', 'one'))
+    assert run_train(settings(*options, '--bundle-name', 'one', '--resume')) == 0
+    assert load_bundle(study / 'models/resnet_only.one')
+
+
+def test_all_input_problems_are_told_before_training(study):
+    table = study / 'bids/participants.tsv'
+    lines = table.read_text().splitlines()
+    lines[10] = re.sub(r'\t[\d.]+\t', '\tn/a\t', lines[10], count=1)
+    lines[11] = re.sub(r'\t[\d.]+\t', '\t89+\t', lines[11], count=1)
+    table.write_text('\n'.join(lines) + '\n')
+
+    def derivative(subject):
+        return next((study / 'out' / f'sub-{subject}').rglob('*probseg.nii.gz'))
+
+    derivative('12').unlink()
+    derivative('13').rename(
+        derivative('13').with_name(derivative('13').name.replace(SPACE, 'MNI152NLin6Asym'))
+    )
+    spoilt = np.full(GRID, np.nan, np.float32)
+    nib.save(nib.Nifti1Image(spoilt, AFFINE), derivative('14'))
+    nib.save(nib.Nifti1Image(np.zeros(GRID, np.float32), AFFINE), derivative('15'))
+    options = ['--arch', 'resnet_only', '--bundle-name', 'x', '--epochs', '1']
+    with pytest.raises(TrainingInputError) as caught:
+        run_train(settings(*options))
+    text = str(caught.value)
+    for words in ('no age', '89+', 'gm_modulated is not in', 'another space', 'constant', 'NaN'):
+        assert words in text, text
+    assert 'on_problem' in text and caught.value.exit_code == 65
+    assert not (study / 'models/resnet_only.x').exists()
+    (study / 'recipe.toml').write_text(
+        RECIPE.replace('[data]', '[data]\non_problem = "leave_out"')
+    )
+    assert run_train(settings(*options)) == 0
+    rows = read_tsv(study / 'out/logs/training/resnet_only.x/split.tsv')
+    assert sum(row['role'] == 'excluded' for row in rows) >= 5
+
+
+def test_too_few_people_and_no_derivatives(study):
+    options = ['--arch', 'resnet_only', '--bundle-name', 'x', '--participant-label']
+    with pytest.raises(TrainingInputError, match='at least 8 are needed'):
+        run_train(settings(*options, '10', '11', '12'))
+    for folder in (study / 'out').glob('sub-*'):
+        folder.rename(study / f'away-{folder.name}')
+    with pytest.raises(MissingInputError, match='participant level first'):
+        run_train(settings(*options, '10', '11', '12'))
+
+
+def test_dry_run_writes_nothing(study):
+    before = sorted(study.rglob('*'))
+    options = ['--arch', 'resnet_only', '--bundle-name', 'x', '--dry-run']
+    assert run_train(settings(*options)) == 0
+    assert sorted(study.rglob('*')) == before
+
+
+def test_options_change_the_recipe(study):
+    config = settings('--arch', 'vgg8', '--bundle-name', 'x', '--folds', '3', '--epochs', '7')
+    (study / 'recipe.toml').write_text('[loss]\nmain = "mse"\n')
+    recipe = final_recipe(config, 'vgg8')
+    assert (recipe.split.method, recipe.split.folds, recipe.run.epochs) == ('folds', 3, 7)
+    assert recipe.loss.main == 'mse' and recipe.run.batch_size == 3
+    (study / 'recipe.toml').write_text('[loss]\nmian = "mse"\n')
+    with pytest.raises(OptionError, match='Unknown key mian'):
+        final_recipe(config, 'vgg8')
+
+
+def test_option_problems_are_told_together(study, capsys):
+    wrong = '--arch nonsense --bundle-name a.b --epochs 0 --split no'
+    with pytest.raises(SystemExit) as caught:
+        parse(['bids', 'out', 'train', *wrong.split()], {})
+    assert caught.value.code == 2
+    text = capsys.readouterr().err
+    for words in ('--arch: expected amagenet', '--bundle-name: expected', '--epochs', '--split'):
+        assert words in text
+    with pytest.raises(SystemExit):
+        parse(['bids', 'out', 'train'], {})
+    text = capsys.readouterr().err
+    assert '--arch: needed' in text and '--bundle-name: needed' in text
