@@ -214,9 +214,10 @@ def _process(config: Config, plan: Plan, digest: str, status: StatusLog) -> str:
     from bids_brainage.outputs.files import write_text
     from bids_brainage.outputs.naming import log_dir
 
-    root = template_root(config.execution.work_dir)
     if config.execution.clean_workdir:
-        shutil.rmtree(config.execution.work_dir / 'bids_brainage_wf', ignore_errors=True)
+        for folder in config.execution.work_dir.glob('bids_brainage_*_wf'):
+            shutil.rmtree(folder)
+    root = template_root(config.execution.work_dir)
     from bids_brainage.workflows.participant import (
         init_participant_wf,
         methods_text,

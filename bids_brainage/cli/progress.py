@@ -59,12 +59,13 @@ class Progress:
         if status == 'start':
             self.started[node.fullname] = time.monotonic()
             return
-        seconds = time.monotonic() - self.started.get(node.fullname, time.monotonic())
+        start = self.started.get(node.fullname)
+        seconds = 0.0 if start is None else time.monotonic() - start
         failed = status == 'exception'
         what, _ = STEPS[node.name]
         self.record(scan, what, 'failed' if failed else 'ok', round(seconds, 1))
         self._count(scan, node.name, seconds, failed)
-        word = 'failed' if failed else f'{seconds:.0f} s'
+        word = 'failed' if failed else 'kept' if start is None else f'{seconds:.0f} s'
         LOG.log(
             logging.ERROR if failed else IMPORTANT,
             '%s: %s (%s)%s',
@@ -75,7 +76,8 @@ class Progress:
         )
 
     def _count(self, scan: str, step: str, seconds: float, failed: bool) -> None:
-        self.seconds[step].append(seconds)
+        if seconds > 0:
+            self.seconds[step].append(seconds)
         gone = [name for name in STEPS if name not in self.done[scan]] if failed else [step]
         for name in gone:
             if name not in self.done[scan]:

@@ -152,10 +152,12 @@ def crash_reason(config: Config, scan: Scan) -> str:
         text = path.read_text('utf-8', errors='replace')
         if scan_workflow_name(scan) not in text:
             continue
-        found = [m for m in map(_ERROR.match, text.splitlines()) if m]
+        found = [m.groups() for m in map(_ERROR.match, text.splitlines()) if m]
+        own = [message for kind, message in found if kind in _OWN]
+        if own:
+            return own[0]
         if found:
-            kind, message = found[-1].groups()
-            return message if kind in _OWN else f'{kind}: {message}'
+            return ': '.join(found[-1])
     return ''
 
 

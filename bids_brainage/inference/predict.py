@@ -118,7 +118,7 @@ def predict(
     start = time.monotonic()
     prepared = prepare_input(bundle.input, files)
     if bundle.input['kind'] == 'volumes':
-        prediction = _predict_volumes(bundle, prepared, saliency)
+        prediction = _predict_volumes(bundle, prepared, files, saliency)
     else:
         prediction = _predict_network(bundle, prepared, device, saliency, seed, threads)
     if not np.isfinite(prediction.age):
@@ -158,7 +158,7 @@ def choose_device(wanted: str) -> str:
 
 
 def _predict_volumes(
-    bundle: Bundle, prepared: PreparedInput, saliency: Sequence[str] | None
+    bundle: Bundle, prepared: PreparedInput, files: Files, saliency: Sequence[str] | None
 ) -> Prediction:
     from scipy.stats import chi2
 
@@ -176,6 +176,7 @@ def _predict_volumes(
         for structure, prior in zip(atlas.structures, atlas.priors, strict=True):
             years = sum(v for name, v in parts.items() if structure.name in shown_on(name))
             shares += prior * np.float32(years)
+        shares *= _inside(files.get('mask'), shares.shape, atlas.affine)
         maps = (ExplanationMap(CONTRIBUTION, shares, atlas.affine, SPACE, 'year', None),)
     people = bundle.metadata['training'].get('feature_distribution')
     typicality = None
@@ -184,6 +185,19 @@ def _predict_volumes(
         distance = float(away @ np.array(people['precision']) @ away)
         typicality = float(chi2.cdf(distance, len(away)))
     return Prediction(age, None, parts, maps, typicality)
+
+
+def _inside(mask: Path | None, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """Return the person's brain mask on a grid of template space, all true without one."""
+    if mask is None:
+        return np.ones(shape, bool)
+    import nibabel as nib
+
+    image = nib.load(mask)
+    values = sample_image(
+        np.asarray(image.dataobj, np.float32), image.affine, grid_points(shape, affine)
+    )
+    return values.reshape(shape) > 0.5
 
 
 def _predict_network(
@@ -302,7 +316,7 @@ def save_prediction(
             outside = fraction_outside(item, *masks[item.space])
         maps.append({
             'method': item.method,
-            'file': str(path),
+            'file': path.name,
             'space': item.space,
             'unit': item.unit,
             'sanity': item.sanity,

@@ -57,7 +57,8 @@ def save_maps(inputs: Any, maps: list[dict[str, Any]], bundle: Any) -> list[Save
     transform = load_transform(Path(inputs.transform))
     template, grid = _load(Path(inputs.template))
     saved = []
-    for item in maps:
+    folder = Path(inputs.prediction).parent
+    for item in ({**m, 'file': str(folder / m['file'])} for m in maps):
         data, affine = _load(Path(item['file']))
         if item['space'] == 'T1w':
             points = voxel_points(mask, native_affine)

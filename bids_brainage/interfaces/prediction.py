@@ -81,6 +81,7 @@ class _SaveOutputSpec(TraitedSpec):
 class SavePrediction(SimpleInterface):
     """Write the row of ``_brainage.tsv`` and the maps in template and native space."""
 
+    _always_run = True  # outputs that somebody deleted come back
     input_spec = _SaveInputSpec
     output_spec = _SaveOutputSpec
 
@@ -89,6 +90,7 @@ class SavePrediction(SimpleInterface):
         from bids_brainage.models.bundle import load_bundle
         from bids_brainage.outputs.naming import derivative_path, parse_name
         from bids_brainage.outputs.tables import write_brainage
+        from bids_brainage.preprocessing.volumes import title_of
 
         prediction = json.loads(Path(self.inputs.prediction).read_text('utf-8'))
         bundle = load_bundle(self.inputs.bundle, verify=False)
@@ -108,7 +110,10 @@ class SavePrediction(SimpleInterface):
                 bundle.name: {
                     **model_facts(bundle),
                     'Device': prediction['device'],
-                    'Contributions': prediction['contributions'],
+                    'Contributions': {
+                        title_of(name): years
+                        for name, years in prediction['contributions'].items()
+                    },
                     'Note': prediction['note'],
                 }
             },
@@ -236,6 +241,7 @@ class _FiguresOutputSpec(TraitedSpec):
 class DrawScan(SimpleInterface):
     """Draw mask, registration and tissues of one scan for its report."""
 
+    _always_run = True  # outputs that somebody deleted come back
     input_spec = _FiguresInputSpec
     output_spec = _FiguresOutputSpec
 
@@ -273,6 +279,7 @@ class _ExplanationInputSpec(BaseInterfaceInputSpec):
 class DrawExplanations(SimpleInterface):
     """Draw the explanation maps of one model on the person's own brain."""
 
+    _always_run = True  # outputs that somebody deleted come back
     input_spec = _ExplanationInputSpec
     output_spec = _FiguresOutputSpec
 

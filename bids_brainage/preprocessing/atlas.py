@@ -51,6 +51,12 @@ def load_structures() -> tuple[Structure, ...]:
     )
 
 
+def structure_titles() -> dict[str, str]:
+    """Return structure name → what to call it on a page."""
+    text = files('bids_brainage').joinpath('data/atlas/structures.json').read_text('utf-8')
+    return {s['name']: s['title'] for s in json.loads(text)}
+
+
 def load_atlas() -> StructureAtlas:
     """Return the packaged atlas."""
     path = files('bids_brainage').joinpath(

@@ -77,6 +77,24 @@ def log_ratios(volumes: Mapping[str, float], features: Sequence[str]) -> np.ndar
     return np.array(out)
 
 
+def title_of(feature: str) -> str:
+    """Return the name a person reads for a feature.
+
+    Examples
+    --------
+    >>> title_of('lateral_ventricle/brain'), title_of('brain/intracranial')
+    ('Lateral ventricles', 'Brain within its envelope')
+    """
+    from bids_brainage.preprocessing.atlas import structure_titles
+
+    above = feature.split('/')[0]
+    if above == 'brain':
+        return 'Brain within its envelope'
+    titles = structure_titles()
+    first, *others = (titles[name] for name in above.split('+'))
+    return ', '.join([first, *(title[0].lower() + title[1:] for title in others)])
+
+
 def shown_on(feature: str) -> tuple[str, ...]:
     """Return the structures on which a feature's contribution is painted.
 

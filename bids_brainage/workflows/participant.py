@@ -10,6 +10,7 @@ from typing import Any
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
+from bids_brainage import __version__
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.models.bundle import Bundle
 from bids_brainage.outputs.naming import log_dir, model_label
@@ -73,7 +74,8 @@ def init_participant_wf(
     -------
     Workflow
     """
-    workflow = Workflow(name='bids_brainage_wf')
+    # the version is part of the folder, so that another version starts anew
+    workflow = Workflow(name=f'bids_brainage_{__version__.replace(".", "_")}_wf')
     workflow.base_dir = str(settings.work_dir)
     workflow.config['execution'] = {
         'crashfile_format': 'txt',

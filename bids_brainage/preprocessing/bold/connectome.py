@@ -20,7 +20,8 @@ MIN_REGION_COVERAGE = 0.5
 """Share of a region's voxels with BOLD signal below which its series is n/a."""
 
 
-SLAB_VOLUMES = 25
+SLAB_VOLUMES = 75
+"""Volumes of which regions are averaged at a time."""
 
 
 @dataclass(frozen=True)
@@ -170,12 +171,17 @@ def read_matrix(path: Path) -> Array:
 
 
 def _extract(bold: Any, masker: Any) -> Array:
-    """Average regions, some volumes at a time: a scaled series is eight bytes a voxel."""
+    """Average regions, some volumes at a time, so that memory does not grow with the series."""
+    import nibabel as nib
+
     masker.fit()
-    parts = [
-        masker.transform(bold.slicer[..., start : start + SLAB_VOLUMES])
-        for start in range(0, bold.shape[3], SLAB_VOLUMES)
-    ]
+    parts = []
+    for start in range(0, bold.shape[3], SLAB_VOLUMES):
+        stop = min(start + SLAB_VOLUMES, bold.shape[3])
+        slab = np.empty((*bold.shape[:3], stop - start), np.float32)
+        for t in range(start, stop):
+            slab[..., t - start] = bold.dataobj[..., t]
+        parts.append(masker.transform(nib.Nifti1Image(slab, bold.affine)))
     return np.concatenate(parts).astype(np.float64)
 
 
