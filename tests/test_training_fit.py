@@ -102,11 +102,11 @@ class Killed(Exception):
 
 
 def test_stopped_and_resumed_equals_never_stopped(tmp_path, monkeypatch):
-    """The whole recipe of A: dropout, drop-path, warm-up, auxiliary loss; stopped in epoch 3."""
+    """The whole recipe of A: dropout, drop-path, warm-up, auxiliary loss; stopped in epoch 2."""
     from bids_brainage.training import module
 
     changes = {
-        'run': {'epochs': 3, 'batch_size': 4},
+        'run': {'epochs': 2, 'batch_size': 4},
         'schedule': {'warmup_epochs': 1},
         'augmentation': {'mirror': 0.5, 'shift_voxels': [2, 2, 2]},
         'model': {'token_keep_rate': 0.5},
@@ -118,7 +118,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, monkeypatch):
     original = module.AgeTraining.training_step
 
     def stop(self, batch, batch_idx):
-        if self.epoch == 2 and batch_idx == 1:
+        if self.epoch == 1 and batch_idx == 1:
             raise Killed
         return original(self, batch, batch_idx)
 
@@ -136,6 +136,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_killed_process_loses_at_most_its_epoch(tmp_path):
     changes = {'run': {'epochs': 6, 'batch_size': 2}}
     whole = phantom_job(tmp_path / 'whole', 'vgg8', changes, n=24)
@@ -221,20 +222,14 @@ def test_folds_train_export_as_ensemble_and_calibrate(tmp_path):
     assert 'simulated' in model_card(bundle.metadata)
 
 
+# Rates and epochs are for a minute on tiny grids; the rest is the papers'.
 ARCHES = {
-    # Rates and epochs are for a few seconds on tiny grids; the rest is the papers'.
-    'resnet_crossvit': {'run': {'epochs': 8}, 'schedule': {'warmup_epochs': 1},
-                        'optimiser': {'learning_rate': 1e-3}},
+    'resnet_crossvit': {
+        'run': {'epochs': 8},
+        'schedule': {'warmup_epochs': 1},
+        'optimiser': {'learning_rate': 1e-3},
+    },
     'vgg8': {'run': {'epochs': 15, 'batch_size': 4}, 'optimiser': {'learning_rate': 5e-4}},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize('arch', list(ARCHES))
-def test_learns_the_phantom(arch, tmp_path):
-    learn(arch, ARCHES[arch], tmp_path)
-
-
-SLOW = {
     'resnet_only': {'run': {'epochs': 10}, 'schedule': {'warmup_epochs': 1}},
     'vit_only': {'run': {'epochs': 20}, 'schedule': {'warmup_epochs': 1}},
     'resnet_vit': {'run': {'epochs': 10}, 'schedule': {'warmup_epochs': 1}},
@@ -246,9 +241,9 @@ SLOW = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('arch', list(SLOW))
-def test_learns_the_phantom_slowly(arch, tmp_path):
-    learn(arch, SLOW[arch], tmp_path)
+@pytest.mark.parametrize('arch', list(ARCHES))
+def test_learns_the_phantom(arch, tmp_path):
+    learn(arch, ARCHES[arch], tmp_path)
 
 
 def learn(arch, changes, folder):
@@ -269,6 +264,7 @@ def learn(arch, changes, folder):
     assert report.passed, str(report)
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work_and_end_alike(tmp_path):
     changes = {'run': {'epochs': 3, 'batch_size': 8}, 'optimiser': {'learning_rate': 5e-4}}
     job = replace(phantom_job(tmp_path, 'vgg8', changes, n=24), devices=2)
