@@ -134,6 +134,14 @@ def test_coregistration_finds_the_head(processed):
     assert processed.coregistration.scores()['start'] in ('header', 'centre')
 
 
+def test_coregistration_gives_the_same_bits_again(processed):
+    reference = motion.reference_volume(processed.series.data)
+    again = coregister.coregister(
+        reference, processed.mask, processed.series.affine, *template()[:2], template()[2]
+    )
+    np.testing.assert_array_equal(again.matrix, processed.coregistration.matrix)
+
+
 def test_coregistration_of_two_strangers_is_refused(processed):
     t1w, inside, affine = template()
     bold = processed.series
