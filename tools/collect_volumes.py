@@ -42,14 +42,16 @@ def main() -> None:
     for side in sorted(options.output_dir.glob('sub-*/**/*_desc-structures_dseg.json')):
         person = side.name.split('_')[0]
         entry = people.loc[person]
-        rows.append({
-            'scan': side.name.split('_space-')[0],
-            'participant_id': person,
-            'age': float(entry['age']),
-            'group': entry['group'],
-            'table_person': table_person(str(entry['source']), str(entry['source_id'])),
-            **json.loads(side.read_text('utf-8'))['VolumesML'],
-        })
+        rows.append(
+            {
+                'scan': side.name.split('_space-')[0],
+                'participant_id': person,
+                'age': float(entry['age']),
+                'group': entry['group'],
+                'table_person': table_person(str(entry['source']), str(entry['source_id'])),
+                **json.loads(side.read_text('utf-8'))['VolumesML'],
+            }
+        )
     pd.DataFrame(rows).to_csv(options.measured_tsv, sep='\t', index=False, na_rep='n/a')
 
 

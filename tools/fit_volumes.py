@@ -60,9 +60,7 @@ class People:
 
     def where(self, keep: np.ndarray) -> People:
         """Return a part of the people."""
-        return People(
-            self.features[keep], self.age[keep], self.person[keep], self.valid[keep]
-        )
+        return People(self.features[keep], self.age[keep], self.person[keep], self.valid[keep])
 
 
 def features_of(volumes: pd.DataFrame, intracranial: pd.Series) -> np.ndarray:
@@ -132,9 +130,9 @@ def _with_cortex(volumes: pd.DataFrame, grey: pd.Series, white: pd.Series) -> pd
 def dlmuse(folder: Path) -> dict[str, People]:
     """Read the DLMUSE table (IXI): the 1 mm and the 2 mm run."""
     table = pd.read_csv(folder / 'ixi_dlmuse_age.csv.gz')
-    volumes = pd.DataFrame({
-        name: sum(table[f'muse_{code}'] for code in codes) for name, codes in MUSE.items()
-    })
+    volumes = pd.DataFrame(
+        {name: sum(table[f'muse_{code}'] for code in codes) for name, codes in MUSE.items()}
+    )
     volumes = _with_cortex(volumes, table['muse_601'], table['muse_604']) / 1000
     features = features_of(volumes, table['muse_702'] / 1000)
     everyone = People(
@@ -154,9 +152,9 @@ def centile_medians(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     names = pd.read_csv(folder / 'muse_roi_names.csv').set_index('Index')['Name']
     table = pd.read_csv(folder / 'dlmuse_centiles_CN_icv_normalised.csv.gz')
     medians = table.pivot_table(index='Age', columns='VarName', values='centile_50')
-    volumes = pd.DataFrame({
-        name: sum(medians[names[code]] for code in codes) for name, codes in MUSE.items()
-    })
+    volumes = pd.DataFrame(
+        {name: sum(medians[names[code]] for code in codes) for name, codes in MUSE.items()}
+    )
     volumes = _with_cortex(volumes, medians['GM'], medians['WM'])
     return medians.index.to_numpy(float), features_of(volumes, pd.Series(1.0, volumes.index))
 
@@ -174,13 +172,15 @@ def curve_offset(reference: People, other: People) -> np.ndarray:
     base = reference.where((reference.age >= 20) & (reference.age <= 75))
     mine = other.where((other.age >= 25) & (other.age <= 70))
     weight = balanced_weights(base.age)
-    return np.array([
-        np.median(
-            mine.features[:, j]
-            - np.polyval(np.polyfit(base.age, base.features[:, j], 2, w=weight), mine.age)
-        )
-        for j in range(len(FEATURES))
-    ])
+    return np.array(
+        [
+            np.median(
+                mine.features[:, j]
+                - np.polyval(np.polyfit(base.age, base.features[:, j], 2, w=weight), mine.age)
+            )
+            for j in range(len(FEATURES))
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -213,9 +213,12 @@ def combine(folder: Path) -> Tables:
 
 
 def _join(parts: list[People]) -> People:
-    return People(*(np.concatenate([getattr(p, f) for p in parts]) for f in (
-        'features', 'age', 'person', 'valid'
-    )))
+    return People(
+        *(
+            np.concatenate([getattr(p, f) for p in parts])
+            for f in ('features', 'age', 'person', 'valid')
+        )
+    )
 
 
 def draw_old(ixi: People, ages: np.ndarray, medians: np.ndarray) -> People:
@@ -354,10 +357,12 @@ def main() -> None:
     tables = combine(options.normative_dir)
     measured = pd.read_csv(options.measured_tsv, sep='\t', na_values='n/a')
     measured = measured[(measured['age'] >= ADULT)].reset_index(drop=True)
-    own = np.array([
-        log_ratios({s: row[s] for s in (*STRUCTURES, 'csf')}, FEATURES)
-        for row in measured.to_dict('records')
-    ])
+    own = np.array(
+        [
+            log_ratios({s: row[s] for s in (*STRUCTURES, 'csf')}, FEATURES)
+            for row in measured.to_dict('records')
+        ]
+    )
     raw = predict_left_out(measured, own, tables)
     calibrated = calibrate_left_out(measured, raw)
     validation = [figures('real scans, all adults', measured['age'], calibrated)]
@@ -368,7 +373,7 @@ def main() -> None:
     validation.append(table_figures(tables))
     for row in validation:
         LOG.info('%s', row)
-    half = half_width(calibrated - measured["age"].to_numpy(), LEVEL).value
+    half = half_width(calibrated - measured['age'].to_numpy(), LEVEL).value
     export(tables, measured, own, raw, validation, half, options.out_dir)
 
 

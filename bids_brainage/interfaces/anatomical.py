@@ -37,7 +37,7 @@ def _load(path: str) -> tuple[Any, Any]:
     import nibabel as nib
     import numpy as np
 
-    image = nib.load(path)
+    image: Any = nib.load(path)
     return np.asarray(image.dataobj), np.asarray(image.affine, dtype=float)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -117,5 +117,5 @@ def _write(
 
 
 def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    image = nib.load(path)
+    image = cast('nib.spatialimages.SpatialImage', nib.load(path))
     return np.asarray(image.dataobj), np.asarray(image.affine, dtype=float)

@@ -70,9 +70,11 @@ class VolumesRegressor:
             of the training people.  Outside the knots the end value holds.
         """
         x = np.asarray(features, np.float64) + self.tensors['offset']
-        return np.array([
-            np.interp(v, knots, values)
-            for v, knots, values in zip(
-                x, self.tensors['knots'], self.tensors['values'], strict=True
-            )
-        ])
+        return np.array(
+            [
+                np.interp(v, knots, values)
+                for v, knots, values in zip(
+                    x, self.tensors['knots'], self.tensors['values'], strict=True
+                )
+            ]
+        )

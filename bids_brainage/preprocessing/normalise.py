@@ -36,10 +36,12 @@ def template_coordinates(
         Native RAS+ mm, last axis of the grid fastest.
     """
     points = grid_points(shape, affine)
-    return np.concatenate([
-        transform.to_native(points[i : i + CHUNK]).astype(np.float32)
-        for i in range(0, len(points), CHUNK)
-    ])
+    return np.concatenate(
+        [
+            transform.to_native(points[i : i + CHUNK]).astype(np.float32)
+            for i in range(0, len(points), CHUNK)
+        ]
+    )
 
 
 def pull(
@@ -134,4 +136,3 @@ def push_to_native(
     out = np.zeros(native_shape, np.float32)
     out[native_mask] = sample_image(data, affine, transform.to_template(points), order=order)
     return out
-

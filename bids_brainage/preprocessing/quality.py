@@ -7,6 +7,7 @@ threshold stands with its unit and the reason for its value.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -89,12 +90,12 @@ def prediction_flags(
     -------
     list of str
     """
-    low, high = age_range
-    known = low is not None and high is not None
+    low = -math.inf if age_range[0] is None else age_range[0]
+    high = math.inf if age_range[1] is None else age_range[1]
     checks = {
         'untrained_model': not trained,
-        'age_outside_training': known and age is not None and not low <= age <= high,
-        'predicted_at_limit': known and not low < predicted_age < high,
+        'age_outside_training': age is not None and not low <= age <= high,
+        'predicted_at_limit': not low < predicted_age < high,
         'unlike_training': typicality is not None and typicality > threshold('unlike_training'),
         'wide_interval': interval is not None
         and interval[1] - interval[0] > threshold('wide_interval'),

@@ -160,7 +160,8 @@ def _write_layout(folder: Path) -> None:
     }
     (folder / 'template_description.json').write_text(json.dumps(description, indent=2), 'utf-8')
     (folder / 'LICENSE').write_text(NOTICE, 'utf-8')
-    (folder / 'CHANGES').write_text('1.0.0 Laid out from the images packaged in nilearn.\n', 'utf-8')
+    changes = '1.0.0 Laid out from the images packaged in nilearn.\n'
+    (folder / 'CHANGES').write_text(changes, 'utf-8')
 
 
 def main(argv: list[str] | None = None) -> int:

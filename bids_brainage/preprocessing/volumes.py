@@ -70,8 +70,8 @@ def log_ratios(volumes: Mapping[str, float], features: Sequence[str]) -> np.ndar
         values = [sum(known[name] for name in side) for side in (above, below)]
         if min(values) <= 0:
             raise ProcessingError(
-                f'feature {feature} is {values[0]:g} ml over {values[1]:g} ml; expected both above '
-                '0. The segmentation failed: look at the brain mask.'
+                f'feature {feature} is {values[0]:g} ml over {values[1]:g} ml; expected both '
+                'above 0. The segmentation failed: look at the brain mask.'
             )
         out.append(np.log(values[0] / values[1]))
     return np.array(out)
