@@ -93,7 +93,9 @@ def test_every_file_has_its_conventional_name(simulated):
         stem = f'{prefix}_space-{SPACE}_atlas-power2011_stat-{stat}'
         expected |= {f'{stem}.tsv', f'{stem}.json'}
     assert {p.name for p in (simulated / 'sub-01/func').iterdir()} == expected
-    assert (simulated / 'atlas-power2011_dseg.tsv').is_file()
+    regions = read_tsv(simulated / 'atlas-power2011_dseg.tsv')
+    columns = json.loads((simulated / 'atlas-power2011_dseg.json').read_text())
+    assert list(regions[0]) == list(columns)
     assert (simulated / 'atlas-power2011_description.json').is_file()
 
 

@@ -123,11 +123,13 @@ class SaveAtlas(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_brainage.outputs.files import write_json, write_tsv
         from bids_brainage.outputs.naming import atlas_path
+        from bids_brainage.preprocessing.bold.dictionary import REGION_COLUMNS
 
         atlas = _resolve(self.inputs)
         root = Path(self.inputs.base_directory)
         table = root / atlas_path(atlas.label)
         write_tsv(table, [region.row() for region in atlas.regions])
+        write_json(table.with_suffix('.json'), REGION_COLUMNS)
         write_json(root / atlas_path(atlas.label, description=True), atlas.description())
         self._results['out_file'] = str(table)
         return runtime

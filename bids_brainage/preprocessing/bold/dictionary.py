@@ -21,6 +21,17 @@ _ENDS = {
     '_derivative1_power2': (', change from the volume before, squared', '^2'),
 }
 
+REGION_COLUMNS = {
+    'index': {'Description': 'Value in the label image, or number of the sphere.'},
+    'name': {'Description': 'Region; heads the columns of time series and matrices.'},
+    'network': {'Description': 'Functional network of the region, where the atlas knows one.'},
+    'hemisphere': {'Description': 'Side of the brain.', 'Levels': {'L': 'left', 'R': 'right'}},
+    'x': {'Description': 'Centre of the sphere, to the right in MNI space.', 'Units': 'mm'},
+    'y': {'Description': 'Centre of the sphere, forward in MNI space.', 'Units': 'mm'},
+    'z': {'Description': 'Centre of the sphere, upward in MNI space.', 'Units': 'mm'},
+    'radius': {'Description': 'Radius of the sphere.', 'Units': 'mm'},
+}
+
 
 def describe_confounds(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Return description and unit of confound columns for the JSON side file."""
