@@ -265,6 +265,17 @@ def learn(arch, changes, folder):
 
 
 @pytest.mark.slow
+def test_system_a_trains_at_half_resolution(tmp_path):
+    """Section 11.13 of the models specification: r above 0.8 after 120 steps of batch 8."""
+    changes = {'run': {'epochs': 15}, 'split': {'validation': 0.2, 'test': 0.2}}
+    job = phantom_job(tmp_path, 'resnet_crossvit', changes, n=107, grid=(42, 51, 42))
+    fit_job(job)
+    header, *rows = (job.fold_folder(1) / 'history.tsv').read_text().splitlines()
+    place = header.split('\t').index('val_r')
+    assert len(rows) == 15 and max(float(row.split('\t')[place]) for row in rows) > 0.8
+
+
+@pytest.mark.slow
 def test_two_processes_share_the_work_and_end_alike(tmp_path):
     changes = {'run': {'epochs': 3, 'batch_size': 8}, 'optimiser': {'learning_rate': 5e-4}}
     job = replace(phantom_job(tmp_path, 'vgg8', changes, n=24), devices=2)

@@ -12,7 +12,6 @@ from bids_brainage.training.fusing import fit_fusions, partner_predictions
 from bids_brainage.training.predictions import per_person, read_predictions, write_predictions
 from bids_brainage.training.recipe import make_recipe
 
-
 # Three standard errors of a line through 90 people with noise of 2 years.
 SLOPE_TOLERANCE, YEARS_TOLERANCE = 0.025, 0.7
 
