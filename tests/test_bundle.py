@@ -259,7 +259,7 @@ def test_listing(copied):
 
 
 def test_volume_contract(stored):
-    declared = stored.input | {'affine': None}
+    declared = stored.input | {'affine': None, 'voxel_size_mm': [1.0, 1.0, 1.0]}
     check_volume(declared, GRID, np.eye(4), 'x.nii.gz')
     check_volume(declared, GRID, np.diag([1.0009, 1, 1, 1]), 'x.nii.gz')
     with pytest.raises(BundleError, match=r'x\.nii\.gz: shape \(32, 32, 33\)'):

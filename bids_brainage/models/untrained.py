@@ -14,6 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bids_brainage.errors import BrainAgeError
 from bids_brainage.models.bundle import Bundle, export_bundle
 from bids_brainage.models.registry import ModelInfo, create_model, list_models, model_info
@@ -23,7 +25,12 @@ OUTPUT_BIAS_YEARS = 45.0
 TOLERANCE_YEARS = 0.01
 
 
+#: Inputs whose voxels keep their size: another shape is another box about the brain.
+FIXED_VOXELS = ('t1w_clinical',)
+
+
 def _input_block(info: ModelInfo, shape: Sequence[int] | None) -> dict[str, Any]:
+    """Return the input contract, on request of another shape over the same field of view."""
     block: dict[str, Any] = {
         'space': None,
         'affine': None,
@@ -32,9 +39,29 @@ def _input_block(info: ModelInfo, shape: Sequence[int] | None) -> dict[str, Any]
         'skull_stripped': True,
         **info.input,
     }
-    if shape is not None and list(shape) != list(info.input['shape']):
-        block |= {'shape': list(shape), 'affine': None}
+    if shape is None or list(shape) == block['shape']:
+        return block
+    factor = np.array(block['shape']) / np.array(shape)
+    block['shape'] = list(shape)
+    if block['kind'] in FIXED_VOXELS:
+        return block
+    block['voxel_size_mm'] = (np.array(block['voxel_size_mm']) * factor).tolist()
+    if block['affine'] is not None:
+        step = np.diag([*factor, 1.0])
+        step[:3, 3] = (factor - 1) / 2  # the outer edges stay, so the first centre moves
+        block['affine'] = (np.array(block['affine']) @ step).tolist()
     return block
+
+
+def _output_block(model: Any) -> dict[str, Any]:
+    """Return the output contract: an age, or the mean of a distribution over bins."""
+    block: dict[str, Any] = {'quantity': 'age', 'unit': 'year', 'kind': 'scalar'}
+    centres = getattr(model, 'bin_centres', None)
+    if centres is None:
+        return block
+    half = float(centres[1] - centres[0]) / 2
+    edges = [float(centres[0]) - half, float(centres[-1]) + half]
+    return block | {'kind': 'bins', 'n_bins': len(centres), 'age_range': edges}
 
 
 def untrained_metadata(
@@ -44,6 +71,7 @@ def untrained_metadata(
     *,
     shape: Sequence[int] | None = None,
     saliency: Sequence[str] = (),
+    output: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the metadata of a bundle with fresh weights, less what the exporter fills in.
 
@@ -54,9 +82,12 @@ def untrained_metadata(
     options : dict
         ``arch_options``.
     shape : sequence of int or None
-        Input grid; None takes the published one.
+        Input grid; None takes the published one.  Another grid covers the same field of view
+        with larger voxels, or for `FIXED_VOXELS` a smaller one with the same voxels.
     saliency : sequence of str
         Methods that suit the architecture.
+    output : dict or None
+        Output block; None is one age in years.
     """
     info = model_info(arch)
     return {
@@ -73,7 +104,7 @@ def untrained_metadata(
         'copyright': 'The bids_brainage developers',
         'reference': info.reference,
         'input': _input_block(info, shape),
-        'output': {'quantity': 'age', 'unit': 'year', 'kind': 'scalar'},
+        'output': output or {'quantity': 'age', 'unit': 'year', 'kind': 'scalar'},
         'training': {
             'data': 'none',
             'simulated': False,
@@ -112,8 +143,9 @@ def make_untrained_bundle(
     directory : path-like
         Folder of bundles; ``<arch>.<tag>`` is made in it.
     shape : sequence of int or None
-        Input grid (X, Y, Z) when it should not be the published one; handed to the
-        architecture as well if that takes an ``input_shape``.
+        Input grid (X, Y, Z) when it should not be the published one, see
+        `untrained_metadata`; handed to the architecture as well if that takes an
+        ``input_shape``.
     seed : int
         Of the initial weights; the caller's random state is left alone.
     **options
@@ -139,7 +171,14 @@ def make_untrained_bundle(
         torch.manual_seed(seed)
         model = create_model(arch, **options)
     model.set_output_bias(OUTPUT_BIAS_YEARS)
-    metadata = untrained_metadata(arch, tag, options, shape=shape, saliency=model.saliency_methods)
+    metadata = untrained_metadata(
+        arch,
+        tag,
+        options,
+        shape=shape,
+        saliency=model.saliency_methods,
+        output=_output_block(model),
+    )
     return export_bundle(Path(directory) / f'{arch}.{tag}', model, metadata)
 
 

@@ -324,7 +324,14 @@ def check_background(volume: Volume, *, source: str = 'scan') -> float:
     return background
 
 
-def prepare_clinical(data: Volume, affine: Affine, *, source: str = 'scan') -> ClinicalInput:
+def prepare_clinical(
+    data: Volume,
+    affine: Affine,
+    *,
+    shape: tuple[int, int, int] = GRID,
+    voxel_size_mm: float = VOXEL_SIZE_MM,
+    source: str = 'scan',
+) -> ClinicalInput:
     """Bring one skull-stripped scan to the input grid of System C.
 
     Research scans go through `synthetic_slices` first, clinical 2-D scans do not.
@@ -335,13 +342,17 @@ def prepare_clinical(data: Volume, affine: Affine, *, source: str = 'scan') -> C
         T1w, RAS+ order, 0 outside the brain; non-finite values become 0.
     affine : ndarray, shape (4, 4)
         Voxel index to RAS+ mm.
+    shape : tuple of int
+        Voxels of the grid; published are 80 x 120 x 40.
+    voxel_size_mm : float
+        Edge of its voxels; published are 2 mm.
     source : str
         Name of the scan for messages.
 
     Returns
     -------
     ClinicalInput
-        80 x 120 x 40 voxels of 2 mm with what was measured on the way.
+        The volume on the grid, with what was measured on the way.
 
     Raises
     ------
@@ -353,11 +364,11 @@ def prepare_clinical(data: Volume, affine: Affine, *, source: str = 'scan') -> C
             f'{source}: expected three dimensions, found shape {data.shape}. Give one volume.'
         )
     finite = np.where(np.isfinite(data), data, 0).astype(np.float32)
-    resampled, affine_2mm = resample_isotropic(finite, affine)
+    resampled, new_affine = resample_isotropic(finite, affine, voxel_size_mm)
     try:
         normalised, intensities = normalise(resampled)
     except UnusableImageError as error:
         raise UnusableImageError(f'{source}: {error}') from error
-    volume, affine_grid = crop_or_pad(normalised, affine_2mm)
+    volume, affine_grid = crop_or_pad(normalised, new_affine, shape=shape)
     background = check_background(volume, source=source)
     return ClinicalInput(volume, affine_grid, intensities, background)

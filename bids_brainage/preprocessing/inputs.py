@@ -28,6 +28,9 @@ from bids_brainage.preprocessing.volumes import log_ratios
 FSL_GRID = ((182, 218, 182), (-91.0, -126.0, -72.0))
 """Shape and first voxel centre (RAS+ mm) of the usual 1 mm MNI152 box."""
 
+SAME_GRID_MM = 1e-3
+"""Affines that differ by less are the same; bundles state theirs with six decimals."""
+
 
 @dataclass(frozen=True)
 class PreparedInput:
@@ -173,8 +176,18 @@ def _fsl_brain(files: Files) -> tuple[np.ndarray, np.ndarray]:
     return onto_grid(data, affine, FSL_GRID[0], box), box
 
 
+def _on_declared_grid(
+    volume: np.ndarray, affine: np.ndarray, declared: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a volume on the declared grid; one that is there already is left untouched."""
+    shape, target = _target(declared)
+    if volume.shape == shape and np.allclose(affine, target, rtol=0, atol=SAME_GRID_MM):
+        return volume, affine
+    return onto_grid(volume, affine, shape, target), target
+
+
 def _t1w_sfcn(declared: Mapping[str, Any], files: Files) -> PreparedInput:
-    volume, affine = prepare_sfcn(*_fsl_brain(files), shape=tuple(declared['shape']))
+    volume, affine = _on_declared_grid(*prepare_sfcn(*_fsl_brain(files)), declared)
     return PreparedInput((volume[None],), affine, declared['space'])
 
 
@@ -182,7 +195,19 @@ def _t1w_clinical(declared: Mapping[str, Any], files: Files) -> PreparedInput:
     path = _file(files, 't1w_native')
     data, affine = _load(path)
     mask, _ = _load(_file(files, 'mask_native'))
-    ready = prepare_clinical(data * (mask > 0), affine, source=str(path))
+    sizes = declared['voxel_size_mm']
+    if len(set(sizes)) != 1:
+        raise BundleError(
+            f'the bundle asks for voxels of {sizes} mm; expected equal edges for input kind '
+            't1w_clinical. Correct `input.voxel_size_mm` in metadata.json.'
+        )
+    ready = prepare_clinical(
+        data * (mask > 0),
+        affine,
+        shape=tuple(declared['shape']),
+        voxel_size_mm=float(sizes[0]),
+        source=str(path),
+    )
     return PreparedInput((ready.volume[None],), ready.affine, 'T1w')
 
 
@@ -191,14 +216,12 @@ def _t1w_connectivity(declared: Mapping[str, Any], files: Files) -> PreparedInpu
     missing = []
     if files.get('t1w'):
         brain, box = _fsl_brain(files)
-        image, affine = prepare_structural(brain, box, edge=declared["shape"][0])
+        image, affine = _on_declared_grid(*prepare_structural(brain, box), declared)
         image = image[None]
     else:
         missing.append('T1w')
     if files.get('connectivity'):
-        matrix = read_connectivity(
-            _file(files, 'connectivity'), n_nodes=declared['n_nodes']
-        )
+        matrix = read_connectivity(_file(files, 'connectivity'), n_nodes=declared['n_nodes'])
     else:
         missing.append('connectivity')
     if image is None and matrix is None:
