@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class PredictAge(CommandLine):
     exhausts the memory takes only its own node down.
     """
 
-    _cmd = f'{sys.executable} -m bids_brainage.inference'
+    _cmd = f'{shlex.quote(sys.executable)} -m bids_brainage.inference'
     input_spec = _PredictInputSpec
     output_spec = _PredictOutputSpec
 
@@ -142,7 +143,8 @@ class SavePrediction(SimpleInterface):
 
         training = bundle.metadata['training']
         interval = prediction['interval']
-        outside = [m['outside_brain'] for m in prediction['maps'] if m['outside_brain'] is not None]
+        shares = [item['outside_brain'] for item in prediction['maps']]
+        outside = [share for share in shares if share is not None]
         return self._quality().get('flags', []) + prediction_flags(
             predicted_age=prediction['predicted_age'],
             age=self.inputs.scan['age'],
@@ -248,9 +250,18 @@ class DrawScan(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_brainage.reports import figures
 
-        given = {name: Path(getattr(self.inputs, name)) for name in (
-            't1w', 'mask', 'tissues', 'warped', 'template', 'template_mask', 'template_gm'
-        )}
+        given = {
+            name: Path(getattr(self.inputs, name))
+            for name in (
+                't1w',
+                'mask',
+                'tissues',
+                'warped',
+                'template',
+                'template_mask',
+                'template_gm',
+            )
+        }
         out = {
             what: figure_path(self.inputs.base_directory, self.inputs.source_file, what)
             for what in ('mask', 'registration', 'segmentation')
@@ -296,9 +307,7 @@ class DrawExplanations(SimpleInterface):
                 entities['desc'],
                 model=entities['model'],
             )
-            plot_saliency(
-                Path(self.inputs.t1w), Path(path), out, unit=unit, signed=unit == 'year'
-            )
+            plot_saliency(Path(self.inputs.t1w), Path(path), out, unit=unit, signed=unit == 'year')
             drawn.append(str(out))
         self._results['figures'] = drawn
         return runtime
