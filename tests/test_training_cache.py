@@ -10,6 +10,7 @@ import pytest
 from bids_brainage.dataset.scan import Age, Scan
 from bids_brainage.models import list_models, model_info
 from bids_brainage.preprocessing.inputs import roles_of
+from bids_brainage.training import cache
 from bids_brainage.training.cache import build_cache, open_cache, prepare_rows
 from bids_brainage.training.cohort import Candidate, derivative_files
 from bids_brainage.training.prepare import input_block
@@ -109,12 +110,12 @@ def test_cache_holds_what_was_prepared_and_is_reused(people, tmp_path):
     declared, candidates = people
     folder = tmp_path / 'cache'
     assert build_cache(folder, candidates, declared, synthetic=True, workers=2) == []
-    cache = open_cache(folder)
-    assert cache.sources == tuple(f'bids:raw:{k}' for k in (0, 0, 1, 1, 2, 2))
-    assert cache.ages.tolist() == [30, 30, 31, 31, 32, 32]
-    assert cache.rows_of({'bids:raw:1'}).tolist() == [2, 3]
+    found_cache = open_cache(folder)
+    assert found_cache.sources == tuple(f'bids:raw:{k}' for k in (0, 0, 1, 1, 2, 2))
+    assert found_cache.ages.tolist() == [30, 30, 31, 31, 32, 32]
+    assert found_cache.rows_of({'bids:raw:1'}).tolist() == [2, 3]
     expected = prepare_rows(declared, candidates[1].files, synthetic=True)
-    found = np.asarray(cache.arrays[0][3], np.float32)
+    found = np.asarray(found_cache.arrays[0][3], np.float32)
     np.testing.assert_allclose(found, expected[1][0], rtol=HALF_PRECISION, atol=HALF_PRECISION)
     written = (folder / 'input-0.bin').stat().st_mtime_ns
     build_cache(folder, candidates, declared, synthetic=True)
@@ -140,7 +141,19 @@ def test_a_scan_that_cannot_be_prepared_costs_only_itself(people, tmp_path):
     assert set(open_cache(tmp_path / 'cache').sources) == {'bids:raw:0', 'bids:raw:2'}
 
 
-def test_wrong_shape_is_named(people, tmp_path):
+def test_wrong_shape_is_named(people, tmp_path, monkeypatch):
     declared, candidates = people
-    failed = build_cache(tmp_path / 'cache', candidates, {**declared, 'shape': [80, 120, 41]})
-    assert len(failed) == 3 and 'expected (1, 80, 120, 41)' in failed[0][1]
+    prepare = cache.prepare_rows
+    monkeypatch.setattr(
+        cache, 'prepare_rows', lambda *a, **k: [(x[0][..., 1:],) for x in prepare(*a, **k)]
+    )
+    failed = build_cache(tmp_path / 'cache', candidates, declared)
+    assert len(failed) == 3 and 'expected (1, 80, 120, 40)' in failed[0][1]
+
+
+def test_synthetic_scans_reach_a_coarser_grid(people):
+    _, candidates = people
+    recipe = make_recipe('densenet169_clinical', {'data': {'coarsen': 2}})
+    declared = input_block('densenet169_clinical', recipe)
+    rows = prepare_rows(declared, candidates[0].files, synthetic=True)
+    assert len(rows) == 2 and rows[0][0].shape == (1, 40, 60, 20)

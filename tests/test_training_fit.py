@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_phantom import phantom_job
+from training_phantom import GRID, phantom_job
 
 from bids_brainage.errors import OptionError, OutputError
 from bids_brainage.models.check import check_bundle
@@ -233,11 +233,13 @@ ARCHES = {
     'resnet_only': {'run': {'epochs': 10}, 'schedule': {'warmup_epochs': 1}},
     'vit_only': {'run': {'epochs': 20}, 'schedule': {'warmup_epochs': 1}},
     'resnet_vit': {'run': {'epochs': 10}, 'schedule': {'warmup_epochs': 1}},
-    'densenet169_clinical': {'split': {'method': 'random'}, 'run': {'epochs': 12, 'batch_size': 8},
+    'densenet169_clinical': {'run': {'epochs': 12, 'batch_size': 8},
                              'augmentation': {'shift_voxels': [1, 1, 1]}},
-    'amagenet': {'split': {'method': 'random'}, 'run': {'epochs': 10}},
+    'amagenet': {'run': {'epochs': 10}},
     'sfcn': {'run': {'epochs': 15}},
 }  # fmt: skip
+
+GRIDS = {'densenet169_clinical': (24, 24, 24)}
 
 
 @pytest.mark.slow
@@ -248,8 +250,8 @@ def test_learns_the_phantom(arch, tmp_path):
 
 def learn(arch, changes, folder):
     """Train to a validation r above 0.8, export, and check the bundle."""
-    split = {'method': 'random', 'validation': 0.2, 'test': 0.2, **changes.get('split', {})}
-    job = phantom_job(folder, arch, {**changes, 'split': split}, n=60)
+    split = {'method': 'random', 'validation': 0.2, 'test': 0.2}
+    job = phantom_job(folder, arch, {**changes, 'split': split}, n=60, grid=GRIDS.get(arch, GRID))
     fit_job(job)
     history = (job.fold_folder(1) / 'history.tsv').read_text().splitlines()
     r = [float(line.split('\t')[history[0].split('\t').index('val_r')]) for line in history[1:]]

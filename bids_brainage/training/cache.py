@@ -108,7 +108,20 @@ def build_cache(
         log.info('Training inputs: %d rows from %s', len(index['sources']), folder)
         by_source = {c.item.source: c for c in candidates}
         return [(by_source[source], reason) for source, reason in index['unusable']]
+    return _write_cache(folder, candidates, declared, key, synthetic, workers)
+
+
+def _write_cache(
+    folder: Path,
+    candidates: Sequence[Candidate],
+    declared: Mapping[str, Any],
+    key: str,
+    synthetic: bool,
+    workers: int,
+) -> list[tuple[Candidate, str]]:
+    """Write arrays first and the index last, so that a half-written cache is none."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
     for old in folder.glob('input-*.bin'):
         old.unlink()
     writer = _Writer(folder)
@@ -249,8 +262,12 @@ def prepare_rows(
     )
     brain = np.asarray(image.dataobj, np.float32) * (np.asarray(mask.dataobj) > 0)
     slices = synthetic_slices(brain, np.asarray(image.affine, float))
-    name = str(files['t1w_native'])
-    return [(prepare_clinical(*pair, source=name).volume[None],) for pair in slices]
+    grid: dict[str, Any] = {
+        'shape': tuple(declared['shape']),
+        'voxel_size_mm': float(declared['voxel_size_mm'][0]),
+        'source': str(files['t1w_native']),
+    }
+    return [(prepare_clinical(*pair, **grid).volume[None],) for pair in slices]
 
 
 def _complete(arrays: Sequence[npt.NDArray[Any] | None]) -> Arrays:

@@ -104,13 +104,11 @@ def fit_fold(job: Job, cache: Cache, fold: int, *, later_folds: int = 0) -> None
     folder.mkdir(parents=True, exist_ok=True)
     roles = fold_sources(job)[fold]
     rows, chosen = cache.rows_of(roles[TRAINING]), cache.rows_of(roles[VALIDATION])
-    resumed = None
-    if (folder / LAST).is_file():
-        resumed = torch.load(folder / LAST, map_location='cpu', weights_only=True)
-        log.log(25, '%s: fold %d goes on after epoch %d', job.name, fold, len(resumed['history']))
+    resumed = _resumed(folder / LAST)
     model = start_model(job, cache.ages[rows], fold)
     if resumed is not None:
         model.load_state_dict(resumed['model'])
+        log.log(25, '%s: fold %d goes on after epoch %d', job.name, fold, len(resumed['history']))
     sample = tuple(torch.from_numpy(np.array(a[rows[:1]])).float() for a in cache.arrays)
     shares = {'rank': global_rank() if job.world > 1 else 0, 'world': job.world}
     batch = whole_batch(job)
@@ -141,6 +139,16 @@ def fit_fold(job: Job, cache: Cache, fold: int, *, later_folds: int = 0) -> None
         loader(cache, validation, workers=workers, pin=pin),
     )
     trainer.strategy.barrier()
+
+
+def _resumed(path: Path) -> dict[str, Any] | None:
+    """Read the last state of a fold, None if there is none."""
+    import torch
+
+    if not path.is_file():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
+    return state
 
 
 def whole_batch(job: Job) -> int:

@@ -119,16 +119,8 @@ def prepare_training(
     candidates = find_candidates(
         scans, bids_dir, output_dir, declared, modality=recipe.data.modality, reference=reference
     )
-    if not any(path.is_file() for c in candidates for path in c.files.values()):
-        raise MissingInputError(
-            f'No derivatives to train on in {output_dir} for {len(candidates)} T1w scans. Run the '
-            'participant level first, with the same output folder.'
-        )
-    problems = problem_sentences(candidates)
-    if recipe.data.on_problem == 'leave_out':
-        for sentence in problems[:-1]:
-            log.warning('Left out: %s', sentence)
-        problems = []
+    _require_derivatives(candidates, output_dir)
+    problems = _known_problems(candidates, recipe)
     usable = [c for c in candidates if not c.problem]
     left_out = [c for c in candidates if c.problem]
     cache = work_dir / f'inputs-{declared["kind"]}-{"x".join(map(str, declared["shape"]))}'
@@ -143,6 +135,24 @@ def prepare_training(
     if not check_only:
         write_split(split_path, assignments, [(c.item, c.problem) for c in left_out])
     return Prepared(cache, split_path, len(left_out))
+
+
+def _require_derivatives(candidates: Sequence[Candidate], output_dir: Path) -> None:
+    if not any(path.is_file() for c in candidates for path in c.files.values()):
+        raise MissingInputError(
+            f'No derivatives to train on in {output_dir} for {len(candidates)} T1w scans. Run the '
+            'participant level first, with the same output folder.'
+        )
+
+
+def _known_problems(candidates: Sequence[Candidate], recipe: Recipe) -> list[str]:
+    """Return what stops the training; with ``leave_out`` only tell it."""
+    problems = problem_sentences(candidates)
+    if recipe.data.on_problem == 'leave_out':
+        for sentence in problems[:-1]:
+            log.warning('Left out: %s', sentence)
+        return []
+    return problems
 
 
 def _with_inputs(
