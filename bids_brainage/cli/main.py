@@ -67,7 +67,8 @@ def _list_models(request: ListModels) -> int:
             return 'n/a'
         return f'{value:.2f}' if isinstance(value, float) else str(value)
 
-    rows = [[cell(row[name]) for name in COLUMNS] for row in model_rows(model_dirs(request.model_dir))]
+    models = model_rows(model_dirs(request.model_dir))
+    rows = [[cell(row[name]) for name in COLUMNS] for row in models]
     lines = [list(COLUMNS), *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
     for line in lines:

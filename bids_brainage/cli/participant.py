@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_brainage.cli.bundles import DEFAULT_MODELS, model_dirs
-from bids_brainage.cli.progress import IMPORTANT, Progress, duration, summary_table
+from bids_brainage.cli.progress import IMPORTANT, Progress, summary_table
 from bids_brainage.config import Config
 from bids_brainage.dataset import find_scans
 from bids_brainage.dataset.scan import Scan
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
 
 LOG = logging.getLogger('bids_brainage')
-PACKAGES = ('bids_brainage', 'numpy', 'scipy', 'torch', 'nipype', 'SimpleITK', 'picsl_greedy', 'deepbet')
+PACKAGES = (
+    'bids_brainage', 'numpy', 'scipy', 'torch', 'nipype', 'SimpleITK', 'picsl_greedy', 'deepbet',
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,11 @@ def run_participant(config: Config) -> int:
         if scan.problem:
             unreadable.append((scan, scan.problem))
             continue
-        open_ = tuple(b for b in bundles if not finished(execution.output_dir, scan, b, digest, config))
-        if open_:
-            todo.append((scan, open_))
+        left = tuple(
+            b for b in bundles if not finished(execution.output_dir, scan, b, digest, config)
+        )
+        if left:
+            todo.append((scan, left))
     plan = Plan(tuple(scans), bundles, tuple(todo), tuple(unreadable))
     if execution.dry_run:
         return _show_plan(plan)
@@ -227,10 +231,8 @@ def _process(config: Config, plan: Plan, digest: str, status: StatusLog) -> str:
     workflow = init_participant_wf(todo=plan.todo, settings=_settings(config, root, digest))
     write_citations(config.execution.output_dir, methods_text(workflow))
     for scan, _ in plan.todo:
-        folder = log_dir(config.execution.run_id, scan.subject, scan.session)
-        write_text(
-            config.execution.output_dir / folder / 'bids_brainage.toml', config.to_toml()
-        )
+        logs = log_dir(config.execution.run_id, scan.subject, scan.session)
+        write_text(config.execution.output_dir / logs / 'bids_brainage.toml', config.to_toml())
     if config.execution.write_graph:
         workflow.write_graph(
             dotfilename=str(config.execution.output_dir / 'logs' / 'graph.dot'),
@@ -284,8 +286,17 @@ def _execute(config: Config, workflow: LiterateWorkflow, progress: Progress) -> 
         'status_callback': progress,
     }
     workflow.config['execution']['stop_on_first_crash'] = config.nipype.stop_on_first_crash
+    plugin: Any = config.nipype.plugin
+    if plugin == 'MultiProc':
+        from bids_brainage.workflows.scheduling import ScanByScan
+
+        plugin = ScanByScan(list(progress.scans), arguments)
+    # Nipype collects garbage at every look at its queue; without this it goes through all
+    # modules each time and takes a fifth of a core
+    gc.collect()
+    gc.freeze()
     try:
-        workflow.run(plugin=config.nipype.plugin, plugin_args=arguments)
+        workflow.run(plugin=plugin, plugin_args=arguments)
     except RuntimeError as error:
         LOG.debug('workflow: %s', error)  # each failed node is told from its crash file
     except Exception as error:

@@ -137,18 +137,22 @@ def summary_table(rows: Sequence[dict[str, Any]]) -> str:
             else 'n/a'
         )
         flags = row['qc_flag']
-        body.append((
-            row['participant_id'],
-            row['session_id'] or '',
-            row['run'] or '',
-            row['model'],
-            number(row['age']),
-            number(row['predicted_age']) if row['status'] == 'ok' else row['status'],
-            interval,
-            '' if flags is None or is_missing(flags) else flags.replace(';', ', '),
-        ))
+        body.append(
+            (
+                row['participant_id'],
+                row['session_id'] or '',
+                row['run'] or '',
+                row['model'],
+                number(row['age']),
+                number(row['predicted_age']) if row['status'] == 'ok' else row['status'],
+                interval,
+                '' if flags is None or is_missing(flags) else flags.replace(';', ', '),
+            )
+        )
     lines = [head, *body]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    text = ['  '.join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines]
+    text = [
+        '  '.join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines
+    ]
     text.insert(1, '  '.join('-' * w for w in widths))
     return '\n'.join(line.rstrip() for line in text)

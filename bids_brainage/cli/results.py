@@ -37,9 +37,7 @@ def table_path(output_dir: Path, scan: Scan) -> Path:
     )
 
 
-def finished(
-    output_dir: Path, scan: Scan, bundle: Bundle, digest: str, config: Config
-) -> bool:
+def finished(output_dir: Path, scan: Scan, bundle: Bundle, digest: str, config: Config) -> bool:
     """Return whether a scan has a result of a model that need not be made again.
 
     It has if its row is ``ok`` and was made with the same weights, the same image options and
@@ -94,7 +92,11 @@ def rows_of(
     for scan in scans:
         table = table_path(output_dir, scan)
         if table.is_file():
-            rows += [r for r in read_brainage(table) if r['source'] == scan.uri and r['model'] in names]
+            rows += [
+                row
+                for row in read_brainage(table)
+                if row['source'] == scan.uri and row['model'] in names
+            ]
     return rows
 
 
@@ -161,4 +163,6 @@ def crash_reason(config: Config, scan: Scan) -> str:
     return ''
 
 
-_OWN = {'UnusableImageError', 'ProcessingError', 'BundleError', 'MissingInputError', 'TemporaryError'}
+_OWN = {
+    'UnusableImageError', 'ProcessingError', 'BundleError', 'MissingInputError', 'TemporaryError',
+}  # fmt: skip

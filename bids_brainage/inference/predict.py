@@ -123,8 +123,8 @@ def predict(
         prediction = _predict_network(bundle, prepared, device, saliency, seed, threads)
     if not np.isfinite(prediction.age):
         raise BundleError(
-            f'{bundle.name} gives {prediction.age} for this scan; expected a finite age. Check the '
-            f'bundle with `python -m bids_brainage.models.check {bundle.path}`.'
+            f'{bundle.name} gives {prediction.age} for this scan; expected a finite age. Check '
+            f'the bundle with `python -m bids_brainage.models.check {bundle.path}`.'
         )
     return _with(
         prediction,
@@ -165,7 +165,7 @@ def _predict_volumes(
     from bids_brainage.preprocessing.atlas import SPACE, load_atlas
     from bids_brainage.preprocessing.volumes import shown_on
 
-    features = prepared.arrays[0]
+    features = np.asarray(prepared.arrays[0])
     model = bundle.instantiate()
     age = float(model(features[None])[0])
     parts = dict(zip(model.features, model.contributions(features).tolist(), strict=True))
@@ -193,7 +193,7 @@ def _inside(mask: Path | None, shape: tuple[int, ...], affine: np.ndarray) -> np
         return np.ones(shape, bool)
     import nibabel as nib
 
-    image = nib.load(mask)
+    image = nib.nifti1.load(mask)
     values = sample_image(
         np.asarray(image.dataobj, np.float32), image.affine, grid_points(shape, affine)
     )
@@ -226,8 +226,8 @@ def _predict_network(
         maps = _explain(methods, bundle, model, inputs, prepared, seed)
     except torch.cuda.OutOfMemoryError as error:
         raise TemporaryError(
-            f'the GPU ran out of memory for {bundle.name}: {error}. Run again with --device cpu, or '
-            'when the GPU is free.'
+            f'the GPU ran out of memory for {bundle.name}: {error}. Run again with --device cpu, '
+            'or when the GPU is free.'
         ) from error
     return Prediction(age, None, {}, maps, None, where)
 
@@ -256,9 +256,7 @@ def _explain(
             name = f'{method}-{stream}' if stream else method
             sanity = spearman(data, shuffled[stream])
             maps.append(
-                ExplanationMap(
-                    name, data, prepared.affine, prepared.space, 'arbitrary', sanity
-                )
+                ExplanationMap(name, data, prepared.affine, prepared.space, 'arbitrary', sanity)
             )
     return tuple(maps)
 
@@ -314,14 +312,16 @@ def save_prediction(
         outside = None
         if item.space in masks:
             outside = fraction_outside(item, *masks[item.space])
-        maps.append({
-            'method': item.method,
-            'file': path.name,
-            'space': item.space,
-            'unit': item.unit,
-            'sanity': item.sanity,
-            'outside_brain': outside,
-        })
+        maps.append(
+            {
+                'method': item.method,
+                'file': path.name,
+                'space': item.space,
+                'unit': item.unit,
+                'sanity': item.sanity,
+                'outside_brain': outside,
+            }
+        )
     content = {
         'predicted_age': prediction.age,
         'interval': prediction.interval,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
@@ -158,7 +159,7 @@ def init_anat_derivatives_wf(
     inputnode = pe.Node(niu.IdentityInterface([*WARPED, 'structure_facts']), name='inputnode')
     sources = {'Sources': [source_uri]}
     in_template = {'space': space, 'res': '1'}
-    sinks = {
+    sinks: dict[str, dict[str, Any]] = {
         't1w': {**in_template, 'desc': 'preproc', 'suffix': 'T1w', 'SkullStripped': True},
         'mask': {**in_template, 'desc': 'brain', 'suffix': 'mask', 'Type': 'Brain'},
         'tissues': {**in_template, 'suffix': 'dseg', 'LabelMap': TISSUE_LABELS},

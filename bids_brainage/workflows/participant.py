@@ -14,6 +14,7 @@ from bids_brainage import __version__
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.models.bundle import Bundle
 from bids_brainage.outputs.naming import log_dir, model_label
+from bids_brainage.preprocessing.inputs import roles_of
 from bids_brainage.preprocessing.template import Template
 from bids_brainage.workflows.anatomical import (
     WARPED,
@@ -22,7 +23,6 @@ from bids_brainage.workflows.anatomical import (
     init_anat_wf,
 )
 from bids_brainage.workflows.prediction import COMMON, init_prediction_wf
-from bids_brainage.preprocessing.inputs import roles_of
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def init_participant_wf(
     workflow.base_dir = str(settings.work_dir)
     workflow.config['execution'] = {
         'crashfile_format': 'txt',
-        'poll_sleep_duration': 0.01,
+        'poll_sleep_duration': 0.02,
         'remove_unnecessary_outputs': False,
         'stop_on_first_crash': False,
         'check_version': False,
@@ -148,9 +148,9 @@ def init_scan_wf(*, scan: Scan, bundles: Sequence[Bundle], settings: RunSettings
             omp_nthreads=settings.omp_nthreads,
         )
         fields = dict.fromkeys((*COMMON, *roles_of(bundle.input['kind'])))
-        workflow.connect([
-            (anat, predict, [(f'outputnode.{f}', f'inputnode.{f}') for f in fields])
-        ])
+        workflow.connect(
+            [(anat, predict, [(f'outputnode.{f}', f'inputnode.{f}') for f in fields])]
+        )
     crashes = settings.output_dir / log_dir(settings.run_id, scan.subject, scan.session)
     for node in workflow.list_node_names():
         workflow.get_node(node).config = {'execution': {'crashdump_dir': str(crashes)}}
@@ -188,5 +188,6 @@ def methods_text(workflow: Workflow) -> str:
 
 
 def _workflows(workflow: Workflow) -> list[Workflow]:
-    nested = [n for n in workflow._graph.nodes() if isinstance(n, pe.Workflow)]
-    return [workflow, *(inner for n in sorted(nested, key=lambda n: n.name) for inner in _workflows(n))]
+    nested = [node for node in workflow._graph.nodes() if isinstance(node, pe.Workflow)]
+    nested.sort(key=lambda node: node.name)
+    return [workflow, *(inner for node in nested for inner in _workflows(node))]

@@ -107,11 +107,13 @@ def init_prediction_wf(
         mem_gb=0.8,
     )
     asked = dict.fromkeys((*roles, 'mask', 'mask_native'))
-    workflow.connect([
-        (inputnode, predict, [(role, role) for role in asked]),
-        (inputnode, save, [(f, f) for f in ('facts', 'quality', 'transform', 'mask_native')]),
-        (predict, save, [('prediction', 'prediction')]),
-        (inputnode, draw, [('t1w_native', 't1w')]),
-        (save, draw, [('native_maps', 'maps'), ('units', 'units')]),
-    ])
+    workflow.connect(
+        [
+            (inputnode, predict, [(role, role) for role in asked]),
+            (inputnode, save, [(f, f) for f in ('facts', 'quality', 'transform', 'mask_native')]),
+            (predict, save, [('prediction', 'prediction')]),
+            (inputnode, draw, [('t1w_native', 't1w')]),
+            (save, draw, [('native_maps', 'maps'), ('units', 'units')]),
+        ]
+    )
     return workflow

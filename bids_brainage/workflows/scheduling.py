@@ -1,0 +1,35 @@
+"""Run scans one after the other rather than all side by side.
+
+Nipype's MultiProc takes ready nodes in the order of a topological sort, which reads all scans
+before it registers the first.  Then a run that is stopped after an hour has nothing finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin
+
+
+class ScanByScan(MultiProcPlugin):
+    """MultiProc that prefers nodes of the scans that come first in the run.
+
+    Parameters
+    ----------
+    scans : sequence of str
+        Names of the scans' workflows in the wanted order.
+    plugin_args : dict
+        As for Nipype's MultiProc.
+    """
+
+    def __init__(self, scans: Sequence[str], plugin_args: dict[str, Any]) -> None:
+        self._order = {name: position for position, name in enumerate(scans)}
+        super().__init__(plugin_args=plugin_args)
+
+    def _sort_jobs(self, jobids: Sequence[int], scheduler: str | None = None) -> list[int]:
+        return sorted(jobids, key=lambda job: (self._position(job), job))
+
+    def _position(self, job: int) -> int:
+        parts = self.procs[job].fullname.split('.')
+        return next((self._order[p] for p in parts if p in self._order), len(self._order))
