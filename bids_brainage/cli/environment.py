@@ -18,7 +18,7 @@ interface_level = {level}
 utils_level = {level}
 
 [execution]
-poll_sleep_duration = 0.02
+poll_sleep_duration = 0.1
 check_version = false
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status, see `bids_brainage.errors`.
     """
     request = parse(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         if isinstance(request, ListModels):
             return _list_models(request)
@@ -35,8 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f'\nbids_brainage: {error}\n')
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write('\nbids_brainage: stopped by the keyboard; finished scans are kept.\n')
+        sys.stderr.write('\nbids_brainage: stopped; finished scans are kept, the same command goes on.\n')
         return 130
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """End like a keyboard interrupt when a scheduler asks the program to stop."""
+    raise KeyboardInterrupt
 
 
 def _run(config: Config) -> int:

@@ -101,12 +101,13 @@ def run_participant(config: Config) -> int:
     _announce(config, plan)
     _write_root(config, digest)
     status = StatusLog(execution.output_dir, execution.run_id)
-    crashed = ''
+    failures, ended = 0, False
     try:
-        if plan.todo:
-            crashed = _process(config, plan, digest, status)
+        crashed = _process(config, plan, digest, status) if plan.todo else ''
+        ended = True
     finally:
-        failures = write_failures(config, plan, digest, status, crashed)
+        if ended:  # a run that was stopped has scans that are neither done nor failed
+            failures = write_failures(config, plan, digest, status, crashed)
         report_errors = _write_reports(config, plan.scans)
     return _finish(config, plan, failures, report_errors, status)
 
@@ -297,6 +298,10 @@ def _execute(config: Config, workflow: LiterateWorkflow, progress: Progress) -> 
     gc.freeze()
     try:
         workflow.run(plugin=plugin, plugin_args=arguments)
+    except KeyboardInterrupt:
+        if not isinstance(plugin, str):
+            plugin.stop()
+        raise
     except RuntimeError as error:
         LOG.debug('workflow: %s', error)  # each failed node is told from its crash file
     except Exception as error:

@@ -79,7 +79,7 @@ def init_participant_wf(
     workflow.base_dir = str(settings.work_dir)
     workflow.config['execution'] = {
         'crashfile_format': 'txt',
-        'poll_sleep_duration': 0.02,
+        'poll_sleep_duration': 0.1,
         'remove_unnecessary_outputs': False,
         'stop_on_first_crash': False,
         'check_version': False,

@@ -27,6 +27,11 @@ class ScanByScan(MultiProcPlugin):
         self._order = {name: position for position, name in enumerate(scans)}
         super().__init__(plugin_args=plugin_args)
 
+    def stop(self) -> None:
+        """Kill the worker processes, which would else finish their nodes before they end."""
+        for process in list((self.pool._processes or {}).values()):
+            process.kill()
+
     def _sort_jobs(self, jobids: Sequence[int], scheduler: str | None = None) -> list[int]:
         return sorted(jobids, key=lambda job: (self._position(job), job))
 
