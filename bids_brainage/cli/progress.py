@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 LOG = logging.getLogger('bids_brainage')
@@ -19,8 +19,15 @@ STEPS = {
     'warp': ('normalisation', 9.0),
     'predict': ('brain age', 4.0),
     'save': ('results', 4.0),
+    'estimate_motion': ('head motion', 15.0),
+    'coregister': ('coregistration', 12.0),
+    'resample': ('resampling', 30.0),
+    'build_confounds': ('confounds', 8.0),
+    'unpack': ('read series', 5.0),
+    'measure_connectivity': ('connectivity', 10.0),
 }
-"""Node name → what it does and seconds it usually takes for a 1 mm scan on one core."""
+"""Node name → what it does and seconds it usually takes on one core for a 1 mm scan, or for a
+series of 150 volumes."""
 
 
 class Progress:
@@ -30,6 +37,8 @@ class Progress:
     ----------
     scans : dict
         Workflow name of a scan → what to call it.
+    nodes : iterable of str
+        Full names of all nodes of the run.
     nprocs : int
         Nodes that run side by side.
     record : callable
@@ -39,6 +48,7 @@ class Progress:
     def __init__(
         self,
         scans: dict[str, str],
+        nodes: Iterable[str],
         nprocs: int,
         record: Callable[[str, str, str, float], None],
     ) -> None:
@@ -47,7 +57,8 @@ class Progress:
         self.record = record
         self.started: dict[str, float] = {}
         self.seconds = {name: [usual] for name, (_, usual) in STEPS.items()}
-        self.left = {name: len(scans) for name in STEPS}
+        self.steps = _steps_of(scans, nodes)
+        self.left = {step: sum(step in own for own in self.steps.values()) for step in STEPS}
         self.done: dict[str, set[str]] = {name: set() for name in scans}
 
     def __call__(self, node: Any, status: str) -> None:
@@ -67,7 +78,7 @@ class Progress:
         self._count(scan, node.name, seconds, failed)
         word = 'failed' if failed else 'kept' if start is None else f'{seconds:.0f} s'
         LOG.log(
-            logging.ERROR if failed else IMPORTANT,
+            logging.ERROR if failed else logging.INFO if start is None else IMPORTANT,
             '%s: %s (%s)%s',
             self.scans[scan],
             what,
@@ -78,7 +89,7 @@ class Progress:
     def _count(self, scan: str, step: str, seconds: float, failed: bool) -> None:
         if seconds > 0:
             self.seconds[step].append(seconds)
-        gone = [name for name in STEPS if name not in self.done[scan]] if failed else [step]
+        gone = self.steps[scan] if failed else {step}
         for name in gone:
             if name not in self.done[scan]:
                 self.done[scan].add(name)
@@ -94,6 +105,16 @@ class Progress:
         if seconds < 1:
             return ''
         return f' · about {duration(seconds)} left'
+
+
+def _steps_of(scans: Iterable[str], nodes: Iterable[str]) -> dict[str, set[str]]:
+    """Return the steps that the workflow of each scan has."""
+    found: dict[str, set[str]] = {scan: set() for scan in scans}
+    for node in nodes:
+        parts = node.split('.')
+        if parts[0] in found and parts[-1] in STEPS:
+            found[parts[0]].add(parts[-1])
+    return found
 
 
 def duration(seconds: float) -> str:

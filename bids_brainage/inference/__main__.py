@@ -18,6 +18,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('out_dir', type=Path)
     for role in ROLES:
         parser.add_argument(f'--{role.replace("_", "-")}', type=Path, dest=role)
+    parser.add_argument('--atlas', help='regions of the connectivity')
+    parser.add_argument('--atlas-table', type=Path)
     parser.add_argument('--device', default='auto')
     parser.add_argument('--saliency', nargs='*', default=None)
     parser.add_argument('--seed', type=int, default=0)
@@ -37,6 +39,7 @@ def _run(options: argparse.Namespace) -> None:
 
     from bids_brainage.inference.predict import predict, save_prediction
     from bids_brainage.models.bundle import load_bundle
+    from bids_brainage.preprocessing.bold.atlases import resolve_atlas
     from bids_brainage.preprocessing.template import DEFAULT_SPACE
 
     files = {role: getattr(options, role) for role in ROLES if getattr(options, role)}
@@ -48,6 +51,7 @@ def _run(options: argparse.Namespace) -> None:
         saliency=options.saliency,
         seed=options.seed,
         threads=options.threads,
+        atlas=resolve_atlas(options.atlas, table=options.atlas_table) if options.atlas else None,
     )
     masks = {}
     for role, space in (('mask', DEFAULT_SPACE), ('mask_native', 'T1w')):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from bids_brainage.inference.interval import conformal_interval
 from bids_brainage.models.bundle import Bundle
 from bids_brainage.preprocessing.inputs import Files, PreparedInput, prepare_input
 from bids_brainage.preprocessing.transforms import grid_points, sample_image
+
+if TYPE_CHECKING:
+    from bids_brainage.inference.multimodal import FusionFacts
+    from bids_brainage.preprocessing.bold.atlases import Atlas
 
 CONTRIBUTION = 'contribution'
 """Name of the explanation of models on volumes: years that each structure adds."""
@@ -69,6 +73,8 @@ class Prediction:
         Wall time of loading and running the model.
     note : str
         What was missing, or empty.
+    fusion : FusionFacts or None
+        For models of structure and connectivity: how they were put together.
     """
 
     age: float
@@ -79,6 +85,7 @@ class Prediction:
     device: str = 'cpu'
     seconds: float = 0.0
     note: str = ''
+    fusion: FusionFacts | None = None
 
 
 def predict(
@@ -89,6 +96,7 @@ def predict(
     saliency: Sequence[str] | None = None,
     seed: int = 0,
     threads: int = 1,
+    atlas: Atlas | None = None,
 ) -> Prediction:
     """Predict the age of one scan and explain it.
 
@@ -103,6 +111,8 @@ def predict(
         Methods; None takes the bundle's own first method, empty none.
     seed, threads : int
         Random seed and CPU threads.
+    atlas : Atlas or None
+        Regions of the connectivity, to paint their importances.
 
     Returns
     -------
@@ -120,7 +130,7 @@ def predict(
     if bundle.input['kind'] == 'volumes':
         prediction = _predict_volumes(bundle, prepared, files, saliency)
     else:
-        prediction = _predict_network(bundle, prepared, device, saliency, seed, threads)
+        prediction = _predict_network(bundle, prepared, device, saliency, seed, threads, atlas)
     if not np.isfinite(prediction.age):
         raise BundleError(
             f'{bundle.name} gives {prediction.age} for this scan; expected a finite age. Check '
@@ -207,8 +217,11 @@ def _predict_network(
     saliency: Sequence[str] | None,
     seed: int,
     threads: int,
+    atlas: Atlas | None,
 ) -> Prediction:
     import torch
+
+    from bids_brainage.inference.multimodal import NODES, fusion_facts, node_map
 
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
@@ -224,12 +237,15 @@ def _predict_network(
             age = float(model(*inputs)[0])
         methods = bundle.metadata['saliency'][:1] if saliency is None else saliency
         maps = _explain(methods, bundle, model, inputs, prepared, seed)
+        fusion = fusion_facts(model, inputs, prepared.affine, explain=bool(methods))
     except torch.cuda.OutOfMemoryError as error:
         raise TemporaryError(
             f'the GPU ran out of memory for {bundle.name}: {error}. Run again with --device cpu, '
             'or when the GPU is free.'
         ) from error
-    return Prediction(age, None, {}, maps, None, where)
+    if fusion is not None and fusion.nodes and atlas is not None and methods:
+        maps = (*maps, ExplanationMap(NODES, *node_map(fusion, atlas), 'arbitrary', None))
+    return Prediction(age, None, {}, maps, None, where, fusion=fusion)
 
 
 def _explain(
@@ -330,6 +346,7 @@ def save_prediction(
         'device': prediction.device,
         'seconds': round(prediction.seconds, 3),
         'note': prediction.note,
+        'fusion': asdict(prediction.fusion) if prediction.fusion else None,
         'maps': maps,
     }
     target = folder / 'prediction.json'

@@ -33,6 +33,8 @@ class _PredictInputSpec(CommandLineInputSpec):
     mask_native = File(exists=True, argstr='--mask-native %s')
     mask = File(exists=True, argstr='--mask %s')
     connectivity = File(exists=True, argstr='--connectivity %s')
+    atlas = traits.Str(argstr='--atlas %s', desc='regions of the connectivity')
+    atlas_table = File(exists=True, argstr='--atlas-table %s')
     saliency = traits.List(traits.Str, argstr='--saliency %s', desc='methods; [] for none')
     seed = traits.Int(0, usedefault=True, argstr='--seed %d')
     device = traits.Str('auto', usedefault=True, argstr='--device %s', nohash=True)
@@ -71,6 +73,10 @@ class _SaveInputSpec(BaseInterfaceInputSpec):
     transform = File(exists=True, desc='template → native (.npz)')
     template = File(exists=True, desc='template on the grid of the derivatives')
     mask_native = File(exists=True, desc='native brain mask')
+    connectivity = File(exists=True, desc='what the model got of the functional images')
+    without = traits.Str(desc='why it got none')
+    atlas = traits.Str(desc='regions of the connectivity')
+    atlas_table = File(exists=True)
 
 
 class _SaveOutputSpec(TraitedSpec):
@@ -88,6 +94,7 @@ class SavePrediction(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         from bids_brainage.interfaces.explanation import save_maps
+        from bids_brainage.interfaces.importance import functional_facts, save_importances
         from bids_brainage.models.bundle import load_bundle
         from bids_brainage.outputs.naming import derivative_path, parse_name
         from bids_brainage.outputs.tables import write_brainage
@@ -96,12 +103,14 @@ class SavePrediction(SimpleInterface):
         prediction = json.loads(Path(self.inputs.prediction).read_text('utf-8'))
         bundle = load_bundle(self.inputs.bundle, verify=False)
         maps = save_maps(self.inputs, prediction['maps'], bundle)
+        save_importances(self.inputs, prediction['fusion'], bundle)
+        functional, functional_flags = functional_facts(self.inputs, prediction)
         root = Path(self.inputs.base_directory)
         entities = parse_name(self.inputs.source_file)
         table = root / derivative_path(
             {**entities, 'suffix': 'brainage', 'extension': '.tsv'}, entities['datatype']
         )
-        flags = self._flags(prediction, bundle)
+        flags = self._flags(prediction, bundle) + functional_flags
         row = prediction_row(self.inputs.scan, prediction, bundle, flags)
         facts = json.loads(Path(self.inputs.facts).read_text('utf-8'))
         write_brainage(
@@ -116,6 +125,7 @@ class SavePrediction(SimpleInterface):
                         for name, years in prediction['contributions'].items()
                     },
                     'Note': prediction['note'],
+                    **functional,
                 }
             },
             metadata={
