@@ -69,6 +69,8 @@ class Prediction:
         Wall time of loading and running the model.
     note : str
         What was missing, or empty.
+    sd : float or None
+        Standard deviation (n - 1) over the members of an ensemble, years; None for one model.
     """
 
     age: float
@@ -79,6 +81,7 @@ class Prediction:
     device: str = 'cpu'
     seconds: float = 0.0
     note: str = ''
+    sd: float | None = None
 
 
 def predict(
@@ -216,12 +219,15 @@ def _predict_network(
     where = choose_device(device)
     try:
         model = bundle.instantiate(where)
+        ensemble = hasattr(model, 'member_ages')
         inputs = tuple(
             None if a is None else torch.from_numpy(np.ascontiguousarray(a))[None].to(where)
             for a in prepared.arrays
         )
         with torch.no_grad():
             age = float(model(*inputs)[0])
+            # an ensemble of folds says how far its members disagree
+            spread = float(model.member_ages(*inputs)[:, 0].std()) if ensemble else None
         methods = bundle.metadata['saliency'][:1] if saliency is None else saliency
         maps = _explain(methods, bundle, model, inputs, prepared, seed)
     except torch.cuda.OutOfMemoryError as error:
@@ -229,7 +235,7 @@ def _predict_network(
             f'the GPU ran out of memory for {bundle.name}: {error}. Run again with --device cpu, '
             'or when the GPU is free.'
         ) from error
-    return Prediction(age, None, {}, maps, None, where)
+    return Prediction(age, None, maps=maps, device=where, sd=spread)
 
 
 def _explain(
@@ -324,6 +330,7 @@ def save_prediction(
         )
     content = {
         'predicted_age': prediction.age,
+        'predicted_age_sd': prediction.sd,
         'interval': prediction.interval,
         'contributions': prediction.contributions,
         'typicality': prediction.typicality,

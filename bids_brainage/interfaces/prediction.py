@@ -188,6 +188,7 @@ def prediction_row(
         model=bundle.name,
         model_version=bundle.version,
         predicted_age=prediction['predicted_age'],
+        predicted_age_sd=prediction['predicted_age_sd'],
         interval_low=interval[0],
         interval_high=interval[1],
         interval_level=interval[2],
