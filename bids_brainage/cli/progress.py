@@ -76,8 +76,7 @@ class Progress:
         )
 
     def _count(self, scan: str, step: str, seconds: float, failed: bool) -> None:
-        if seconds > 0:
-            self.seconds[step].append(seconds)
+        self.seconds[step].append(seconds)
         gone = [name for name in STEPS if name not in self.done[scan]] if failed else [step]
         for name in gone:
             if name not in self.done[scan]:
