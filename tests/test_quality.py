@@ -111,6 +111,11 @@ def test_prediction_thresholds_hold_to_the_edge(flag, beyond, within):
     assert prediction_flags(**PREDICTION | within) == []
 
 
+@pytest.mark.parametrize('flag', MEASURE_OF)
+def test_measure_that_is_not_a_number_fails(flag):
+    assert image_flags(GOOD | {MEASURE_OF[flag]: float('nan')}) == [flag]
+
+
 def test_unknown_facts_raise_nothing():
     unknown = {'age': None, 'interval': None, 'typicality': None, 'outside_brain': None}
     assert prediction_flags(**PREDICTION | unknown) == []
