@@ -103,7 +103,7 @@ def predict(
     device : str
         ``'auto'``, ``'cpu'``, ``'cuda[:N]'`` or ``'mps'``; only ``'auto'`` falls back.
     saliency : sequence of str or None
-        Methods; None takes the bundle's own first method, empty none.
+        Methods; None takes the first of the bundle's methods that gives a map, empty none.
     seed, threads : int
         Random seed and CPU threads.
 
@@ -228,8 +228,15 @@ def _predict_network(
             age = float(model(*inputs)[0])
             # an ensemble of folds says how far its members disagree
             spread = float(model.member_ages(*inputs)[:, 0].std()) if ensemble else None
-        methods = bundle.metadata['saliency'][:1] if saliency is None else saliency
-        maps = _explain(methods, bundle, model, inputs, prepared, seed)
+        if saliency is None:
+            # attention between modalities shows nothing when one of them is missing
+            tried = (
+                _explain((method,), bundle, model, inputs, prepared, seed)
+                for method in bundle.metadata['saliency']
+            )
+            maps = next(filter(None, tried), ())
+        else:
+            maps = _explain(saliency, bundle, model, inputs, prepared, seed)
     except torch.cuda.OutOfMemoryError as error:
         raise TemporaryError(
             f'the GPU ran out of memory for {bundle.name}: {error}. Run again with --device cpu, '
