@@ -34,7 +34,7 @@ RELATIVE = 'sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz'
 
 @pytest.fixture(scope='module')
 def bundle():
-    return resolve_bundle('volumes.lifespan', model_dirs(None))
+    return resolve_bundle('volumes.lifespan', model_dirs(None)[-1:])
 
 
 @pytest.fixture
@@ -69,6 +69,8 @@ def done(config, scan, bundle, digest):
             bundle.name: {
                 'WeightsSHA256': bundle.weights_sha256,
                 'BundleConfigHash': bundle.metadata['config_hash'],
+                'Conformal': bundle.metadata['conformal'],
+                'BiasCorrection': bundle.metadata['bias_correction'],
             }
         },
         metadata={
@@ -93,9 +95,11 @@ def test_nothing_is_not_finished(config, scan, bundle, digest):
     assert rows_of(config.execution.output_dir, [scan], [bundle]) == []
 
 
-@pytest.mark.parametrize('field', ['weights_sha256', 'config_hash'])
+@pytest.mark.parametrize(
+    'field', ['weights_sha256', 'config_hash', 'conformal', 'bias_correction']
+)
 def test_another_bundle_of_the_same_name_starts_anew(done, scan, bundle, digest, config, field):
-    other = Bundle(bundle.path, bundle.metadata | {field: '0' * 64})
+    other = Bundle(bundle.path, bundle.metadata | {field: 'another'})
     assert not finished(done, scan, other, digest, config)
 
 

@@ -40,8 +40,8 @@ def table_path(output_dir: Path, scan: Scan) -> Path:
 def finished(output_dir: Path, scan: Scan, bundle: Bundle, digest: str, config: Config) -> bool:
     """Return whether a scan has a result of a model that need not be made again.
 
-    It has if its row is ``ok`` and was made with the same weights, the same image options and
-    the same input file, and its image derivatives and maps are there.
+    It has if its row is ``ok`` and was made with the same weights and calibration, the same
+    image options and the same input file, and its image derivatives and maps are there.
     """
     table = table_path(output_dir, scan)
     if not table.is_file():
@@ -57,6 +57,8 @@ def finished(output_dir: Path, scan: Scan, bundle: Bundle, digest: str, config: 
         bool(rows)
         and facts.get('WeightsSHA256') == bundle.weights_sha256
         and facts.get('BundleConfigHash') == bundle.metadata['config_hash']
+        and facts.get('Conformal') == bundle.metadata['conformal']
+        and facts.get('BiasCorrection') == bundle.metadata['bias_correction']
         and side.get('ConfigurationHash') == digest
         and side.get('RandomSeed') == config.seeds.random_seed
         and all((output_dir / path).is_file() for path in _expected(scan, bundle, config))

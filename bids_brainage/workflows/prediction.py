@@ -79,6 +79,7 @@ def init_prediction_wf(
         PredictAge(
             bundle=str(bundle.path),
             weights_sha256=bundle.weights_sha256,
+            calibration=bundle.metadata['conformal'] or {},
             seed=seed,
             device=device,
             threads=omp_nthreads,
