@@ -47,7 +47,8 @@ def environ(monkeypatch):
 
 
 def test_list_models_is_quick_and_imports_nothing_heavy(tmp_path):
-    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])}
+    package = str(Path(__file__).parents[1])
+    environment = {**os.environ, 'PYTHONPATH': package, 'XDG_DATA_HOME': str(tmp_path)}
     process = subprocess.run(
         [sys.executable, '-c', LIST], cwd=tmp_path, env=environment, capture_output=True,
         text=True, check=True,
@@ -62,8 +63,10 @@ def test_list_models_is_quick_and_imports_nothing_heavy(tmp_path):
     assert any(line.startswith('resnet_crossvit') and 'trainable only' in line for line in lines)
 
 
-def test_own_models_come_before_the_packaged_ones(tmp_path):
-    (packaged,) = model_dirs(None)
+def test_own_models_come_before_the_packaged_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_DATA_HOME', str(tmp_path / 'data'))
+    own, packaged = model_dirs(None)
+    assert own == tmp_path / 'data' / 'bids_brainage' / 'models'
     assert (packaged / DEFAULT_MODELS[0] / 'metadata.json').is_file()
     assert model_dirs(tmp_path) == (tmp_path, packaged)
 

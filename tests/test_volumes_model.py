@@ -26,7 +26,7 @@ def model():
 
 @pytest.fixture(scope='module')
 def bundle():
-    return resolve_bundle('volumes.lifespan', model_dirs(None))
+    return resolve_bundle('volumes.lifespan', model_dirs(None)[-1:])
 
 
 def test_contributions_are_read_from_the_curves_and_add_up(model):
