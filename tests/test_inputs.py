@@ -198,3 +198,15 @@ def test_coarser_grid_keeps_the_sum_and_finer_grid_the_values():
     summed = onto_grid(data, np.eye(4), (8, 8, 8), coarse)
     assert summed.sum() * 27 == pytest.approx(data.sum(), rel=0.05)
     np.testing.assert_array_equal(onto_grid(data, np.eye(4), data.shape, np.eye(4)), data)
+
+
+def test_untrained_bundle_says_that_its_age_is_a_mean_over_bins(tmp_path):
+    from bids_brainage.models.untrained import make_untrained_bundle
+
+    options = {'age_range': [20.0, 90.0], 'n_bins': 35}
+    bins = make_untrained_bundle('sfcn', 'bins', tmp_path, shape=(32, 32, 32), **options)
+    assert bins.metadata['output'] == {
+        'quantity': 'age', 'unit': 'year', 'kind': 'bins', **options,
+    }  # fmt: skip
+    scalar = make_untrained_bundle('vgg8', 'one', tmp_path, shape=(32, 32, 32))
+    assert scalar.metadata['output']['kind'] == 'scalar'
