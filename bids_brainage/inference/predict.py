@@ -227,7 +227,8 @@ def _predict_network(
         with torch.no_grad():
             age = float(model(*inputs)[0])
             # an ensemble of folds says how far its members disagree
-            spread = float(model.member_ages(*inputs)[:, 0].std()) if ensemble else None
+            ages = model.member_ages(*inputs)[:, 0] if ensemble else torch.zeros(0)
+            spread = float(ages.std()) if len(ages) > 1 else None
         if saliency is None:
             # attention between modalities shows nothing when one of them is missing
             tried = (
