@@ -3,14 +3,15 @@
 # One image for Docker, Podman and Apptainer.  It needs no network when it runs, any user id may
 # run it, and its root may be read-only.
 #
-#   --build-arg TORCH_INDEX=          wheels of the default index: with CUDA on Linux
+#   --build-arg TORCH_INDEX=URL       index of PyTorch's CPU builds, as its install page names it;
+#                                     without it pip takes the default build (CUDA on Linux)
 #   --build-arg BASE=...              another Debian-based Python image (3.11 or newer)
 
-ARG BASE=docker.io/library/python:3.11-slim-bookworm
+ARG BASE=python:3.11-slim-bookworm
 
 # --- all packages, in one environment -------------------------------------------------------
 FROM ${BASE} AS packages
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_CONSTRAINT=/src/constraints.txt
 RUN python3 -m venv /opt/brainage/venv
 ENV PATH=/opt/brainage/venv/bin:$PATH
@@ -29,7 +30,7 @@ FROM packages AS resources
 WORKDIR /
 # The packaged bundles are checked and get a short path; --model-dir adds others.
 RUN python -m bids_brainage.preprocessing.template /opt/templateflow \
- && ln -s "$(python -c 'from bids_brainage.cli.bundles import model_dirs as d; print(d(None)[0])')" \
+ && ln -s "$(python -c 'from bids_brainage.cli.bundles import model_dirs as d; print(d(None)[-1])')" \
       /opt/brainage/models \
  && python -m bids_brainage.models.check /opt/brainage/models/* \
  && find -L /opt/templateflow /opt/brainage/models -type f -print0 | sort -z \

@@ -58,8 +58,9 @@ $(DOCS_STAMP): $(STAMP)
 	$(PIP) --quiet --editable '.[docs]'
 	@touch $@
 
-image:  ## build the container image with docker (or make image ENGINE=podman)
-	$(ENGINE) build --build-arg REVISION=$$(git rev-parse HEAD) -t $(IMAGE) .
+image:  ## build the container image with docker (or make image ENGINE=podman TORCH_INDEX=URL)
+	$(ENGINE) build --build-arg REVISION=$$(git rev-parse HEAD) \
+	  $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t $(IMAGE) .
 
 image-test: demo  ## build the image without an engine and run it (root, slow)
 	PYTHON=$(BIN)/python tools/image_test.sh

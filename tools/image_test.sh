@@ -4,15 +4,15 @@
 #   sudo make image-test
 #
 # Needs root, buildah, debootstrap, unshare and chroot (Debian: buildah debootstrap util-linux).
-# The base image is made by debootstrap and tagged with the name that the Dockerfile asks for, so
-# no image registry is used.  The container then runs with no network (own network namespace), a
+# The base image is made by debootstrap and handed over as the build argument BASE, so no image
+# registry is used.  The container then runs with no network (own network namespace), a
 # read-only root, a read-only input, an arbitrary user id and no tmpfs but /tmp.
 #
 # Settings (environment):
 #   IMAGE_STATE      folder for storage and outputs                      (build/image)
 #   DEBIAN_MIRROR    archive for debootstrap                             (debootstrap's own)
 #   BUILDAH_ARGS     more arguments for `buildah build`, for example
-#                    "--build-arg TORCH_INDEX= -v /etc/pip.conf:/etc/pip.conf:ro"
+#                    "-v /etc/pip.conf:/etc/pip.conf:ro"
 #   IMAGE_DATASET    a further BIDS dataset to run                       (none)
 #   IMAGE_LABEL      its participant                                     (all)
 #   NATIVE_OUT       output of the native run on demo/bids to compare    (demo/out)
@@ -23,7 +23,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 STATE=${IMAGE_STATE:-build/image}
 NATIVE_OUT=${NATIVE_OUT:-demo/out}
 SUITE=bookworm
-BASE=docker.io/library/python:3.11-slim-bookworm
+BASE=localhost/brainage-base:bookworm
 IMAGE=localhost/bids/brainage:test
 USER_ID=54321
 TOLERANCE_YEARS=0.001
@@ -81,7 +81,7 @@ build_image() {
     local start=$SECONDS
     say "building $IMAGE"
     buildah build --isolation chroot --network host --pull-never --layers \
-        "${buildah_args[@]}" --build-arg "REVISION=$(git rev-parse HEAD)" \
+        "${buildah_args[@]}" --build-arg "BASE=$BASE" --build-arg "REVISION=$(git rev-parse HEAD)" \
         -t "$IMAGE" . >"$STATE/build.log" 2>&1 || { tail -n 40 "$STATE/build.log" >&2; exit 1; }
     say "built in $((SECONDS - start)) s"
 }

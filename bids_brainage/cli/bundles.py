@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -9,7 +10,13 @@ DEFAULT_MODELS = ('volumes.lifespan',)
 """Models that run without ``--models``: the best on real scans of those that are packaged."""
 
 
+def user_model_dir() -> Path:
+    """Return the folder where a person's own bundles live when no ``--model-dir`` is given."""
+    home = os.environ.get('XDG_DATA_HOME') or Path.home() / '.local' / 'share'
+    return Path(home) / 'bids_brainage' / 'models'
+
+
 def model_dirs(given: Path | None) -> tuple[Path, ...]:
     """Return the folders of bundles: the user's first, then the packaged one."""
     packaged = Path(str(files('bids_brainage').joinpath('data/bundles')))
-    return (given, packaged) if given else (packaged,)
+    return (given or user_model_dir(), packaged)

@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f'\nbids_brainage: {error}\n')
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write('\nbids_brainage: stopped; finished scans are kept, the same command goes on.\n')
+        sys.stderr.write(
+            '\nbids_brainage: stopped; finished scans are kept, the same command goes on.\n'
+        )
         return 130
 
 

@@ -222,11 +222,11 @@ def _run_pass(
     names = {scan_workflow_name(scan): scan for scan in scans}
     progress = Progress(
         {name: scan.stem for name, scan in names.items()},
-        workflow.list_node_names(),
         config.nipype.nprocs,
         lambda name, step, result, seconds: status.add(
             names[name].uri, step, result, seconds=seconds
         ),
+        workflow.list_node_names(),
     )
     return _execute(config, workflow, progress)
 

@@ -29,23 +29,23 @@ class Plan:
     ----------
     scans : tuple of Scan
         All T1w images selected.
-    series : tuple of Series
-        All functional runs selected.
     bundles : tuple of Bundle
     todo : tuple of (Scan, bundles)
         What has no result yet.
-    series_todo : tuple of Series
-        Functional runs without all their files.
     unreadable : tuple of (Scan, str)
         T1w images that cannot be read, with the reason.
+    series : tuple of Series
+        All functional runs selected.
+    series_todo : tuple of Series
+        Functional runs without all their files.
     """
 
     scans: tuple[Scan, ...]
-    series: tuple[Series, ...]
     bundles: tuple[Bundle, ...]
     todo: Work
-    series_todo: tuple[Series, ...]
-    unreadable: tuple[tuple[Scan, str], ...]
+    unreadable: tuple[tuple[Scan, str], ...] = ()
+    series: tuple[Series, ...] = ()
+    series_todo: tuple[Series, ...] = ()
 
     @property
     def first(self) -> Work:
@@ -139,16 +139,17 @@ def make_plan(
     """Compare what is asked for with what stands in the output dataset."""
     from bids_brainage.cli.results import finished
 
+    root = config.execution.output_dir
     series_todo = tuple(s for s in series if s.problem or not series_finished(config, s, digest))
     todo, unreadable = [], []
     for scan in scans:
         if scan.problem:
             unreadable.append((scan, scan.problem))
             continue
-        left = tuple(b for b in bundles if not finished(config, scan, b, digest, series))
+        left = tuple(b for b in bundles if not finished(root, scan, b, digest, config, series))
         if left:
             todo.append((scan, left))
-    return Plan(tuple(scans), tuple(series), bundles, tuple(todo), series_todo, tuple(unreadable))
+    return Plan(tuple(scans), bundles, tuple(todo), tuple(unreadable), tuple(series), series_todo)
 
 
 def show_plan(plan: Plan) -> int:

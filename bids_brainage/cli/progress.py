@@ -19,6 +19,10 @@ STEPS = {
     'warp': ('normalisation', 9.0),
     'predict': ('brain age', 4.0),
     'save': ('results', 4.0),
+}
+"""Node name → what it does and seconds it usually takes for a 1 mm scan on one core."""
+
+SERIES_STEPS = {
     'estimate_motion': ('head motion', 15.0),
     'coregister': ('coregistration', 12.0),
     'resample': ('resampling', 30.0),
@@ -26,8 +30,9 @@ STEPS = {
     'unpack': ('read series', 5.0),
     'measure_connectivity': ('connectivity', 10.0),
 }
-"""Node name → what it does and seconds it usually takes on one core for a 1 mm scan, or for a
-series of 150 volumes."""
+"""The same for a functional run of 150 volumes."""
+
+ALL_STEPS = {**STEPS, **SERIES_STEPS}
 
 
 class Progress:
@@ -37,35 +42,35 @@ class Progress:
     ----------
     scans : dict
         Workflow name of a scan → what to call it.
-    nodes : iterable of str
-        Full names of all nodes of the run.
     nprocs : int
         Nodes that run side by side.
     record : callable
         Called as ``record(workflow_name, step, status, seconds)`` after each step.
+    nodes : iterable of str, optional
+        Full names of all nodes of the run, for its steps; those of T1w images when not given.
     """
 
     def __init__(
         self,
         scans: dict[str, str],
-        nodes: Iterable[str],
         nprocs: int,
         record: Callable[[str, str, str, float], None],
+        nodes: Iterable[str] | None = None,
     ) -> None:
         self.scans = scans
         self.workers = max(1, min(nprocs, len(scans)))
         self.record = record
         self.started: dict[str, float] = {}
-        self.seconds = {name: [usual] for name, (_, usual) in STEPS.items()}
+        self.seconds = {name: [usual] for name, (_, usual) in ALL_STEPS.items()}
         self.steps = _steps_of(scans, nodes)
-        self.left = {step: sum(step in own for own in self.steps.values()) for step in STEPS}
+        self.left = {step: sum(step in own for own in self.steps.values()) for step in ALL_STEPS}
         self.done: dict[str, set[str]] = {name: set() for name in scans}
 
     def __call__(self, node: Any, status: str) -> None:
         """Take note of a node that started, ended or failed (Nipype's status callback)."""
         parts = node.fullname.split('.')
         scan = next((part for part in parts if part in self.scans), None)
-        if scan is None or node.name not in STEPS:
+        if scan is None or node.name not in ALL_STEPS:
             return
         if status == 'start':
             self.started[node.fullname] = time.monotonic()
@@ -73,12 +78,12 @@ class Progress:
         start = self.started.get(node.fullname)
         seconds = 0.0 if start is None else time.monotonic() - start
         failed = status == 'exception'
-        what, _ = STEPS[node.name]
+        what, _ = ALL_STEPS[node.name]
         self.record(scan, what, 'failed' if failed else 'ok', round(seconds, 1))
         self._count(scan, node.name, seconds, failed)
         word = 'failed' if failed else 'kept' if start is None else f'{seconds:.0f} s'
         LOG.log(
-            logging.ERROR if failed else logging.INFO if start is None else IMPORTANT,
+            logging.ERROR if failed else IMPORTANT,
             '%s: %s (%s)%s',
             self.scans[scan],
             what,
@@ -87,8 +92,7 @@ class Progress:
         )
 
     def _count(self, scan: str, step: str, seconds: float, failed: bool) -> None:
-        if seconds > 0:
-            self.seconds[step].append(seconds)
+        self.seconds[step].append(seconds)
         gone = self.steps[scan] if failed else {step}
         for name in gone:
             if name not in self.done[scan]:
@@ -107,12 +111,14 @@ class Progress:
         return f' · about {duration(seconds)} left'
 
 
-def _steps_of(scans: Iterable[str], nodes: Iterable[str]) -> dict[str, set[str]]:
+def _steps_of(scans: Iterable[str], nodes: Iterable[str] | None) -> dict[str, set[str]]:
     """Return the steps that the workflow of each scan has."""
+    if nodes is None:
+        return {scan: set(STEPS) for scan in scans}
     found: dict[str, set[str]] = {scan: set() for scan in scans}
     for node in nodes:
         parts = node.split('.')
-        if parts[0] in found and parts[-1] in STEPS:
+        if parts[0] in found and parts[-1] in ALL_STEPS:
             found[parts[0]].add(parts[-1])
     return found
 

@@ -46,22 +46,22 @@ def table_path(output_dir: Path, scan: Scan) -> Path:
 
 
 def finished(
-    config: Config,
+    output_dir: Path,
     scan: Scan,
     bundle: Bundle,
     digest: str,
+    config: Config,
     series: Sequence[Series] = (),
     *,
     final: bool = False,
 ) -> bool:
     """Return whether a scan has a result of a model that need not be made again.
 
-    It has if its row is ``ok`` and was made with the same weights, the same image options and
-    the same input files, and its image derivatives and maps are there.  A model that takes
-    connectivity is not finished while a functional run of the session is not, unless what there
-    is now is ``final``.
+    It has if its row is ``ok`` and was made with the same weights and calibration, the same
+    image options and the same input files, and its image derivatives and maps are there.
+    A model that takes connectivity is not finished while a functional run of the session is
+    not, unless what there is now is ``final``.
     """
-    output_dir = config.execution.output_dir
     table = table_path(output_dir, scan)
     if not table.is_file():
         return False
@@ -76,6 +76,8 @@ def finished(
         bool(rows)
         and facts.get('WeightsSHA256') == bundle.weights_sha256
         and facts.get('BundleConfigHash') == bundle.metadata['config_hash']
+        and facts.get('Conformal') == bundle.metadata['conformal']
+        and facts.get('BiasCorrection') == bundle.metadata['bias_correction']
         and side.get('ConfigurationHash') == digest
         and side.get('RandomSeed') == config.seeds.random_seed
         and all((output_dir / path).is_file() for path in _expected(scan, bundle, config))
@@ -161,7 +163,9 @@ def write_failures(
     missing = [(scan, plan.bundles, why) for scan, why in plan.unreadable]
     for scan, bundles in plan.todo:
         left = tuple(
-            b for b in bundles if not finished(config, scan, b, digest, plan.series, final=True)
+            b
+            for b in bundles
+            if not finished(output_dir, scan, b, digest, config, plan.series, final=True)
         )
         if left:
             missing.append((scan, left, crash_reason(config, scan) or crashed or 'no result'))

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bids_brainage.cli.bundles import user_model_dir
 from bids_brainage.config import Config
 from bids_brainage.errors import OptionError, WorkflowError
 
@@ -24,12 +25,6 @@ log = logging.getLogger(__name__)
 
 IMPORTANT = 25
 WAIT_SECONDS = 24 * 3600.0
-
-
-def user_model_dir() -> Path:
-    """Return the folder where a person's own bundles live when no ``--model-dir`` is given."""
-    home = os.environ.get('XDG_DATA_HOME') or Path.home() / '.local' / 'share'
-    return Path(home) / 'bids_brainage' / 'models'
 
 
 def run_train(config: Config) -> int:

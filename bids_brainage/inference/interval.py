@@ -21,7 +21,7 @@ def conformal_interval(
     Returns
     -------
     tuple or None
-        Lower limit, upper limit (years), nominal coverage (0 to 1).
+        Lower limit (not below 0), upper limit (years), nominal coverage (0 to 1).
 
     References
     ----------
@@ -30,7 +30,7 @@ def conformal_interval(
     if conformal is None:
         return None
     half = float(conformal['half_width_years'])
-    return predicted_age - half, predicted_age + half, float(conformal['level'])
+    return max(0.0, predicted_age - half), predicted_age + half, float(conformal['level'])
 
 
 def corrected_age(

@@ -75,6 +75,8 @@ class Prediction:
         What was missing, or empty.
     fusion : FusionFacts or None
         For models of structure and connectivity: how they were put together.
+    sd : float or None
+        Standard deviation (n - 1) over the members of an ensemble, years; None for one model.
     """
 
     age: float
@@ -85,6 +87,7 @@ class Prediction:
     device: str = 'cpu'
     seconds: float = 0.0
     note: str = ''
+    sd: float | None = None
     fusion: FusionFacts | None = None
 
 
@@ -108,7 +111,7 @@ def predict(
     device : str
         ``'auto'``, ``'cpu'``, ``'cuda[:N]'`` or ``'mps'``; only ``'auto'`` falls back.
     saliency : sequence of str or None
-        Methods; None takes the bundle's own first method, empty none.
+        Methods; None takes the first of the bundle's methods that gives a map, empty none.
     seed, threads : int
         Random seed and CPU threads.
     atlas : Atlas or None
@@ -229,23 +232,45 @@ def _predict_network(
     where = choose_device(device)
     try:
         model = bundle.instantiate(where)
+        ensemble = hasattr(model, 'member_ages')
         inputs = tuple(
             None if a is None else torch.from_numpy(np.ascontiguousarray(a))[None].to(where)
             for a in prepared.arrays
         )
         with torch.no_grad():
             age = float(model(*inputs)[0])
-        methods = bundle.metadata['saliency'][:1] if saliency is None else saliency
-        maps = _explain(methods, bundle, model, inputs, prepared, seed)
-        fusion = fusion_facts(model, inputs, prepared.affine, explain=bool(methods))
+            # an ensemble of folds says how far its members disagree
+            ages = model.member_ages(*inputs)[:, 0] if ensemble else torch.zeros(0)
+            spread = float(ages.std()) if len(ages) > 1 else None
+        maps = _network_maps(bundle, model, inputs, prepared, saliency, seed)
+        fusion = fusion_facts(model, inputs, prepared.affine, explain=bool(maps))
     except torch.cuda.OutOfMemoryError as error:
         raise TemporaryError(
             f'the GPU ran out of memory for {bundle.name}: {error}. Run again with --device cpu, '
             'or when the GPU is free.'
         ) from error
-    if fusion is not None and fusion.nodes and atlas is not None and methods:
+    if fusion is not None and fusion.nodes and atlas is not None and maps:
         maps = (*maps, ExplanationMap(NODES, *node_map(fusion, atlas), 'arbitrary', None))
-    return Prediction(age, None, {}, maps, None, where, fusion=fusion)
+    return Prediction(age, None, maps=maps, device=where, sd=spread, fusion=fusion)
+
+
+def _network_maps(
+    bundle: Bundle,
+    model: Any,
+    inputs: tuple[Any, ...],
+    prepared: PreparedInput,
+    saliency: Sequence[str] | None,
+    seed: int,
+) -> tuple[ExplanationMap, ...]:
+    """Return the maps asked for, or those of the bundle's first method that shows something."""
+    if saliency is not None:
+        return _explain(saliency, bundle, model, inputs, prepared, seed)
+    # attention between modalities shows nothing when one of them is missing
+    tried = (
+        _explain((method,), bundle, model, inputs, prepared, seed)
+        for method in bundle.metadata['saliency']
+    )
+    return next(filter(None, tried), ())
 
 
 def _explain(
@@ -340,6 +365,7 @@ def save_prediction(
         )
     content = {
         'predicted_age': prediction.age,
+        'predicted_age_sd': prediction.sd,
         'interval': prediction.interval,
         'contributions': prediction.contributions,
         'typicality': prediction.typicality,

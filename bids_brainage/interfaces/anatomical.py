@@ -289,30 +289,30 @@ class WarpToTemplate(SimpleInterface):
         folder = Path(runtime.cwd)
         transform = load_transform(Path(self.inputs.transform))
         template, grid = _load(self.inputs.template)
-        where = normalise.template_coordinates(transform, template.shape, grid)
+        box, corner = normalise.brain_box(template > 0, grid)
+        shape = template[box].shape
+        where = normalise.template_coordinates(transform, shape, corner)
         mask, affine = _load(self.inputs.mask)
 
-        def warp(path: str, order: int) -> Any:
-            return normalise.pull(_load(path)[0], affine, where, template.shape, order=order)
+        def warp(data: Any, order: int = 1) -> Any:
+            return normalise.pull(data, affine, where, shape, order=order)
 
-        soft = normalise.pull(mask.astype(np.float32), affine, where, template.shape)
-        brain = soft > 0.5
-        t1w = warp(self.inputs.t1w, 1) * brain
-        gm_native = _load(self.inputs.gm)[0]
+        brain = warp(mask.astype(np.float32)) > 0.5
+        t1w = warp(_load(self.inputs.t1w)[0]) * brain
         width = normalise.MODULATION_SMOOTHING_MM / np.linalg.norm(affine[:3, :3], axis=0)
-        gm = normalise.pull(
-            ndimage.gaussian_filter(gm_native, width), affine, where, template.shape
-        )
-        modulated = normalise.modulate(gm, transform.jacobian(), transform.grid, grid)
+        gm = warp(ndimage.gaussian_filter(_load(self.inputs.gm)[0], width))
+        modulated = normalise.modulate(gm, transform.jacobian(), transform.grid, corner)
         for name, data, kind in (
             ('t1w', t1w, 'float32'),
             ('mask', brain, 'uint8'),
-            ('tissues', warp(self.inputs.tissues, 0), 'uint8'),
-            ('structures', warp(self.inputs.structures, 0), 'uint8'),
+            ('tissues', warp(_load(self.inputs.tissues)[0], 0), 'uint8'),
+            ('structures', warp(_load(self.inputs.structures)[0], 0), 'uint8'),
             ('gm', gm, 'float32'),
             ('gm_modulated', modulated, 'float32'),
         ):
-            self._results[name] = _save(data, grid, folder / f'{name}.nii.gz', kind)
+            full = np.zeros(template.shape, kind)
+            full[box] = data
+            self._results[name] = _save(full, grid, folder / f'{name}.nii.gz', kind)
         forward, backward = folder / 'to_template.h5', folder / 'to_native.h5'
         save_itk(
             forward, transform.affine, transform.displacement, transform.grid, affine_first=False

@@ -26,6 +26,7 @@ class _PredictInputSpec(CommandLineInputSpec):
     bundle = Directory(exists=True, mandatory=True, argstr='%s', position=0)
     out_dir = traits.Str('.', usedefault=True, argstr='%s', position=1)
     weights_sha256 = traits.Str(mandatory=True, desc='makes new weights a new result')
+    calibration = traits.Dict(desc='of the interval; makes a new calibration a new result')
     t1w = File(exists=True, argstr='--t1w %s')
     gm_modulated = File(exists=True, argstr='--gm-modulated %s')
     volumes = File(exists=True, argstr='--volumes %s')
@@ -198,6 +199,7 @@ def prediction_row(
         model=bundle.name,
         model_version=bundle.version,
         predicted_age=prediction['predicted_age'],
+        predicted_age_sd=prediction['predicted_age_sd'],
         interval_low=interval[0],
         interval_high=interval[1],
         interval_level=interval[2],

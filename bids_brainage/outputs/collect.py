@@ -1,10 +1,16 @@
-"""Reading of all prediction tables of an output dataset at once, for hundreds of thousands."""
+"""Reading of all prediction tables of an output dataset at once, for hundreds of thousands.
+
+Files are read by a few threads, which hides the delays of disks and network mounts; all tables
+with the same header are then parsed together.
+"""
 
 from __future__ import annotations
 
-import gc
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +23,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIX = '_brainage.tsv'
+MAP_SUFFIX = '_saliency.nii.gz'
+NATIVE = '_space-T1w_'
+"""Part of the names of maps that are not in template space."""
+
+READERS = 8
+"""Threads that read; they mostly wait."""
+
+CHUNK = 128
+"""Participants that a thread reads at a time."""
+
+REQUIRED = (*KEY, 'participant_id', 'predicted_age')
 
 
 class Predictions(NamedTuple):
@@ -31,11 +48,24 @@ class Predictions(NamedTuple):
         Relative path of each table that could not be read, and why.
     models : dict of str to dict
         Facts of each model from the side file of its first table.
+    maps : list of str
+        Relative paths of the explanation maps in template space, seen in passing.
     """
 
     table: pd.DataFrame
     problems: list[tuple[str, str]]
     models: dict[str, dict[str, Any]]
+    maps: list[str]
+
+
+class _File(NamedTuple):
+    """One table: header line, rows as lines of text, their number; or why it has none."""
+
+    relative: str
+    header: str
+    body: str
+    n_rows: int
+    problem: str | None
 
 
 def read_predictions(output_dir: str | Path) -> Predictions:
@@ -56,21 +86,12 @@ def read_predictions(output_dir: str | Path) -> Predictions:
     import pandas as pd
 
     root = os.fspath(output_dir)
-    blocks: dict[str, list[list[str]]] = {}
-    problems: list[tuple[str, str]] = []
-    first_file: dict[str, str] = {}
-    for path in _quietly(_tables(root)):
-        relative = path[len(root) :].lstrip(os.sep)
-        try:
-            header, rows = _read(path)
-        except (OSError, ValueError) as error:
-            problems.append((relative, f'{type(error).__name__}: {error}'))
-            continue
-        blocks.setdefault(header, []).extend(rows)
-        place = header.split('\t').index('model')
-        for row in rows:
-            if row[place] not in first_file:
-                first_file[row[place]] = path
+    files, maps = _read_all(root)
+    problems = [(f.relative, f.problem) for f in files if f.problem]
+    blocks: dict[str, list[_File]] = {}
+    for file in files:
+        if not file.problem:
+            blocks.setdefault(file.header, []).append(file)
     if not blocks:
         detail = f'; {problems[0][0]}: {problems[0][1]}' if problems else ''
         raise MissingInputError(
@@ -78,91 +99,145 @@ def read_predictions(output_dir: str | Path) -> Predictions:
             f'{len(problems)} unreadable tables{detail}. Run the participant level first, with '
             'the same output folder.'
         )
-    frames = [_frame(header.split('\t'), rows) for header, rows in blocks.items()]
+    frames, first_file = [], {}
+    for header, members in blocks.items():
+        frame = _frame(header.split('\t'), members)
+        frames.append(frame)
+        first_file = {**_first_files(frame, members), **first_file}
     table = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
     names = column_names('brainage')
     table = table[[n for n in names if n in table] + [n for n in table if n not in names]]
-    return Predictions(table, problems, _model_facts(first_file))
+    return Predictions(table, problems, _model_facts(root, first_file), maps)
 
 
-def _quietly(paths: Iterator[str]) -> Iterator[str]:
-    """Pause the search for reference cycles, which grows with the rows read so far."""
-    was_on = gc.isenabled()
-    gc.disable()
+def _read_all(root: str) -> tuple[list[_File], list[str]]:
+    """Read all tables and list all maps in order of their names."""
+    subjects = [name for name in _names(root) if name.startswith('sub-')]
+    chunks = [subjects[k : k + CHUNK] for k in range(0, len(subjects), CHUNK)]
+    files: list[_File] = []
+    maps: list[str] = []
+    with ThreadPoolExecutor(READERS) as pool:
+        for tables, seen in pool.map(lambda names: _read_subjects(root, names), chunks):
+            files += tables
+            maps += seen
+    return files, maps
+
+
+def _read_subjects(root: str, subjects: Sequence[str]) -> tuple[list[_File], list[str]]:
+    """Read the tables and list the maps of some participants."""
+    files: list[_File] = []
+    maps: list[str] = []
+    for place in (place for subject in subjects for place in _places(root, subject)):
+        for name in _names(f'{root}/{place}'):
+            if name.endswith(SUFFIX) and name[0] != '.':
+                files.append(_read(root, f'{place}/{name}'))
+            elif name.endswith(MAP_SUFFIX) and '_space-' in name and NATIVE not in name:
+                maps.append(f'{place}/{name}')
+    return files, maps
+
+
+def _places(root: str, subject: str) -> list[str]:
+    """List the folders of a participant that may hold predictions."""
+    places = []
+    for name in _names(f'{root}/{subject}'):
+        if name in ('anat', 'func'):
+            places.append(f'{subject}/{name}')
+        elif name.startswith('ses-'):
+            places += [f'{subject}/{name}/anat', f'{subject}/{name}/func']
+    return places
+
+
+def _names(folder: str) -> list[str]:
+    """List a folder in order; what is no folder has no names."""
     try:
-        yield from paths
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _tables(root: str) -> Iterator[str]:
-    """Yield the paths of the prediction tables in order of their names."""
-    for subject in _folders(root, 'sub-'):
-        for first in _folders(subject, ''):
-            name = first.rpartition(os.sep)[2]
-            places = _folders(first, '') if name.startswith('ses-') else [first]
-            for place in places:
-                if place.rpartition(os.sep)[2] in ('anat', 'func'):
-                    yield from _files(place)
-
-
-def _folders(parent: str, prefix: str) -> list[str]:
-    """List the folders of a folder that begin with a prefix, sorted."""
-    try:
-        with os.scandir(parent) as entries:
-            return sorted(e.path for e in entries if e.name.startswith(prefix) and e.is_dir())
+        return sorted(os.listdir(folder))  # noqa: PTH208 (half the time of Path.iterdir)
     except OSError:
         return []
 
 
-def _files(folder: str) -> list[str]:
-    """List the prediction tables of a folder, sorted."""
-    with os.scandir(folder) as entries:
-        return sorted(e.path for e in entries if e.name.endswith(SUFFIX) and e.name[0] != '.')
+def _read(root: str, relative: str) -> _File:
+    """Read one table and check its shape."""
+    try:
+        text = _content(f'{root}/{relative}').decode('utf-8').replace('\r\n', '\n')
+        header, _, body = text.partition('\n')
+        n_rows = _checked_rows(header, body)
+    except (OSError, ValueError) as error:
+        return _File(relative, '', '', 0, f'{type(error).__name__}: {error}')
+    return _File(relative, header, body.strip('\n'), n_rows, None)
 
 
-def _read(path: str) -> tuple[str, list[list[str]]]:
-    """Read one table into its header line and rows of text.
+def _content(path: str) -> bytes:
+    """Return the bytes of a file with as few system calls as possible."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        parts = []
+        while part := os.read(handle, 1 << 16):
+            parts.append(part)
+    finally:
+        os.close(handle)
+    return b''.join(parts)
+
+
+def _checked_rows(header: str, body: str) -> int:
+    """Count the rows of a table.
 
     Raises
     ------
     ValueError
-        The file is not a prediction table, or a row has another number of cells.
+        It is not a prediction table, or a row has another number of cells.
     """
-    with open(path, 'rb') as stream:  # noqa: PTH123 (twice as fast as Path.open)
-        lines = stream.read().decode('utf-8').replace('\r\n', '\n').split('\n')
-    header = lines[0]
     names = header.split('\t')
-    absent = [name for name in (*KEY, 'participant_id', 'predicted_age') if name not in names]
+    absent = [name for name in REQUIRED if name not in names]
     if absent:
         raise ValueError(f'no column {", ".join(absent)}')
-    rows = [line.split('\t') for line in lines[1:] if line]
-    if any(len(row) != len(names) for row in rows):
+    if len(set(names)) < len(names):
+        raise ValueError('two columns have the same name')
+    if '\0' in body:
+        raise ValueError('holds bytes that are not text')
+    rows = [line for line in body.split('\n') if line]
+    if any(line.count('\t') != len(names) - 1 for line in rows):
         raise ValueError(f'expected {len(names)} cells in each row')
-    return header, rows
+    return len(rows)
 
 
-def _frame(names: list[str], rows: list[list[str]]) -> pd.DataFrame:
-    """Turn rows of text into columns of text with None where missing."""
+def _frame(names: list[str], files: Sequence[_File]) -> pd.DataFrame:
+    """Parse the rows of tables of one header into columns of text, None where missing."""
+    import numpy as np
     import pandas as pd
 
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    missing = {'', MISSING}
-    return pd.DataFrame(
-        {
-            name: pd.Series([None if cell in missing else cell for cell in cells], dtype=object)
-            for name, cells in zip(names, columns, strict=True)
-        }
+    body = '\n'.join(file.body for file in files if file.n_rows)
+    table = pd.read_csv(
+        io.StringIO(body),
+        sep='\t',
+        names=names,
+        index_col=False,
+        dtype=object,
+        na_values=['', MISSING],
+        keep_default_na=False,
+        quoting=csv.QUOTE_NONE,
+        lineterminator='\n',
     )
+    cells = {name: table.pop(name).to_numpy(object) for name in names}
+    cells = {name: np.where(pd.isna(values), None, values) for name, values in cells.items()}
+    return pd.DataFrame({k: pd.Series(v, dtype=object) for k, v in cells.items()})
 
 
-def _model_facts(first_file: dict[str, str]) -> dict[str, dict[str, Any]]:
+def _first_files(frame: pd.DataFrame, files: Sequence[_File]) -> dict[str, str]:
+    """Find the first table of each model."""
+    import numpy as np
+
+    ends = np.cumsum([file.n_rows for file in files])
+    rows = frame['model'].drop_duplicates().dropna()
+    where = np.searchsorted(ends, rows.index.to_numpy(), side='right')
+    return {str(m): files[k].relative for m, k in zip(rows, where.tolist(), strict=True)}
+
+
+def _model_facts(root: str, first_file: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Read the facts of each model from the side file of its first table."""
     facts: dict[str, dict[str, Any]] = {}
-    for model, path in first_file.items():
+    for model, relative in first_file.items():
         try:
-            side = read_json(Path(path).with_suffix('.json'))
+            side = read_json(Path(root, relative).with_suffix('.json'))
         except ReadWriteError:
             continue
         known = side.get('Models', {}).get(model)

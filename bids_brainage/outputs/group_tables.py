@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,9 @@ _COUNTS = frozenset(
         *('n_a', 'n_b'),
     )
 )
+_ODD = re.compile(r'[^\S \n]|  | $|^ |^(?:NaT|<NA>)$', re.MULTILINE)
+"""White space or words in lines of text that a table cannot hold as they are."""
+
 _LIMITS = {'_low': 'Lower', '_high': 'Upper'}
 
 
@@ -121,13 +125,6 @@ def table_text(table: pd.DataFrame) -> str:
     return '\n'.join(lines)
 
 
-def _text(value: str | None) -> str:
-    """Write a text cell; most hold nothing that `format_cell` would change."""
-    if value and value.isprintable() and ' ' not in value and value[0] not in 'N<':
-        return value
-    return format_cell(value)
-
-
 def _column_text(name: str, column: pd.Series) -> list[str]:
     """Write the cells of one column."""
     values = column.tolist()
@@ -136,6 +133,17 @@ def _column_text(name: str, column: pd.Series) -> list[str]:
     if name in _COUNTS:
         return [MISSING if x is None or x != x else str(int(x)) for x in values]
     if set(map(type, values)) <= {str, type(None)}:
-        known = {value: _text(value) for value in dict.fromkeys(values)}
-        return [known[value] for value in values]
+        return _texts(values)
     return [format_cell(value) for value in values]
+
+
+def _texts(values: list[str | None]) -> list[str]:
+    """Write text cells; those of most columns hold nothing that `format_cell` would change."""
+    cells = [MISSING if value is None else value for value in values]
+    known = dict.fromkeys(cells)
+    lines = '\n'.join(known)
+    plain = '' not in known and lines.count('\n') == len(known) - 1
+    if plain and not _ODD.search(lines):
+        return cells
+    written = {value: format_cell(value) for value in known}
+    return [written[value] for value in cells]

@@ -17,6 +17,39 @@ so that no tissue falls between the sampling points where the warp compresses.""
 
 CHUNK = 400_000
 
+BOX_MARGIN_MM = 12.0
+"""Brain masks that a registration accepts do not reach further beyond the template's brain."""
+
+
+def brain_box(
+    brain: np.ndarray, affine: np.ndarray, margin_mm: float = BOX_MARGIN_MM
+) -> tuple[tuple[slice, ...], np.ndarray]:
+    """Return the part of a template grid that can hold brain, to spare work on the rest.
+
+    Parameters
+    ----------
+    brain : ndarray of bool, shape (X, Y, Z)
+        Brain of the template.
+    affine : ndarray, shape (4, 4)
+        Voxel index → RAS+ mm.
+    margin_mm : float
+        Kept on every side.
+
+    Returns
+    -------
+    box : tuple of slice
+        Of the template grid.
+    corner : ndarray, shape (4, 4)
+        Voxel index of the box → RAS+ mm.
+    """
+    margin = np.ceil(margin_mm / np.linalg.norm(affine[:3, :3], axis=0)).astype(int)
+    found = np.argwhere(brain)
+    low = np.maximum(found.min(axis=0) - margin, 0)
+    high = np.minimum(found.max(axis=0) + margin + 1, brain.shape)
+    corner = affine.copy()
+    corner[:3, 3] += affine[:3, :3] @ low
+    return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), corner
+
 
 def template_coordinates(
     transform: SpatialTransform, shape: tuple[int, ...], affine: np.ndarray

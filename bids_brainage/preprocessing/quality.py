@@ -107,11 +107,11 @@ def prediction_flags(
 
 
 def _above(value: float, limit: float) -> bool:
-    return value > limit
+    return not value <= limit  # so that a value that is not a number fails too
 
 
 def _below(value: float, limit: float) -> bool:
-    return value < limit
+    return not value >= limit
 
 
 def _outside(value: float, limits: list[float]) -> bool:

@@ -69,7 +69,9 @@ def find_template(root: Path, space: str = DEFAULT_SPACE, resolution: int = 1) -
     """
     from templateflow.client import TemplateFlowClient
 
-    archive = TemplateFlowClient(root=root)
+    # in a folder without templates the client would lay out a skeleton of all of them
+    there = (root / f'tpl-{space}').is_dir()
+    archive = TemplateFlowClient(root=root) if there else None
     queries: dict[str, dict[str, str]] = {
         't1w': {'desc': 'brain', 'suffix': 'T1w'},
         'mask': {'desc': 'brain', 'suffix': 'mask'},
@@ -79,7 +81,8 @@ def find_template(root: Path, space: str = DEFAULT_SPACE, resolution: int = 1) -
     missing = []
     for role, query in queries.items():
         # `ls` looks at the archive on disk; `get` would try to download an empty file
-        hits = [Path(p) for p in archive.ls(space, resolution=resolution, **query)]
+        listed = archive.ls(space, resolution=resolution, **query) if archive else []
+        hits = [Path(p) for p in listed]
         hits = [p for p in hits if p.name.endswith('.nii.gz') and p.stat().st_size > 0]
         if hits:
             found[role] = hits[0]

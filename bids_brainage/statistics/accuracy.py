@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .bins import DECADES, MIN_BIN_N, bin_index, worst_bin
-from .bootstrap import MIN_SUBJECTS, Bootstrap
+from .bootstrap import MIN_SUBJECTS, Bootstrap, binned_unit_sums, unit_sums
 from .result import Stat, defined, undefined
 
 Array = NDArray[np.float64]
@@ -192,16 +192,17 @@ def _drawn(
     size = np.abs(error)
     centred = y - y.mean()
     index = bin_index(y, edges)
-    used = np.flatnonzero(np.bincount(index[index >= 0], minlength=len(edges)))
-    member = (index[:, None] == used[None, :]).astype(np.float64)
+    count = np.bincount(index[index >= 0], minlength=len(edges))
+    used = np.flatnonzero(count)
+    place = np.append(np.cumsum(count > 0) - 1, -1)[index]
     base = [np.ones_like(y), size, error, error**2, centred, centred**2, centred * error]
-    columns = np.column_stack([*base, member, member * size[:, None]])
-    sums = bootstrap.sums(columns, codes)
+    per_bin = [binned_unit_sums(x, place, used.size, codes) for x in (None, size)]
+    sums = bootstrap.draw(np.hstack([unit_sums(base, codes), *per_bin]))
     drawn = _from_sums(*sums[:, :7].T)
     first, last = sums[:, 7 : 7 + used.size], sums[:, 7 + used.size :]
     with np.errstate(invalid='ignore', divide='ignore'):
         means = np.where(first > 0, last / first, -np.inf)
-    large = member.sum(axis=0) >= max(min_bin_n, 1)
+    large = count[used] >= max(min_bin_n, 1)
     drawn['mmae_all'] = _row_max(means)
     drawn['mmae'] = _row_max(means[:, large])
     return drawn
@@ -287,7 +288,7 @@ def interval_coverage(
     codes, n_subjects = bootstrap.units(np.asarray(subjects)[keep])
     if n_subjects < MIN_SUBJECTS:
         return Stat(stat.value, f'no limits with fewer than {MIN_SUBJECTS} subjects')
-    sums = bootstrap.sums(np.column_stack([inside, np.ones_like(inside)]), codes)
+    sums = bootstrap.sums([inside, np.ones_like(inside)], codes)
     return attach_limits({'x': stat}, {'x': sums[:, 0] / sums[:, 1]}, bootstrap)['x']
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,7 +29,7 @@ class Bootstrap:
     (how often each subject was taken) and all draws together are one matrix product
     ``counts @ sums``.  With more than `max_units` subjects these are first pooled at random
     into `max_units` blocks of nearly equal size, which leaves the variance of the sums what it is
-    (its relative error is ``1/sqrt(2·max_units)``, 1.6 %, as small as that of 2,000 draws)
+    (its relative error is ``1/sqrt(2·max_units)``, 2.2 %, like the 1.6 % that 2,000 draws have)
     and makes the cost independent of the number of subjects.
 
     Attributes
@@ -46,7 +47,7 @@ class Bootstrap:
     draws: int = 2000
     seed: int = 0
     level: float = 0.95
-    max_units: int = 2048
+    max_units: int = 1024
     _counts: dict[int, Array] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -86,28 +87,27 @@ class Bootstrap:
         n_subjects : int
             Number of different subjects.
         """
-        present, codes = np.unique(subjects, return_inverse=True)
-        n_subjects = present.size
+        codes, n_subjects = recode(subjects)
         if n_subjects > self.max_units:
             order = np.random.default_rng([self.seed, n_subjects, 1]).permutation(n_subjects)
             codes = (order % self.max_units)[codes]
         return codes, n_subjects
 
-    def sums(self, columns: Array, codes: NDArray[np.intp]) -> Array:
+    def sums(self, columns: Sequence[Array], codes: NDArray[np.intp]) -> Array:
         """Sum columns within units and draw: shape (draws, n_columns).
 
         Parameters
         ----------
-        columns : (n_rows, n_columns) array
+        columns : sequence of (n_rows,) array
             Per-scan contributions.
         codes : (n_rows,) int array
             Unit of every row, from :meth:`units`.
         """
-        n_units = int(codes.max()) + 1
-        table = np.empty((n_units, columns.shape[1]))
-        for j in range(columns.shape[1]):
-            table[:, j] = np.bincount(codes, weights=columns[:, j], minlength=n_units)
-        return self.counts(n_units) @ table
+        return self.draw(unit_sums(columns, codes))
+
+    def draw(self, table: Array) -> Array:
+        """Turn sums of units, shape (n_units, k), into sums of draws, shape (draws, k)."""
+        return self.counts(len(table)) @ table
 
     def limits(self, values: Array) -> tuple[float, float] | None:
         """Return percentile limits of drawn statistics, or None when too often undefined.
@@ -123,3 +123,47 @@ class Bootstrap:
         tail = (1 - self.level) / 2
         low, high = np.quantile(finite, [tail, 1 - tail])
         return float(low), float(high)
+
+
+def recode(subjects: NDArray[np.intp]) -> tuple[NDArray[np.intp], int]:
+    """Renumber non-negative codes to 0..k-1 in their order; returns them and k.
+
+    As ``np.unique`` does, but without sorting the rows.
+    """
+    seen = np.bincount(subjects) > 0
+    return (np.cumsum(seen) - 1)[subjects], int(seen.sum())
+
+
+def unit_sums(columns: Sequence[Array], codes: NDArray[np.intp]) -> Array:
+    """Sum columns, each (n_rows,), within units: shape (n_units, n_columns)."""
+    n_units = int(codes.max()) + 1
+    table = np.empty((n_units, len(columns)))
+    for j, column in enumerate(columns):
+        table[:, j] = np.bincount(codes, weights=column, minlength=n_units)
+    return table
+
+
+def binned_unit_sums(
+    values: Array | None, index: NDArray[np.intp], n_bins: int, codes: NDArray[np.intp]
+) -> Array:
+    """Sum values within units and bins in one pass.
+
+    Parameters
+    ----------
+    values : (n_rows,) array or None
+        What to sum; None counts rows.
+    index : (n_rows,) int array
+        Bin of every row, 0..n_bins-1, or -1 for none.
+    n_bins : int
+        Number of bins.
+    codes : (n_rows,) int array
+        Unit of every row.
+
+    Returns
+    -------
+    (n_units, n_bins) array
+    """
+    n_units = int(codes.max()) + 1
+    cells = codes * (n_bins + 1) + index + 1
+    flat = np.bincount(cells, weights=values, minlength=n_units * (n_bins + 1))
+    return flat.reshape(n_units, n_bins + 1)[:, 1:].astype(np.float64)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .accuracy import attach_limits, without_limits
 from .bins import DECADES, MIN_BIN_N, bin_index, worst_bin
-from .bootstrap import MIN_SUBJECTS, Bootstrap
+from .bootstrap import MIN_SUBJECTS, Bootstrap, binned_unit_sums, unit_sums
 from .result import Stat, defined, undefined
 
 Array = NDArray[np.float64]
@@ -101,14 +101,14 @@ def change_limits(
     delta = change_error(delta_age, delta_predicted)[keep]
     size = np.abs(delta)
     index = bin_index(np.asarray(baseline_age, np.float64)[keep], DECADES)
-    member = (index[:, None] == np.arange(len(DECADES))[None, :]).astype(np.float64)
-    columns = np.column_stack([np.ones_like(delta), delta, size, member, member * size[:, None]])
-    sums = bootstrap.sums(columns, codes)
     n_bins = len(DECADES)
+    per_bin = [binned_unit_sums(x, index, n_bins, codes) for x in (None, size)]
+    base = unit_sums([np.ones_like(delta), delta, size], codes)
+    sums = bootstrap.draw(np.hstack([base, *per_bin]))
     with np.errstate(invalid='ignore', divide='ignore'):
         means = sums[:, 3 + n_bins :] / sums[:, 3 : 3 + n_bins]
     means = np.where(np.isfinite(means), means, -np.inf)
-    large = member.sum(axis=0) >= max(min_bin_n, 1)
+    large = np.bincount(index + 1, minlength=n_bins + 1)[1:] >= max(min_bin_n, 1)
     drawn = {
         'mde': sums[:, 1] / sums[:, 0],
         'made': sums[:, 2] / sums[:, 0],

@@ -153,10 +153,13 @@ def init_anat_derivatives_wf(
     Returns
     -------
     Workflow
-        Inputs: `WARPED` and ``structure_facts``, the side file of the structure map.
+        Inputs: `WARPED`, ``mask_native``, and ``structure_facts``, the side file of the
+        structure map.
     """
     workflow = Workflow(name=name)
-    inputnode = pe.Node(niu.IdentityInterface([*WARPED, 'structure_facts']), name='inputnode')
+    inputnode = pe.Node(
+        niu.IdentityInterface([*WARPED, 'mask_native', 'structure_facts']), name='inputnode'
+    )
     sources = {'Sources': [source_uri]}
     in_template = {'space': space, 'res': '1'}
     sinks: dict[str, dict[str, Any]] = {
@@ -172,6 +175,7 @@ def init_anat_derivatives_wf(
             'suffix': 'probseg',
             'Description': MODULATED_TEXT,
         },
+        'mask_native': {'desc': 'brain', 'suffix': 'mask', 'Type': 'Brain'},
         'to_template': {'from': 'T1w', 'to': space, 'mode': 'image', 'suffix': 'xfm'},
         'to_native': {'from': space, 'to': 'T1w', 'mode': 'image', 'suffix': 'xfm'},
     }

@@ -168,7 +168,8 @@ def _connect_outputs(
     )
     workflow.connect([
         (anat, derivatives, [
-            (f'outputnode.{f}', f'inputnode.{f}') for f in (*WARPED, 'structure_facts')
+            (f'outputnode.{field}', f'inputnode.{field}')
+            for field in (*WARPED, 'mask_native', 'structure_facts')
         ]),
         (anat, report, [
             ('outputnode.t1w_native', 'inputnode.t1w'),

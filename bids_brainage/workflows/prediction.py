@@ -86,6 +86,7 @@ def _predict_node(bundle: Bundle, settings: RunSettings) -> pe.Node:
         PredictAge(
             bundle=str(bundle.path),
             weights_sha256=bundle.weights_sha256,
+            calibration=bundle.metadata['conformal'] or {},
             seed=settings.seed,
             device=settings.device,
             threads=settings.omp_nthreads,

@@ -1,0 +1,53 @@
+"""Finding the brain: in a stripped image, in a whole head, and how much of it is cut off."""
+
+import numpy as np
+import pytest
+
+from bids_brainage.preprocessing import brainmask
+from bids_brainage.preprocessing.image import foreground_mask
+from bids_brainage.preprocessing.registration import dice
+
+STRIPPED_DICE = 0.98
+DEEPBET_DICE = 0.90  # simulated heads of 3 mm; real heads of 1 mm are closer
+
+
+def test_stripped_image_keeps_its_mask_and_loses_holes_and_specks(take_scan):
+    bare = take_scan('mask', skull_strip=True)
+    data = bare.data.copy()
+    centre = np.argwhere(bare.mask).mean(axis=0).astype(int)
+    hole = tuple(slice(c - 2, c + 3) for c in centre)
+    data[hole] = 0
+    data[:2, :2, :2] = 500
+    mask = brainmask.brain_mask_from_stripped(data, foreground_mask(data))
+    assert dice(mask, bare.mask) > STRIPPED_DICE
+    assert mask[hole].all()
+    assert not mask[:3, :3, :3].any()
+
+
+def test_stripped_image_may_fill_its_grid():
+    full = np.ones((20, 20, 20), bool)
+    assert brainmask.brain_mask_from_stripped(full.astype(float), full).all()
+
+
+def test_deepbet_finds_the_brain_of_a_head(head):
+    mask = brainmask.brain_mask_deepbet(head.data, head.affine)
+    assert dice(mask, head.mask) > DEEPBET_DICE
+
+
+def test_largest_component():
+    mask = np.zeros((9, 9, 9), bool)
+    mask[1, 1, 1] = mask[4:7, 4:7, 4:7] = True
+    kept = brainmask.largest_component(mask)
+    assert kept.sum() == 27
+    assert not kept[1, 1, 1]
+    assert not brainmask.largest_component(np.zeros((3, 3, 3), bool)).any()
+
+
+def test_cut_area_and_volume_are_in_cm2_and_ml():
+    affine = np.diag([1.0, 2.0, 5.0, 1.0])
+    mask = np.zeros((10, 20, 10), bool)
+    mask[2:8, 5:15, :4] = True  # 6 x 10 voxels of 1 x 2 mm on the lowest plane
+    assert brainmask.touches_border(mask, affine) == pytest.approx(6 * 10 * 2 / 100)
+    assert brainmask.volume_ml(mask, affine) == pytest.approx(6 * 10 * 4 * 10 / 1000)
+    mask[..., :4], mask[2:8, 5:15, 3:7] = False, True
+    assert brainmask.touches_border(mask, affine) == 0
