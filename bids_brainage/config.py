@@ -89,6 +89,7 @@ class Workflow:
     anat_only: bool = False
     atlas: str = 'power2011'
     atlas_labels: Path | None = None
+    synthetic_slices: bool = False
     sloppy: bool = False
 
     def image_options(self) -> dict[str, Any]:

@@ -76,6 +76,7 @@ SPELLINGS = [
     ('-d fmriprep=models', 'execution.derivatives', {'fmriprep': 'models'}),
     ('--derivatives fmriprep-25.2=models', 'execution.derivatives', {'fmriprep-25.2': 'models'}),
     ('--anat-only', 'workflow.anat_only', True),
+    ('--synthetic-slices', 'workflow.synthetic_slices', True),
     ('--atlas dosenbach2010', 'workflow.atlas', 'dosenbach2010'),
     ('--atlas ./atlas.nii.gz', 'workflow.atlas', 'atlas.nii.gz'),
     ('--atlas ./atlas.nii.gz --atlas-labels filter.json', 'workflow.atlas_labels', 'filter.json'),

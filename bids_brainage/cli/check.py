@@ -172,6 +172,7 @@ def _workflow(settings: Settings, environ: Mapping[str, str], problems: Problems
         anat_only=_flag(settings, 'anat_only', problems),
         atlas=atlas,
         atlas_labels=atlas_labels,
+        synthetic_slices=_flag(settings, 'synthetic_slices', problems),
         sloppy=_flag(settings, 'sloppy', problems),
     )
 

@@ -255,6 +255,7 @@ def _settings(config: Config, root: Path, digest: str) -> RunSettings:
         sloppy=config.workflow.sloppy,
         atlas=config.workflow.atlas,
         atlas_table=config.workflow.atlas_labels,
+        synthetic_slices=config.workflow.synthetic_slices,
     )
 
 

@@ -26,6 +26,13 @@ def add_participant_options(parser: argparse.ArgumentParser) -> None:
         "(default: each model's own method)",
     )
     group.add_argument(
+        '--synthetic-slices',
+        action='store_true',
+        default=None,
+        help='models of thick slices: predict a research scan as the thick-slice scans that it '
+        'contains; the age is their mean',
+    )
+    group.add_argument(
         '--reports-only', action='store_true', default=None, help='only write the reports again'
     )
     group.add_argument(

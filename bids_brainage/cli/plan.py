@@ -109,7 +109,7 @@ def resolve_models(config: Config) -> tuple[Bundle, ...]:
     MissingInputError
         If a model is not there or damaged.
     OptionError
-        If two would write the same file names.
+        If two would write the same file names, or an option suits none of them.
     """
     names = config.workflow.models or DEFAULT_MODELS
     bundles, problems = [], []
@@ -125,6 +125,12 @@ def resolve_models(config: Config) -> tuple[Bundle, ...]:
         raise OptionError(
             f'two models share the label of their file names: {sorted(labels)}. Run them into '
             'different output folders.'
+        )
+    kinds = {bundle.input['kind'] for bundle in bundles}
+    if config.workflow.synthetic_slices and 't1w_clinical' not in kinds:
+        raise OptionError(
+            '--synthetic-slices is for models of thick slices (input kind t1w_clinical), and none '
+            f'was asked for: {", ".join(b.name for b in bundles)}. Name one with --models.'
         )
     return tuple(bundles)
 

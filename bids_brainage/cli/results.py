@@ -29,7 +29,7 @@ from bids_brainage.outputs import (
 from bids_brainage.outputs.files import read_json
 from bids_brainage.outputs.naming import log_dir
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
-from bids_brainage.workflows.naming import scan_columns, scan_workflow_name
+from bids_brainage.workflows.naming import scan_columns, scan_workflow_name, takes_native
 
 if TYPE_CHECKING:
     from bids_brainage.cli.plan import Plan
@@ -82,8 +82,15 @@ def finished(
         and side.get('RandomSeed') == config.seeds.random_seed
         and all((output_dir / path).is_file() for path in _expected(scan, bundle, config))
         and side.get('InputSHA256') == sha256_file(scan.path)
+        and bool(facts.get('SyntheticScans')) == sliced(config, scan, bundle)
         and _same_connectivity(config, scan, bundle, digest, series, facts, final)
     )
+
+
+def sliced(config: Config, scan: Scan, bundle: Bundle) -> bool:
+    """Return whether a scan is predicted as the thick-slice scans that it contains."""
+    clinical = bundle.input['kind'] == 't1w_clinical'
+    return config.workflow.synthetic_slices and clinical and not takes_native(scan, bundle)
 
 
 def _same_connectivity(
@@ -114,6 +121,9 @@ def _expected(scan: Scan, bundle: Bundle, config: Config) -> list[Any]:
         {**base, 'desc': 'brain', 'suffix': 'mask'},
         {**base, 'label': 'GM', 'desc': 'modulated', 'suffix': 'probseg'},
     ]
+    if takes_native(scan, bundle):
+        base = {**scan.entities, 'space': 'T1w'}
+        wanted = [{**scan.entities, 'desc': 'brain', 'suffix': 'mask'}]
     methods = bundle.metadata['saliency'][:1]
     if config.workflow.saliency is not None:
         methods = [m for m in config.workflow.saliency if m in bundle.metadata['saliency']]

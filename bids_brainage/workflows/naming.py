@@ -1,10 +1,12 @@
-"""What the workflow of a scan is called, and what its rows say about it."""
+"""What the workflow of a scan is called, which path it takes, and what its rows say."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from bids_brainage.dataset.header import is_thick_axial
 from bids_brainage.dataset.scan import Scan
+from bids_brainage.models.bundle import Bundle
 from bids_brainage.outputs.naming import model_label
 
 
@@ -26,3 +28,8 @@ def scan_columns(scan: Scan) -> dict[str, Any]:
         'age_censored': scan.age.censored,
         'sex': scan.sex,
     }
+
+
+def takes_native(scan: Scan, bundle: Bundle) -> bool:
+    """Return whether a model takes a scan as it is: thick slices, without registration."""
+    return bool(bundle.input['kind'] == 't1w_clinical') and is_thick_axial(scan.path)

@@ -20,8 +20,10 @@ from bids_brainage.workflows.anatomical import (
     init_anat_report_wf,
     init_anat_wf,
 )
+from bids_brainage.workflows.clinical import KIND, init_native_wf
+from bids_brainage.workflows.clinical import OUTPUTS as NATIVE
 from bids_brainage.workflows.functional import init_series_wf
-from bids_brainage.workflows.naming import scan_columns, scan_workflow_name
+from bids_brainage.workflows.naming import scan_columns, scan_workflow_name, takes_native
 from bids_brainage.workflows.prediction import COMMON, init_prediction_wf
 from bids_brainage.workflows.settings import RunSettings
 
@@ -68,6 +70,7 @@ def init_participant_wf(
         if item.t1w is not None and item.t1w.uri not in known:
             known.add(item.t1w.uri)
             listed.append((item.t1w, (), False))
+    aligned = {item.t1w.uri for item in series if item.t1w is not None}
     anatomy = {}
     for scan, bundles, saved in listed:
         anatomy[scan.uri] = init_scan_wf(
@@ -76,6 +79,7 @@ def init_participant_wf(
             settings=settings,
             connectivity=connectivity or {},
             derivatives=saved,
+            register=scan.uri in aligned,
         )
         workflow.add_nodes([anatomy[scan.uri]])
     for item in series:
@@ -104,6 +108,7 @@ def init_scan_wf(
     settings: RunSettings,
     connectivity: Mapping[tuple[str, str], Connectivity],
     derivatives: bool = True,
+    register: bool = False,
 ) -> Workflow:
     """Build the workflow of one T1w scan with all its models.
 
@@ -116,6 +121,8 @@ def init_scan_wf(
         As in `init_participant_wf`.
     derivatives : bool
         Save images and pictures.
+    register : bool
+        Register the scan even if its models do without, as functional runs need it.
 
     Returns
     -------
@@ -123,6 +130,19 @@ def init_scan_wf(
         Named after the scan (`scan_workflow_name`), so that its nodes can be told apart.
     """
     workflow = Workflow(name=scan_workflow_name(scan))
+    clinical = [b for b in bundles if takes_native(scan, b)]
+    others = [b for b in bundles if b not in clinical]
+    whole = register or bool(others) or not clinical
+    if clinical:
+        native = init_native_wf(scan=scan, settings=settings, save=derivatives and not whole)
+        for bundle in clinical:
+            predict = init_prediction_wf(
+                bundle=bundle, scan=scan_columns(scan), source_file=str(scan.path),
+                settings=settings,
+            )  # fmt: skip
+            workflow.connect([(native, predict, list(FROM_NATIVE))])
+    if not whole:
+        return _log_crashes(workflow, scan, settings)
     anat = init_anat_wf(
         registration_template=settings.registration_template,
         output_template=settings.output_template,
@@ -133,18 +153,31 @@ def init_scan_wf(
     workflow.add_nodes([anat])
     if derivatives:
         _connect_outputs(workflow, anat, scan, settings)
-    for bundle in bundles:
+    for bundle in others:
         predict = init_prediction_wf(
             bundle=bundle,
             scan=scan_columns(scan),
             source_file=str(scan.path),
             settings=settings,
             connectivity=connectivity.get((scan.uri, bundle.name)),
+            synthetic_slices=settings.synthetic_slices and bundle.input['kind'] == KIND,
         )
         fields = dict.fromkeys((*COMMON, *roles_of(bundle.input['kind'])))
         workflow.connect(
             [(anat, predict, [(f'outputnode.{f}', f'inputnode.{f}') for f in fields])]
         )
+    return _log_crashes(workflow, scan, settings)
+
+
+FROM_NATIVE = (
+    *((f'outputnode.{name}', f'inputnode.{name}') for name in NATIVE),
+    ('outputnode.t1w_uncorrected', 'inputnode.t1w_native'),  # to draw on
+)
+"""What a model of thick slices takes from the workflow of such a scan."""
+
+
+def _log_crashes(workflow: Workflow, scan: Scan, settings: RunSettings) -> Workflow:
+    """Send the crash files of all nodes to the logs of the participant."""
     crashes = settings.output_dir / log_dir(settings.run_id, scan.subject, scan.session)
     for node in workflow.list_node_names():
         workflow.get_node(node).config = {'execution': {'crashdump_dir': str(crashes)}}

@@ -29,6 +29,7 @@ def init_prediction_wf(
     source_file: str,
     settings: RunSettings,
     connectivity: Connectivity | None = None,
+    synthetic_slices: bool = False,
     name: str | None = None,
 ) -> Workflow:
     """Build the workflow of one model on one scan.
@@ -43,6 +44,8 @@ def init_prediction_wf(
     settings : RunSettings
     connectivity : Connectivity or None
         For models that take it: the table, or why there is none.
+    synthetic_slices : bool
+        Predict each thick-slice scan that this one contains (System C).
     name : str or None
 
     Returns
@@ -61,6 +64,8 @@ def init_prediction_wf(
     inputnode = pe.Node(niu.IdentityInterface(list(fields)), name='inputnode')
     predict, save = _predict_node(bundle, settings), _save_node(bundle, settings)
     save.inputs.scan, save.inputs.source_file = dict(scan), source_file
+    if synthetic_slices:
+        predict.inputs.synthetic_slices = True
     if connectivity is not None:
         _add_connectivity(predict, save, connectivity, settings)
     draw = pe.Node(

@@ -32,6 +32,8 @@ class RunSettings:
         Regions of connectivity, as understood by `resolve_atlas`.
     atlas_table : Path or None
         Region table of a label image.
+    synthetic_slices : bool
+        Predict research scans as the thick-slice scans that they contain (System C).
     """
 
     output_dir: Path
@@ -48,3 +50,4 @@ class RunSettings:
     sloppy: bool
     atlas: str
     atlas_table: Path | None
+    synthetic_slices: bool = False
