@@ -407,7 +407,8 @@ def export(tables, measured, own, raw, validation, half, out_dir: Path) -> None:
             'knots': KNOTS, 'smoothness': SMOOTHNESS, 'shrinkage': SHRINKAGE,
             'weight_cap': WEIGHT_CAP, 'n_drawn_from_centiles': tables.n_drawn,
             'n_pairs': len(pairs),
-            'cross_validation_on_tables': table_figures(tables), 'calibration_slope': round(float(slope), 4),
+            'cross_validation_on_tables': table_figures(tables),
+            'calibration_slope': round(float(slope), 4),
             'calibration_intercept': round(float(intercept), 3),
         },
     }  # fmt: skip
