@@ -116,16 +116,15 @@ def make_group_maps(output_dir: Path, chosen: Sequence[Chosen]) -> GroupMaps:
     made = GroupMaps(pd.DataFrame(columns=list(COLUMNS)))
     written: set[str] = set()
     rows: list[dict[str, Any]] = []
-    atlas: Array | None = None
+    grid = _grid(output_dir, chosen)
+    if grid is None:
+        made.problems += [(p, 'is not a readable image') for c in chosen for p in c.paths]
+        remove_maps(output_dir, written)
+        return made
+    atlas = _atlas(*grid)
     for age_bin in dict.fromkeys(c.age_bin for c in sorted(chosen, key=_by_age)):
         members = [c for c in chosen if c.age_bin == age_bin]
         log.info('Maps of %s years: reading %d', age_bin, sum(len(c.paths) for c in members))
-        grid = _grid(output_dir, members)
-        if grid is None:
-            made.problems += [(p, 'is not a readable image') for c in members for p in c.paths]
-            continue
-        if atlas is None or atlas.shape != grid[0]:
-            atlas = _atlas(*grid)
         anatomy, files = _anatomy(output_dir, age_bin, members, grid, made.problems)
         written |= files
         for group in members:
@@ -203,11 +202,9 @@ def _figure(
 
     titles = structure_titles()
     top = sorted((r for r in rows if r['rank']), key=lambda r: int(r['rank']))[:3]
-    where = ', '.join(titles[r['structure']].lower() for r in top)
-    caption = (
-        'Where the model looks: the strongest fifth of each map, averaged and laid over the mean '
-        f'T1w image, in the slices where it is largest. Strongest on average in: {where}.'
-    )
+    names = [titles[r['structure']] for r in top]
+    where = ', '.join(name[0].lower() + name[1:] for name in names)
+    caption = f'Mean map on the mean T1w image. Strongest on average in: {where}.'
     if group.n_available > result.n:
         caption += f' An even selection of the {group.n_available} people with a map.'
     return {
@@ -295,13 +292,13 @@ def _load(path: Path) -> tuple[Array, Array]:
         data = np.asarray(image.dataobj, dtype=np.float32)
         affine = np.asarray(image.affine, dtype=float)
     except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
-        raise UnusableImageError(f'is not a readable image ({error})') from error
+        raise UnusableImageError(f'is not a readable image ({type(error).__name__})') from error
     return np.nan_to_num(data, copy=False, posinf=0.0, neginf=0.0), affine
 
 
-def _grid(output_dir: Path, members: Sequence[Chosen]) -> tuple[tuple[int, ...], Array] | None:
+def _grid(output_dir: Path, chosen: Sequence[Chosen]) -> tuple[tuple[int, ...], Array] | None:
     """Return shape and affine of the first map that can be read."""
-    for path in (path for group in members for path in group.paths):
+    for path in (path for group in chosen for path in group.paths):
         try:
             data, affine = _load(output_dir / path)
         except BrainAgeError:
