@@ -99,7 +99,8 @@ def test_golden_values_survive_the_disk(people, tmp_path):
     options = GroupOptions(retest_sessions=(('ses-1', 'ses-2'),), draws=100)
     result = analyse(found.table, options)
     names = write_group_tables(tmp_path, result.tables, result.facts, found.models)
-    assert names == [f'group_{name}.tsv' for name in TABLES]
+    there = [name for name in TABLES if name in result.tables]
+    assert names == [f'group_{name}.tsv' for name in there]
     rows = read_tsv(tmp_path / 'group_accuracy.tsv')
     row = next(
         r for r in rows if (r['model'], r['subset'], r['level']) == ('net.a', 'session', 'ses-1')
@@ -117,7 +118,7 @@ def test_golden_values_survive_the_disk(people, tmp_path):
     assert float(fusion[0]['statistic']) == pytest.approx(25.023410, abs=g.DIGITS)
     union = read_tsv(tmp_path / 'group_brainage.tsv')
     assert len(union) == 360
-    for name in TABLES:
+    for name in there:
         side = json.loads((tmp_path / f'group_{name}.json').read_text())
         header = (tmp_path / f'group_{name}.tsv').read_text().split('\n', 1)[0].split('\t')
         assert set(header) <= set(side), name

@@ -370,8 +370,7 @@ def main() -> None:
     validation.append(
         figures('real scans, stated healthy adults', measured['age'][healthy], calibrated[healthy])
     )
-    validation.append(table_figures(tables))
-    for row in validation:
+    for row in (*validation, table_figures(tables)):
         LOG.info('%s', row)
     half = half_width(calibrated - measured['age'].to_numpy(), LEVEL).value
     export(tables, measured, own, raw, validation, half, options.out_dir)
@@ -407,7 +406,9 @@ def export(tables, measured, own, raw, validation, half, out_dir: Path) -> None:
         'recipe': {
             'knots': KNOTS, 'smoothness': SMOOTHNESS, 'shrinkage': SHRINKAGE,
             'weight_cap': WEIGHT_CAP, 'n_drawn_from_centiles': tables.n_drawn,
-            'n_pairs': len(pairs), 'calibration_slope': round(float(slope), 4),
+            'n_pairs': len(pairs),
+            'cross_validation_on_tables': table_figures(tables),
+            'calibration_slope': round(float(slope), 4),
             'calibration_intercept': round(float(intercept), 3),
         },
     }  # fmt: skip

@@ -23,6 +23,9 @@ check_version = false
 """
 
 
+CLOSED_PROXY = 'http://127.0.0.1:9'
+
+
 def prepare_environment(config: Config) -> None:
     """Silence telemetry, keep settings out of the home folder, limit threads.
 
@@ -35,6 +38,10 @@ def prepare_environment(config: Config) -> None:
     """
     os.environ.setdefault('NO_ET', '1')
     os.environ.setdefault('NIPYPE_NO_ET', '1')
+    if config.execution.offline:
+        # whatever library tries to download gets a refusal at once instead of a time-out
+        for name in ('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'):
+            os.environ[name] = CLOSED_PROXY
     threads = str(config.nipype.omp_nthreads)
     for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
         os.environ[name] = threads

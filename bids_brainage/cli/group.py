@@ -13,6 +13,7 @@ from bids_brainage.errors import NothingSelectedError, OptionError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bids_brainage.cli.group_maps import Chosen, GroupMaps
     from bids_brainage.statistics.group import GroupOptions
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,9 @@ log = logging.getLogger(__name__)
 def run_group(config: Config) -> int:
     """Run the group level.
 
-    Reads only prediction tables in the output dataset and tables of the raw dataset.
+    Reads only prediction tables in the output dataset, tables of the raw dataset, and, unless
+    ``--saliency none`` is given, the explanation maps and T1w images of at most `MAX_PEOPLE`
+    people of each decade and model (see `bids_brainage.cli.group_maps`).
 
     Parameters
     ----------
@@ -31,7 +34,7 @@ def run_group(config: Config) -> int:
     Returns
     -------
     int
-        0, or 1 when a prediction table could not be read (the others are used).
+        0, or 1 when a prediction table or map could not be read (the others are used).
 
     Raises
     ------
@@ -40,13 +43,20 @@ def run_group(config: Config) -> int:
     NothingSelectedError
         The labels or models select none of them (18).
     OptionError
-        A named column does not exist (2).
+        A named column does not exist, or ``--reports-only`` was given (2).
     """
+    from bids_brainage.cli.group_maps import choose_maps
     from bids_brainage.outputs.collect import read_predictions
     from bids_brainage.outputs.group_tables import write_group_tables
     from bids_brainage.reports.group import write_group_report
     from bids_brainage.statistics.group import analyse
 
+    if config.execution.reports_only:
+        raise OptionError(
+            '--reports-only is for the participant level. The group level reads only tables and '
+            'writes its page with them; run it without this option (and with --saliency none to '
+            'leave out the maps).'
+        )
     output_dir = config.execution.output_dir
     found = read_predictions(output_dir)
     table = select(
@@ -59,19 +69,40 @@ def run_group(config: Config) -> int:
     table = add_columns(table, config.execution.bids_dir, options)
     n_people = table['participant_id'].nunique()
     log.info('Group level: %d images x models of %d participants', len(table), n_people)
+    chosen = choose_maps(table, found.maps, config.workflow.saliency)
     if config.execution.dry_run:
-        log.log(25, 'Would write the group tables and group.html in %s', output_dir)
+        n_maps = sum(len(group.paths) for group in chosen)
+        log.log(
+            25, 'Would read %d maps, write the tables and group.html in %s', n_maps, output_dir
+        )
         return 0
     result = analyse(table, options)
     for note in result.warnings:
         log.warning('%s', note)
-    tables = {**result.tables, 'exclusions': _with_unreadable(result.tables, found.problems)}
+    maps = _maps(output_dir, chosen)
+    exclusions = _with_unreadable(result.tables['exclusions'], found.problems, maps.problems)
+    tables = {**result.tables, 'exclusions': exclusions}
+    if len(maps.table):
+        tables['saliency'] = maps.table
     analysis = {**result.facts, 'warnings': result.warnings}
     write_group_tables(output_dir, tables, analysis, found.models)
-    write_group_report(output_dir, tables, analysis, result.plots)
-    for name, reason in found.problems:
+    write_group_report(output_dir, tables, analysis, result.plots, maps.figures)
+    for name, reason in (*found.problems, *maps.problems):
         log.error('%s was left out: %s', name, reason)
-    return 1 if found.problems else 0
+    return 1 if found.problems or maps.problems else 0
+
+
+def _maps(output_dir: Path, chosen: Sequence[Chosen]) -> GroupMaps:
+    """Make the group maps; without any, remove those of an earlier run and their table."""
+    from bids_brainage.cli.group_maps import make_group_maps
+    from bids_brainage.outputs.group_tables import group_path
+
+    maps = make_group_maps(output_dir, chosen)
+    if not len(maps.table):
+        path = output_dir / group_path('saliency')
+        for stale in (path, path.with_suffix('.json')):
+            stale.unlink(missing_ok=True)
+    return maps
 
 
 def group_options(group: Group, seed: int) -> GroupOptions:
@@ -159,22 +190,25 @@ def add_columns(table: pd.DataFrame, bids_dir: Path, options: GroupOptions) -> p
 
 
 def _with_unreadable(
-    tables: dict[str, pd.DataFrame], problems: Sequence[tuple[str, str]]
+    table: pd.DataFrame, tables: Sequence[tuple[str, str]], maps: Sequence[tuple[str, str]]
 ) -> pd.DataFrame:
-    """Add a line for each prediction table that could not be read."""
+    """Add a line to the exclusions for each prediction table and map that cannot be used."""
     import pandas as pd
 
-    table = tables['exclusions']
-    if not problems:
-        return table
     rows = [
         {
             'participant_id': name.split('/', 1)[0],
             'source': f'bids::{name}',
-            'analysis': 'all',
-            'reason': f'prediction table cannot be read: {reason}',
+            'analysis': analysis,
+            'reason': f'{what} cannot be read: {reason}',
         }
+        for analysis, what, problems in (
+            ('all', 'prediction table', tables),
+            ('saliency', 'image', maps),
+        )
         for name, reason in problems
     ]
+    if not rows:
+        return table
     extra = pd.DataFrame(rows).reindex(columns=table.columns)
     return pd.concat([table.astype(object), extra.astype(object)], ignore_index=True)

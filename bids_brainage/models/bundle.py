@@ -315,6 +315,7 @@ def _fill(folder: Path, source: Any, metadata: Mapping[str, Any], dtype: str) ->
 
     weights = folder / WEIGHTS_FILE
     save_file(_numpy_tensors(source, dtype), weights)
+    weights.chmod(0o644)  # readable by everybody on a shared disk; safetensors makes it 0600
     full = _completed(metadata, _sha256(weights))
     if 'age' not in full['golden']:
         full['golden'] = {**full['golden'], 'age': golden_age(Bundle(folder, full))}

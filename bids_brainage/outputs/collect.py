@@ -99,7 +99,8 @@ def read_predictions(output_dir: str | Path) -> Predictions:
             f'{len(problems)} unreadable tables{detail}. Run the participant level first, with '
             'the same output folder.'
         )
-    frames, first_file = [], {}
+    frames: list[pd.DataFrame] = []
+    first_file: dict[str, str] = {}
     for header, members in blocks.items():
         frame = _frame(header.split('\t'), members)
         frames.append(frame)

@@ -22,14 +22,18 @@ TABLES = (
     'longitudinal',
     'reliability',
     'differences',
+    'saliency',
     'exclusions',
 )
-"""Group tables in the order of the reports; the files are ``group_<table>.tsv``."""
+"""Group tables in the order of the reports; the files are ``group_<table>.tsv``.
+
+``saliency`` is there only when participants have explanation maps.
+"""
 
 _COUNTS = frozenset(
     (
         *('n', 'n_subjects', 'n_excluded', 'n_sessions', 'n_pairs', 'n_excluded_pairs'),
-        *('n_a', 'n_b'),
+        *('n_a', 'n_b', 'n_available', 'rank'),
     )
 )
 _ODD = re.compile(r'[^\S \n]|  | $|^ |^(?:NaT|<NA>)$', re.MULTILINE)
@@ -49,7 +53,7 @@ def write_group_tables(
     analysis: Mapping[str, Any],
     models: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Write every group table as TSV with a JSON data dictionary.
+    """Write every group table that is given as TSV with a JSON data dictionary.
 
     Parameters
     ----------
@@ -68,7 +72,7 @@ def write_group_tables(
         Names of the tables' files.
     """
     written = []
-    for name in TABLES:
+    for name in (name for name in TABLES if name in tables):
         table = known_columns(name, tables[name])
         dictionary: dict[str, Any] = group_dictionary(name, list(table.columns))
         if name == 'brainage' and models:

@@ -41,6 +41,10 @@ TITLES = {
     ),
     'reliability': ('Test-retest', 'Agreement of repeated scans between which nobody ages.'),
     'differences': ('Groups', 'Differences of the brain age gap, and correlations with it.'),
+    'saliency': (
+        'Explanation maps by region',
+        'How strong the maps are in each structure of the brain, by decade of age.',
+    ),
     'exclusions': ('Left out', 'Every image that some analysis does not use, with the reason.'),
     'brainage': ('All predictions', 'One row per image and model.'),
 }
@@ -54,6 +58,7 @@ def write_group_report(
     tables: Mapping[str, pd.DataFrame],
     analysis: Mapping[str, Any],
     plots: Mapping[str, pd.DataFrame],
+    maps: Mapping[str, list[dict[str, Any]]] | None = None,
 ) -> Path:
     """Write ``group.html``.
 
@@ -67,9 +72,11 @@ def write_group_report(
         Facts of the analysis, with ``warnings``.
     plots : mapping of str to DataFrame
         ``people``, ``retest`` and ``visits``: points of the figures.
+    maps : mapping of str to list, optional
+        Figures of the explanation maps by model.
     """
     path = Path(output_dir) / PAGE
-    write_text(path, render_group_page(tables, analysis, plots))
+    write_text(path, render_group_page(tables, analysis, plots, maps))
     return path
 
 
@@ -77,6 +84,7 @@ def render_group_page(
     tables: Mapping[str, pd.DataFrame],
     analysis: Mapping[str, Any],
     plots: Mapping[str, pd.DataFrame],
+    maps: Mapping[str, list[dict[str, Any]]] | None = None,
 ) -> str:
     """Render the page as self-contained HTML; see :func:`write_group_report`."""
     import jinja2
@@ -96,10 +104,11 @@ def render_group_page(
             'name': name,
             **model_summary(name, tables),
             'figures': model_figures(name, plots, tables),
+            'maps': (maps or {}).get(name, []),
         }
         for number, name in enumerate(names, 1)
     ]
-    order = [name for name in TITLES if name in TABLES]
+    order = [name for name in TITLES if name in TABLES and name in tables]
     return environment.get_template('group.html.j2').render(
         facts={'warnings': [], **analysis},
         models=models,
