@@ -6,6 +6,19 @@ group level then runs on them in its own process with one thread::
 
     python benchmarks/group.py
     python benchmarks/group.py --people 25000 50000 100000 --out group.json
+
+Measured on two shared cores, one thread, two sessions and three models a person:
+
+=======  =======  =====  ======  ====
+people   rows     CPU s  wall s  GB
+=======  =======  =====  ======  ====
+5,000    30,000       7       9   0.5
+20,000   120,000     12      16   0.7
+50,000   300,000     21      23   0.9
+100,000  600,000     38      38   1.5
+=======  =======  =====  ======  ====
+
+About 5 s (imports, bootstrap draws) and 0.33 s per thousand people.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def _tile(
     if _known(low) and _known(high):
         ends = [decimal(factor * float(x), digits) for x in (low, high)]
         note = f'95 % limits {ends[0]} to {ends[1]}'
-    plus = '+' if signed and number > 0 else ''
+    plus = '+' if signed and round(number, digits) > 0 else ''
     return {'name': name, 'value': plus + text, 'unit': unit, 'note': note}
 
 

@@ -131,7 +131,7 @@ def _colour_bar(top: float, unit: str, signed: bool) -> str:
     high = f'{top:.2g}'
     low = f'−{high} (younger)' if signed else '0'
     label = f'+{high} {unit} (older)' if signed else f'{high} {unit}'
-    start = 24 + 13 * len(low)
+    start = 30 + 14 * len(low)
     return (
         svg.text(low, start - 10, y + 20, text_anchor='end', **style)
         + svg.image(uri, start, y, 200, 24)
