@@ -42,8 +42,9 @@ class Environment:
 class Execution:
     """What to run on, where to write, and how to behave.
 
-    `participant_label` and `session_label` are bare labels, empty for all; `bids_filters` has
-    the form of `bids_brainage.dataset.check_filters`.
+    `participant_label`, `session_label` and `task_id` are bare labels, empty for all;
+    `derivatives` are folders by name; `bids_filters` has the form of
+    `bids_brainage.dataset.check_filters`.
     """
 
     bids_dir: Path
@@ -53,6 +54,8 @@ class Execution:
     run_id: str
     participant_label: tuple[str, ...] = ()
     session_label: tuple[str, ...] = ()
+    task_id: tuple[str, ...] = ()
+    derivatives: dict[str, str] = field(default_factory=dict)
     bids_filters: dict[str, Any] = field(default_factory=dict)
     bids_database_dir: Path | None = None
     skip_bids_validation: bool = False
@@ -75,13 +78,18 @@ class Workflow:
     """What to compute.
 
     `models` empty means the documented default set; `saliency` None means each bundle's own
-    method and an empty tuple no maps.
+    method and an empty tuple no maps; `atlas` is understood by
+    `bids_brainage.preprocessing.bold.atlases.resolve_atlas`, with `atlas_labels` as its table.
     """
 
     models: tuple[str, ...] = ()
     model_dir: Path | None = None
     saliency: tuple[str, ...] | None = None
     age_column: str = 'age'
+    anat_only: bool = False
+    atlas: str = 'power2011'
+    atlas_labels: Path | None = None
+    synthetic_slices: bool = False
     sloppy: bool = False
 
     def image_options(self) -> dict[str, Any]:

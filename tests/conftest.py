@@ -137,6 +137,7 @@ def derivatives(take_scan, fixed, archive, tmp_path_factory):
         gm='gm_native', tissues='tissues_native', structures='structures_native',
     )  # fmt: skip
     found['t1w_native'], found['mask_native'] = native['t1w'], native['mask']
+    found['t1w_uncorrected'] = native['t1w']
     step(
         anatomical.WarpToTemplate(
             **native,

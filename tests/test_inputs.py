@@ -45,7 +45,7 @@ def files(derivatives, tmp_path_factory):
     rows = ['\t'.join(f'r{k}' for k in range(NODES))]
     rows += ['\t'.join(f'{v:.6f}' for v in row) for row in np.corrcoef(series)]
     (folder / 'connectivity.tsv').write_text('\n'.join(rows) + '\n')
-    roles = ('t1w', 'gm_modulated', 'volumes', 't1w_native', 'mask_native')
+    roles = ('t1w', 'gm_modulated', 'volumes', 't1w_uncorrected', 'mask_native')
     return {role: derivatives[role] for role in roles} | {
         'connectivity': folder / 'connectivity.tsv'
     }

@@ -25,6 +25,7 @@ HELP_LIMIT_SECONDS = 0.5  # CPU time, interpreter start included
 def folders(tmp_path, monkeypatch):
     (tmp_path / 'bids').mkdir()
     (tmp_path / 'models').mkdir()
+    (tmp_path / 'atlas.nii.gz').write_bytes(b'')
     (tmp_path / 'filter.json').write_text('{"t1w": {"acquisition": null, "run": "1"}}')
     (tmp_path / 'plugin.yml').write_text('plugin: SLURM\nplugin_args: {sbatch_args: "-c 2"}\n')
     monkeypatch.chdir(tmp_path)
@@ -68,6 +69,17 @@ SPELLINGS = [
         (name, 'execution.skip_bids_validation', True)
         for name in ('--skip-bids-validation', '--skip_bids_validation', '--skip_bids_validator')
     ],
+    *[
+        (f'{name} task-rest nback', 'execution.task_id', ('rest', 'nback'))
+        for name in ('-t', '--task-id', '--task_id')
+    ],
+    ('-d fmriprep=models', 'execution.derivatives', {'fmriprep': 'models'}),
+    ('--derivatives fmriprep-25.2=models', 'execution.derivatives', {'fmriprep-25.2': 'models'}),
+    ('--anat-only', 'workflow.anat_only', True),
+    ('--synthetic-slices', 'workflow.synthetic_slices', True),
+    ('--atlas dosenbach2010', 'workflow.atlas', 'dosenbach2010'),
+    ('--atlas ./atlas.nii.gz', 'workflow.atlas', 'atlas.nii.gz'),
+    ('--atlas ./atlas.nii.gz --atlas-labels filter.json', 'workflow.atlas_labels', 'filter.json'),
     ('--dry-run', 'execution.dry_run', True),
     ('--models a.b c.d', 'workflow.models', ('a.b', 'c.d')),
     ('--model-dir models', 'workflow.model_dir', 'models'),
@@ -104,11 +116,16 @@ SPELLINGS = [
 @pytest.mark.parametrize(('text', 'field', 'expected'), SPELLINGS, ids=lambda value: str(value))
 def test_every_spelling(folders, text, field, expected):
     value = _value(_parse(*text.split()), field)
+    if isinstance(value, dict) and field == 'execution.derivatives':
+        expected = {name: str(folders / path) for name, path in expected.items()}
+    if isinstance(value, str) and value.endswith('.nii.gz'):
+        expected = str(folders / expected)
     assert value == (folders / expected if isinstance(value, Path) else expected)
 
 
 def test_no_spelling_is_untested():
-    tested = {text.split()[0] for text, *_ in SPELLINGS}
+    words = {word for text, *_ in SPELLINGS for word in text.split()}
+    tested = {word for word in words if word.startswith('-')}
     tested |= {'-h', '--help', '--version', '--list-models', '--config-file', '-v'}
     others = argparse.ArgumentParser(add_help=False)  # options of other levels: tests of their own
     for level in LEVELS:
@@ -160,12 +177,15 @@ def test_all_problems_are_told_together(folders, capsys):
         *('--saliency', 'none', 'gradcam', '--models', 'a.b', 'ab', '--model-dir', 'nowhere'),
         *('--use-plugin', 'nowhere.yml', '--bids-filter-file', 'nowhere.json'),
         *('--aggregate-session-reports', '0', '--config-file', 'nowhere.toml'),
+        *('--task-id', 'n_1', '--atlas', 'nowhere.nii.gz', '--atlas-labels', 'nowhere.tsv'),
+        *('--derivatives', 'freesurfer=models', 'fmriprep=nowhere', 'fmriprep-2=models'),
         environ={},
     )
     told = ' '.join(found)
-    assert len(found) == 14
+    assert len(found) == 20
     words = 's_1 nprocs omp-nthreads --mem --mem-gb device random-seed saliency same nowhere.yml '
-    words += 'nowhere.json aggregate-session-reports nowhere.toml model-dir'
+    words += 'nowhere.json aggregate-session-reports nowhere.toml model-dir task-id atlas-labels '
+    words += 'nowhere.nii.gz nowhere.tsv freesurfer twice'
     for word in words.split():
         assert word in told
 
@@ -181,7 +201,7 @@ def test_all_problems_are_told_together(folders, capsys):
         (['bids', 'o', 'everything'], 'invalid choice'),
         (['bids', 'o'], 'analysis_level'),
         (['bids', 'o', 'participant', '--particip', '1'], 'unrecognized'),
-        (['bids', 'o', 'participant', '--task-id', '1'], 'unrecognized'),
+        (['bids', 'o', 'participant', '--task', '1'], 'unrecognized'),
     ],
 )
 def test_refused(folders, capsys, arguments, message):
@@ -212,6 +232,18 @@ def test_plugin_file_problems_and_its_process_count(folders, capsys):
     assert _parse('--use-plugin', 'plugin.yml', '--nprocs', '2').nipype.nprocs == 2
 
 
+def test_folder_gives_derivatives_their_name(folders):
+    (folders / 'fmriprep').mkdir()
+    config = _parse('--derivatives', 'fmriprep')
+    assert config.execution.derivatives == {'fmriprep': str(folders / 'fmriprep')}
+
+
+def test_names_of_atlases_take_no_table(folders, capsys):
+    (folders / 'table.tsv').write_text('index\tname\n1\tA\n')
+    told = _problems(capsys, '--atlas', 'power2011', '--atlas-labels', 'table.tsv')
+    assert 'only a label image' in told[0]
+
+
 def test_settings_survive_their_file(folders):
     config = _parse(
         *('--bids-filter-file', 'filter.json', '--use-plugin', 'plugin.yml', '--mem', '1500M'),
@@ -228,6 +260,8 @@ def test_earlier_run_is_reused_and_the_command_line_wins(folders, capsys):
     first = _parse(
         *('--participant-label', '01', '--nprocs', '3', '--mem-gb', '2', '--sloppy'),
         *('--saliency', 'none', '--bids-filter-file', 'filter.json', '--age-column', 'years'),
+        *('--derivatives', 'fmriprep=models', '--atlas', './atlas.nii.gz', '--anat-only'),
+        *('--atlas-labels', 'plugin.yml', '--task-id', 'rest'),
     )
     (folders / 'run.toml').write_text(first.to_toml())
     arguments = ['bids', 'other', 'participant', '--config-file', 'run.toml']
@@ -237,6 +271,8 @@ def test_earlier_run_is_reused_and_the_command_line_wins(folders, capsys):
     assert again.workflow == first.workflow
     assert again.nipype == first.nipype
     assert again.execution.bids_filters == first.execution.bids_filters
+    assert again.execution.derivatives == first.execution.derivatives
+    assert again.execution.task_id == ('rest',)
     changed = parse([*arguments, '--mem', '512', '--participant-label', '02'], {})
     assert changed.nipype.memory_gb == 0.5
     assert changed.execution.participant_label == ('02',)

@@ -53,7 +53,7 @@ def files(derivatives, tmp_path_factory):
     lines = ['\t'.join(f'r{k}' for k in range(NODES))]
     lines += ['\t'.join(f'{v:.6f}' for v in row) for row in matrix]
     path.write_text('\n'.join(lines) + '\n')
-    roles = ('t1w', 'gm_modulated', 'volumes', 't1w_native', 'mask_native', 'mask')
+    roles = ('t1w', 'gm_modulated', 'volumes', 't1w_uncorrected', 'mask_native', 'mask')
     return {role: derivatives[role] for role in roles} | {'connectivity': path}
 
 

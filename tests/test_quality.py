@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import bids_brainage
+from bids_brainage.preprocessing.bold.quality import bold_flags
 from bids_brainage.preprocessing.quality import (
     flag_table,
     image_flags,
@@ -34,6 +35,8 @@ PREDICTION = {
     'trained': True, 'typicality': 0.5, 'outside_brain': 0.1, 'note': '',
 }  # fmt: skip
 STEP = 1e-6
+SERIES = {name: flag for name, flag in flag_table().items() if 'measure' in flag}
+"""Flags of BOLD series, whose rule stands beside the threshold."""
 
 
 def raised_in_code():
@@ -49,7 +52,7 @@ def raised_in_code():
 
 def test_every_flag_is_complete():
     for name, flag in flag_table().items():
-        assert set(flag) == KEYS, name
+        assert set(flag) == KEYS | ({'measure', 'flag_when'} if name in SERIES else set()), name
         assert flag['severity'] in ('stop', 'caution'), name
         for key in KEYS - {'threshold'}:
             assert flag[key], (name, key)
@@ -58,7 +61,12 @@ def test_every_flag_is_complete():
 
 
 def test_every_flag_is_raised_somewhere_and_every_raised_flag_is_known():
-    assert raised_in_code() == set(flag_table())
+    assert raised_in_code() | set(SERIES) == set(flag_table())
+    beyond = {
+        rule['measure']: rule['threshold'] + (STEP if rule['flag_when'] == 'above' else -STEP)
+        for rule in SERIES.values()
+    }
+    assert set(bold_flags(beyond)) == set(SERIES)
     everything_bad = image_flags(
         {
             'n_nonfinite': 9, 'slice_thickness_mm': 9, 'border_cm2': 99, 'mask_ml': 1,
@@ -70,7 +78,8 @@ def test_every_flag_is_raised_somewhere_and_every_raised_flag_is_known():
         predicted_age=99, age=15, age_range=(20, 90), interval=(0, 99), trained=False,
         typicality=1.0, outside_brain=1.0, note='predicted without T1w',
     )  # fmt: skip
-    assert set(everything_bad) | set(worst) | {'sloppy'} == set(flag_table())
+    seen = set(everything_bad) | set(worst) | {'sloppy'} | set(SERIES)
+    assert seen == set(flag_table())
 
 
 def test_good_scan_has_no_flag():

@@ -38,7 +38,7 @@ def test_files_cover_what_the_input_kind_needs(arch, tmp_path):
     files = derivative_files(scan(tmp_path), tmp_path / 'out', declared)
     assert set(roles_of(declared['kind'])) <= set(files)
     folder = tmp_path / 'out/sub-01/ses-2'
-    inside = [path for role, path in files.items() if role != 't1w_native']
+    inside = [path for role, path in files.items() if role != 't1w_uncorrected']
     assert all(folder in path.parents for path in inside)
 
 
@@ -54,7 +54,7 @@ def test_names_are_those_that_the_participant_level_writes(tmp_path):
     assert names('vgg8') == {'t1w': f'{stem}_desc-preproc_T1w.nii.gz'}
     assert names('vgg8', modality='aicbv') == {'t1w': f'{stem}_desc-aicbv_T1w.nii.gz'}
     assert names('densenet169_clinical') == {
-        't1w_native': 'sub-01_ses-2_run-1_T1w.nii.gz',
+        't1w_uncorrected': 'sub-01_ses-2_run-1_T1w.nii.gz',
         'mask_native': 'sub-01_ses-2_run-1_desc-brain_mask.nii.gz',
     }
 
@@ -74,9 +74,9 @@ def head(path, spacing, value=1.0):
     axes = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in shape), indexing='ij')
     distance = np.sqrt(sum((a * s) ** 2 for a, s in zip(axes, (2, 2, spacing), strict=True)))
     brain = (distance < 80) * (100 + 20 * np.sin(axes[0] / 5)) * value
-    files = {'t1w_native': path / 't1w.nii.gz', 'mask_native': path / 'mask.nii.gz'}
+    files = {'t1w_uncorrected': path / 't1w.nii.gz', 'mask_native': path / 'mask.nii.gz'}
     path.mkdir(exist_ok=True)
-    nib.save(nib.Nifti1Image(brain.astype(np.float32) + 3, affine), files['t1w_native'])
+    nib.save(nib.Nifti1Image(brain.astype(np.float32) + 3, affine), files['t1w_uncorrected'])
     nib.save(nib.Nifti1Image((distance < 80).astype(np.uint8), affine), files['mask_native'])
     return files
 

@@ -15,6 +15,7 @@ from typing import Any
 from bids_brainage import __version__
 from bids_brainage.cli.group_options import group_settings
 from bids_brainage.cli.parser import ListModels, build_parser
+from bids_brainage.cli.participant_options import atlas_settings, derivative_folders
 from bids_brainage.cli.resources import allowed_cpus, visible_memory_gb
 from bids_brainage.cli.train_options import train_settings
 from bids_brainage.config import Config, Environment, Execution, Nipype, Seeds, Workflow
@@ -135,6 +136,8 @@ def _execution(
         run_id=new_run_id(),
         participant_label=_labels(settings, 'participant_label', 'sub-', problems),
         session_label=_labels(settings, 'session_label', 'ses-', problems),
+        task_id=_labels(settings, 'task_id', 'task-', problems),
+        derivatives=derivative_folders(settings, problems),
         bids_filters=_filters(settings, problems),
         bids_database_dir=None if database is None else Path(database).absolute(),
         aggregate_session_reports=_integer(settings, 'aggregate_session_reports', 4, problems),
@@ -160,11 +163,16 @@ def _workflow(settings: Settings, environ: Mapping[str, str], problems: Problems
     if not isinstance(age_column, str) or not age_column.strip():
         problems.append('--age-column: expected the name of a column.')
         age_column = 'age'
+    atlas, atlas_labels = atlas_settings(settings, problems)
     return Workflow(
         models=models,
         model_dir=_model_dir(settings, environ, problems),
         saliency=_saliency(settings, problems),
         age_column=age_column,
+        anat_only=_flag(settings, 'anat_only', problems),
+        atlas=atlas,
+        atlas_labels=atlas_labels,
+        synthetic_slices=_flag(settings, 'synthetic_slices', problems),
         sloppy=_flag(settings, 'sloppy', problems),
     )
 

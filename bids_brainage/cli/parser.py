@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bids_brainage import __version__
 from bids_brainage.cli.group_options import add_group_options
+from bids_brainage.cli.participant_options import add_participant_options
 from bids_brainage.cli.train_options import add_train_options
 
 if TYPE_CHECKING:
@@ -174,25 +175,6 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_participant(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group('participant level')
-    group.add_argument(
-        '--saliency',
-        nargs='+',
-        metavar='METHOD',
-        help='maps to write: gradcam, guided_backprop, attention, or none '
-        "(default: each model's own method)",
-    )
-    group.add_argument(
-        '--reports-only', action='store_true', default=None, help='only write the reports again'
-    )
-    group.add_argument(
-        '--aggregate-session-reports',
-        metavar='N',
-        help='one report for up to N sessions, else one per session (default: 4)',
-    )
-
-
 def _add_resources(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('resources')
     group.add_argument(
@@ -286,7 +268,11 @@ def _fail(parser: argparse.ArgumentParser, problems: Sequence[str]) -> NoReturn:
 
 
 LEVELS: tuple[Level, ...] = (
-    Level('participant', 'predict the age of each image, with maps and reports', _add_participant),
+    Level(
+        'participant',
+        'predict the age of each image, with maps and reports',
+        add_participant_options,
+    ),
     Level('group', 'accuracy, change, reliability and group differences', add_group_options),
     Level('train', 'a new model from derivatives and ages', add_train_options),
 )

@@ -7,17 +7,22 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_brainage.cli.bundles import DEFAULT_MODELS, model_dirs
+from bids_brainage.cli.plan import (
+    Plan,
+    Work,
+    make_plan,
+    resolve_models,
+    select_images,
+    show_plan,
+)
 from bids_brainage.cli.progress import IMPORTANT, Progress, summary_table
+from bids_brainage.cli.series import GRAPH_KIND, connectivity_of, record_series
 from bids_brainage.config import Config
-from bids_brainage.dataset import find_scans
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.errors import BundleError, MissingInputError, OptionError
-from bids_brainage.models.bundle import Bundle, resolve_bundle
+from bids_brainage.dataset.series import Series
 from bids_brainage.outputs import (
     Container,
     StatusLog,
@@ -28,35 +33,17 @@ from bids_brainage.outputs import (
     write_sessions_summary,
 )
 from bids_brainage.outputs.provenance import software_versions
+from bids_brainage.workflows.naming import scan_workflow_name
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
+
+    from bids_brainage.workflows.settings import RunSettings
 
 LOG = logging.getLogger('bids_brainage')
 PACKAGES = (
     'bids_brainage', 'numpy', 'scipy', 'torch', 'nipype', 'SimpleITK', 'picsl_greedy', 'deepbet',
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run has to do.
-
-    Attributes
-    ----------
-    scans : tuple of Scan
-        Everything selected.
-    bundles : tuple of Bundle
-    todo : tuple of (Scan, bundles)
-        What has no result yet.
-    unreadable : tuple of (Scan, str)
-        Scans that cannot be read, with the reason.
-    """
-
-    scans: tuple[Scan, ...]
-    bundles: tuple[Bundle, ...]
-    todo: tuple[tuple[Scan, tuple[Bundle, ...]], ...]
-    unreadable: tuple[tuple[Scan, str], ...]
 
 
 def run_participant(config: Config) -> int:
@@ -76,98 +63,31 @@ def run_participant(config: Config) -> int:
     BrainAgeError
         If the run cannot start: nothing selected, models or templates missing.
     """
-    from bids_brainage.cli.results import finished, write_failures
+    from bids_brainage.cli.results import write_failures
 
     execution = config.execution
     digest = config_hash(config.workflow.image_options())
-    scans = _select_scans(config)
+    scans, series = select_images(config)
     if execution.reports_only:
         return _write_reports(config, scans)
-    bundles = _resolve_models(config)
+    bundles = resolve_models(config)
     check_output(execution.output_dir, digest)
-    todo, unreadable = [], []
-    for scan in scans:
-        if scan.problem:
-            unreadable.append((scan, scan.problem))
-            continue
-        left = tuple(
-            b for b in bundles if not finished(execution.output_dir, scan, b, digest, config)
-        )
-        if left:
-            todo.append((scan, left))
-    plan = Plan(tuple(scans), bundles, tuple(todo), tuple(unreadable))
+    plan = make_plan(config, scans, series, bundles, digest)
     if execution.dry_run:
-        return _show_plan(plan)
+        return show_plan(plan)
     _announce(config, plan)
     _write_root(config, digest)
     status = StatusLog(execution.output_dir, execution.run_id)
-    failures, ended = 0, False
+    failures, lost, ended = 0, 0, False
     try:
-        crashed = _process(config, plan, digest, status) if plan.todo else ''
+        crashed = _process(config, plan, digest, status) if plan.todo or plan.series_todo else ''
         ended = True
     finally:
         if ended:  # a run that was stopped has scans that are neither done nor failed
             failures = write_failures(config, plan, digest, status, crashed)
+            lost = record_series(config, plan, digest, status, crashed)
         report_errors = _write_reports(config, plan.scans)
-    return _finish(config, plan, failures, report_errors, status)
-
-
-def _select_scans(config: Config) -> list[Scan]:
-    execution = config.execution
-    scans = find_scans(
-        execution.bids_dir,
-        participant_labels=execution.participant_label or None,
-        session_labels=execution.session_label or None,
-        task_ids=None,
-        filters=execution.bids_filters,
-        database_dir=execution.bids_database_dir,
-        validate=not execution.skip_bids_validation,
-        age_column=config.workflow.age_column,
-    )
-    found = [scan for scan in scans if scan.suffix == 'T1w']
-    if not found:
-        raise MissingInputError(
-            f'{execution.bids_dir}: no T1w image among what was selected '
-            f'({len(scans)} other images). Brain age needs a file like '
-            'sub-01/anat/sub-01_T1w.nii.gz; check labels and filters.'
-        )
-    for scan in found:
-        if scan.age.problem:
-            LOG.warning('%s: %s', scan.relative, scan.age.problem)
-    return found
-
-
-def _resolve_models(config: Config) -> tuple[Bundle, ...]:
-    """Find all bundles, telling all problems together."""
-    names = config.workflow.models or DEFAULT_MODELS
-    bundles, problems = [], []
-    for name in dict.fromkeys(names):
-        try:
-            bundles.append(resolve_bundle(name, model_dirs(config.workflow.model_dir)))
-        except BundleError as error:
-            problems.append(str(error))
-    if problems:
-        raise MissingInputError('\n'.join(problems))
-    labels = [bundle.label for bundle in bundles]
-    if len(set(labels)) < len(labels):
-        raise OptionError(
-            f'two models share the label of their file names: {sorted(labels)}. Run them into '
-            'different output folders.'
-        )
-    return tuple(bundles)
-
-
-def _show_plan(plan: Plan) -> int:
-    """Say what would run, and write nothing."""
-    lines = [f'{len(plan.scans)} T1w images, {len(plan.todo)} to do:']
-    for scan, bundles in plan.todo:
-        age = 'age unknown' if scan.age.years is None else f'age {scan.age.years:g}'
-        lines.append(f'  {scan.relative}  ({age})  → {", ".join(b.name for b in bundles)}')
-    lines += [f'  {scan.relative}  cannot be read: {why}' for scan, why in plan.unreadable]
-    done = len(plan.scans) - len(plan.todo) - len(plan.unreadable)
-    lines.append(f'{done} have their results already. Nothing was written.')
-    sys.stdout.write('\n'.join(lines) + '\n')
-    return 0
+    return _finish(config, plan, failures, lost + report_errors, status)
 
 
 def _announce(config: Config, plan: Plan) -> None:
@@ -182,6 +102,8 @@ def _announce(config: Config, plan: Plan) -> None:
         people,
         len(plan.todo),
     )
+    if plan.series:
+        LOG.log(IMPORTANT, 'series    %d BOLD, %d to do', len(plan.series), len(plan.series_todo))
     for bundle in plan.bundles:
         LOG.log(
             IMPORTANT,
@@ -209,51 +131,109 @@ def _write_root(config: Config, digest: str) -> None:
     if environment.container_type and environment.container_tag:
         container = Container(environment.container_type, environment.container_tag)
     write_dataset_files(
-        config.execution.output_dir, config.execution.bids_dir, digest, container=container
+        config.execution.output_dir,
+        config.execution.bids_dir,
+        digest,
+        derivatives=config.execution.derivatives,
+        container=container,
     )
 
 
 def _process(config: Config, plan: Plan, digest: str, status: StatusLog) -> str:
     """Build and run the workflow; return what stopped it before its end, or nothing."""
     from bids_brainage.cli.environment import template_root
+    from bids_brainage.cli.results import crash_reason
     from bids_brainage.outputs.files import write_text
     from bids_brainage.outputs.naming import log_dir
 
     if config.execution.clean_workdir:
         for folder in config.execution.work_dir.glob('bids_brainage_*_wf'):
             shutil.rmtree(folder)
-    root = template_root(config.execution.work_dir)
-    from bids_brainage.workflows.participant import (
-        init_participant_wf,
-        methods_text,
-        scan_workflow_name,
-    )
-
-    workflow = init_participant_wf(todo=plan.todo, settings=_settings(config, root, digest))
-    write_citations(config.execution.output_dir, methods_text(workflow))
-    for scan, _ in plan.todo:
+    settings = _settings(config, template_root(config.execution.work_dir), digest)
+    can_run = [series for series in plan.series_todo if series.problem is None]
+    if can_run:
+        _check_atlas(config)
+    for scan in [scan for scan, _ in plan.todo] + [series.scan for series in can_run]:
         logs = log_dir(config.execution.run_id, scan.subject, scan.session)
         write_text(config.execution.output_dir / logs / 'bids_brainage.toml', config.to_toml())
+    methods: dict[str, None] = {}
+    crashed = _run_pass(config, plan, plan.first, can_run, settings, status, methods)
+    # a model gets the connectivity that is there after the functional runs, so that a run which
+    # failed costs it only that
+    second = tuple(item for item in plan.second if not crash_reason(config, item[0]))
+    if second and not crashed:
+        crashed = _run_pass(config, plan, second, (), settings, status, methods)
+    return crashed
+
+
+def _check_atlas(config: Config) -> None:
+    """Find the atlas before anything runs; fetch it if that is allowed."""
+    from bids_brainage.preprocessing.bold.atlases import resolve_atlas
+
+    resolve_atlas(
+        config.workflow.atlas,
+        table=config.workflow.atlas_labels,
+        download=not config.execution.offline,
+    )
+
+
+def _run_pass(
+    config: Config,
+    plan: Plan,
+    todo: Work,
+    series: Sequence[Series],
+    settings: RunSettings,
+    status: StatusLog,
+    methods: dict[str, None],
+) -> str:
+    """Run one workflow; return what stopped it before its end, or nothing.
+
+    `methods` collects the paragraphs of the methods text over the passes of a run; only the
+    first of them saves images and pictures.
+    """
+    from bids_brainage.workflows.participant import init_participant_wf, methods_text
+
+    digest = settings.provenance['ConfigurationHash']
+    connectivity = {
+        (scan.uri, bundle.name): connectivity_of(
+            config, scan, plan.series, bundle.input['n_nodes'], digest
+        )
+        for scan, bundles in todo
+        for bundle in bundles
+        if bundle.input['kind'] == GRAPH_KIND
+    }
+    workflow = init_participant_wf(
+        todo=todo,
+        settings=settings,
+        series=series,
+        connectivity=connectivity,
+        derivatives=not methods,
+    )
+    methods.update(dict.fromkeys(methods_text(workflow).split('\n\n')))
+    write_citations(config.execution.output_dir, '\n\n'.join(methods))
     if config.execution.write_graph:
         workflow.write_graph(
             dotfilename=str(config.execution.output_dir / 'logs' / 'graph.dot'),
             graph2use='colored',
             simple_form=True,
         )
-    names = {scan_workflow_name(scan): scan for scan, _ in plan.todo}
+    scans = [scan for scan, _ in todo] + [item.scan for item in series]
+    scans += [item.t1w for item in series if item.t1w is not None]
+    names = {scan_workflow_name(scan): scan for scan in scans}
     progress = Progress(
         {name: scan.stem for name, scan in names.items()},
         config.nipype.nprocs,
         lambda name, step, result, seconds: status.add(
             names[name].uri, step, result, seconds=seconds
         ),
+        workflow.list_node_names(),
     )
     return _execute(config, workflow, progress)
 
 
-def _settings(config: Config, root: Path, digest: str) -> Any:
+def _settings(config: Config, root: Path, digest: str) -> RunSettings:
     from bids_brainage.preprocessing.template import find_template
-    from bids_brainage.workflows.participant import RunSettings
+    from bids_brainage.workflows.settings import RunSettings
 
     return RunSettings(
         output_dir=config.execution.output_dir,
@@ -273,6 +253,9 @@ def _settings(config: Config, root: Path, digest: str) -> Any:
         seed=config.seeds.random_seed,
         omp_nthreads=config.nipype.omp_nthreads,
         sloppy=config.workflow.sloppy,
+        atlas=config.workflow.atlas,
+        atlas_table=config.workflow.atlas_labels,
+        synthetic_slices=config.workflow.synthetic_slices,
     )
 
 

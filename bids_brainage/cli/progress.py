@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 LOG = logging.getLogger('bids_brainage')
@@ -22,6 +22,18 @@ STEPS = {
 }
 """Node name → what it does and seconds it usually takes for a 1 mm scan on one core."""
 
+SERIES_STEPS = {
+    'estimate_motion': ('head motion', 15.0),
+    'coregister': ('coregistration', 12.0),
+    'resample': ('resampling', 30.0),
+    'build_confounds': ('confounds', 8.0),
+    'unpack': ('read series', 5.0),
+    'measure_connectivity': ('connectivity', 10.0),
+}
+"""The same for a functional run of 150 volumes."""
+
+ALL_STEPS = {**STEPS, **SERIES_STEPS}
+
 
 class Progress:
     """Follow the nodes of a run.
@@ -34,6 +46,8 @@ class Progress:
         Nodes that run side by side.
     record : callable
         Called as ``record(workflow_name, step, status, seconds)`` after each step.
+    nodes : iterable of str, optional
+        Full names of all nodes of the run, for its steps; those of T1w images when not given.
     """
 
     def __init__(
@@ -41,20 +55,22 @@ class Progress:
         scans: dict[str, str],
         nprocs: int,
         record: Callable[[str, str, str, float], None],
+        nodes: Iterable[str] | None = None,
     ) -> None:
         self.scans = scans
         self.workers = max(1, min(nprocs, len(scans)))
         self.record = record
         self.started: dict[str, float] = {}
-        self.seconds = {name: [usual] for name, (_, usual) in STEPS.items()}
-        self.left = {name: len(scans) for name in STEPS}
+        self.seconds = {name: [usual] for name, (_, usual) in ALL_STEPS.items()}
+        self.steps = _steps_of(scans, nodes)
+        self.left = {step: sum(step in own for own in self.steps.values()) for step in ALL_STEPS}
         self.done: dict[str, set[str]] = {name: set() for name in scans}
 
     def __call__(self, node: Any, status: str) -> None:
         """Take note of a node that started, ended or failed (Nipype's status callback)."""
         parts = node.fullname.split('.')
         scan = next((part for part in parts if part in self.scans), None)
-        if scan is None or node.name not in STEPS:
+        if scan is None or node.name not in ALL_STEPS:
             return
         if status == 'start':
             self.started[node.fullname] = time.monotonic()
@@ -62,7 +78,7 @@ class Progress:
         start = self.started.get(node.fullname)
         seconds = 0.0 if start is None else time.monotonic() - start
         failed = status == 'exception'
-        what, _ = STEPS[node.name]
+        what, _ = ALL_STEPS[node.name]
         self.record(scan, what, 'failed' if failed else 'ok', round(seconds, 1))
         self._count(scan, node.name, seconds, failed)
         word = 'failed' if failed else 'kept' if start is None else f'{seconds:.0f} s'
@@ -77,7 +93,7 @@ class Progress:
 
     def _count(self, scan: str, step: str, seconds: float, failed: bool) -> None:
         self.seconds[step].append(seconds)
-        gone = [name for name in STEPS if name not in self.done[scan]] if failed else [step]
+        gone = self.steps[scan] if failed else {step}
         for name in gone:
             if name not in self.done[scan]:
                 self.done[scan].add(name)
@@ -93,6 +109,18 @@ class Progress:
         if seconds < 1:
             return ''
         return f' · about {duration(seconds)} left'
+
+
+def _steps_of(scans: Iterable[str], nodes: Iterable[str] | None) -> dict[str, set[str]]:
+    """Return the steps that the workflow of each scan has."""
+    if nodes is None:
+        return {scan: set(STEPS) for scan in scans}
+    found: dict[str, set[str]] = {scan: set() for scan in scans}
+    for node in nodes:
+        parts = node.split('.')
+        if parts[0] in found and parts[-1] in ALL_STEPS:
+            found[parts[0]].add(parts[-1])
+    return found
 
 
 def duration(seconds: float) -> str:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bids_brainage.cli.series import (
+    GRAPH_KIND,
+    connectivity_of,
+    series_finished,
+    session_series,
+)
 from bids_brainage.config import Config
 from bids_brainage.dataset.scan import Scan
+from bids_brainage.dataset.series import Series
 from bids_brainage.models.bundle import Bundle
 from bids_brainage.outputs import (
     StatusLog,
@@ -22,9 +29,10 @@ from bids_brainage.outputs import (
 from bids_brainage.outputs.files import read_json
 from bids_brainage.outputs.naming import log_dir
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
+from bids_brainage.workflows.naming import scan_columns, scan_workflow_name, takes_native
 
 if TYPE_CHECKING:
-    from bids_brainage.cli.participant import Plan
+    from bids_brainage.cli.plan import Plan
 
 LOG = logging.getLogger('bids_brainage')
 _ERROR = re.compile(r'^\s*(?:[\w.]+\.)?(\w*(?:Error|Exception|Killed)\w*): (.*)')
@@ -37,11 +45,22 @@ def table_path(output_dir: Path, scan: Scan) -> Path:
     )
 
 
-def finished(output_dir: Path, scan: Scan, bundle: Bundle, digest: str, config: Config) -> bool:
+def finished(
+    output_dir: Path,
+    scan: Scan,
+    bundle: Bundle,
+    digest: str,
+    config: Config,
+    series: Sequence[Series] = (),
+    *,
+    final: bool = False,
+) -> bool:
     """Return whether a scan has a result of a model that need not be made again.
 
     It has if its row is ``ok`` and was made with the same weights and calibration, the same
-    image options and the same input file, and its image derivatives and maps are there.
+    image options and the same input files, and its image derivatives and maps are there.
+    A model that takes connectivity is not finished while a functional run of the session is
+    not, unless what there is now is ``final``.
     """
     table = table_path(output_dir, scan)
     if not table.is_file():
@@ -63,7 +82,35 @@ def finished(output_dir: Path, scan: Scan, bundle: Bundle, digest: str, config: 
         and side.get('RandomSeed') == config.seeds.random_seed
         and all((output_dir / path).is_file() for path in _expected(scan, bundle, config))
         and side.get('InputSHA256') == sha256_file(scan.path)
+        and bool(facts.get('SyntheticScans')) == sliced(config, scan, bundle)
+        and _same_connectivity(config, scan, bundle, digest, series, facts, final)
     )
+
+
+def sliced(config: Config, scan: Scan, bundle: Bundle) -> bool:
+    """Return whether a scan is predicted as the thick-slice scans that it contains."""
+    clinical = bundle.input['kind'] == 't1w_clinical'
+    return config.workflow.synthetic_slices and clinical and not takes_native(scan, bundle)
+
+
+def _same_connectivity(
+    config: Config,
+    scan: Scan,
+    bundle: Bundle,
+    digest: str,
+    series: Sequence[Series],
+    facts: Mapping[str, Any],
+    final: bool,
+) -> bool:
+    """Return whether a result rests on the connectivity that it would get now."""
+    if bundle.input['kind'] != GRAPH_KIND:
+        return True
+    own = session_series(scan, series)
+    if not final and any(s.problem or not series_finished(config, s, digest) for s in own):
+        return False
+    now = connectivity_of(config, scan, series, bundle.input['n_nodes'], digest).path
+    hashed = sha256_file(now) if now else None
+    return bool(facts.get('ConnectivitySHA256') == hashed)
 
 
 def _expected(scan: Scan, bundle: Bundle, config: Config) -> list[Any]:
@@ -74,6 +121,9 @@ def _expected(scan: Scan, bundle: Bundle, config: Config) -> list[Any]:
         {**base, 'desc': 'brain', 'suffix': 'mask'},
         {**base, 'label': 'GM', 'desc': 'modulated', 'suffix': 'probseg'},
     ]
+    if takes_native(scan, bundle):
+        base = {**scan.entities, 'space': 'T1w'}
+        wanted = [{**scan.entities, 'desc': 'brain', 'suffix': 'mask'}]
     methods = bundle.metadata['saliency'][:1]
     if config.workflow.saliency is not None:
         methods = [m for m in config.workflow.saliency if m in bundle.metadata['saliency']]
@@ -118,13 +168,15 @@ def write_failures(
     crashed : str
         What stopped the whole run, or empty.
     """
-    from bids_brainage.workflows.participant import scan_columns
-
     output_dir = config.execution.output_dir
     failures = 0
     missing = [(scan, plan.bundles, why) for scan, why in plan.unreadable]
     for scan, bundles in plan.todo:
-        left = tuple(b for b in bundles if not finished(output_dir, scan, b, digest, config))
+        left = tuple(
+            b
+            for b in bundles
+            if not finished(output_dir, scan, b, digest, config, plan.series, final=True)
+        )
         if left:
             missing.append((scan, left, crash_reason(config, scan) or crashed or 'no result'))
     for scan, bundles, why in missing:
@@ -150,11 +202,10 @@ def crash_reason(config: Config, scan: Scan) -> str:
     folder = config.execution.output_dir / log_dir(
         config.execution.run_id, scan.subject, scan.session
     )
-    from bids_brainage.workflows.participant import scan_workflow_name
-
+    name = f'.{scan_workflow_name(scan)}.'
     for path in sorted(folder.glob('crash-*.txt')):
         text = path.read_text('utf-8', errors='replace')
-        if scan_workflow_name(scan) not in text:
+        if name not in text.split('\n', 1)[0]:  # other lines may name the inputs' folders
             continue
         found = [m.groups() for m in map(_ERROR.match, text.splitlines()) if m]
         own = [message for kind, message in found if kind in _OWN]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from bids_brainage.errors import BrainAgeError
 
-ROLES = ('t1w', 'gm_modulated', 'volumes', 't1w_native', 'mask_native', 'mask', 'connectivity')
+ROLES = (
+    't1w', 'gm_modulated', 'volumes', 't1w_uncorrected', 'mask_native', 'mask', 'connectivity',
+)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,6 +20,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('out_dir', type=Path)
     for role in ROLES:
         parser.add_argument(f'--{role.replace("_", "-")}', type=Path, dest=role)
+    parser.add_argument('--atlas', help='regions of the connectivity')
+    parser.add_argument('--atlas-table', type=Path)
+    parser.add_argument('--synthetic-slices', action='store_true')
     parser.add_argument('--device', default='auto')
     parser.add_argument('--saliency', nargs='*', default=None)
     parser.add_argument('--seed', type=int, default=0)
@@ -37,6 +42,7 @@ def _run(options: argparse.Namespace) -> None:
 
     from bids_brainage.inference.predict import predict, save_prediction
     from bids_brainage.models.bundle import load_bundle
+    from bids_brainage.preprocessing.bold.atlases import resolve_atlas
     from bids_brainage.preprocessing.template import DEFAULT_SPACE
 
     files = {role: getattr(options, role) for role in ROLES if getattr(options, role)}
@@ -48,6 +54,8 @@ def _run(options: argparse.Namespace) -> None:
         saliency=options.saliency,
         seed=options.seed,
         threads=options.threads,
+        synthetic_slices=options.synthetic_slices,
+        atlas=resolve_atlas(options.atlas, table=options.atlas_table) if options.atlas else None,
     )
     masks = {}
     for role, space in (('mask', DEFAULT_SPACE), ('mask_native', 'T1w')):

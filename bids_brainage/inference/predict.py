@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bids_brainage.errors import BundleError, TemporaryError
 from bids_brainage.inference.interval import conformal_interval
 from bids_brainage.models.bundle import Bundle
-from bids_brainage.preprocessing.inputs import Files, PreparedInput, prepare_input
+from bids_brainage.preprocessing.inputs import (
+    Files,
+    PreparedInput,
+    prepare_input,
+    prepare_slices,
+)
 from bids_brainage.preprocessing.transforms import grid_points, sample_image
+
+if TYPE_CHECKING:
+    from bids_brainage.inference.multimodal import FusionFacts
+    from bids_brainage.preprocessing.bold.atlases import Atlas
 
 CONTRIBUTION = 'contribution'
 """Name of the explanation of models on volumes: years that each structure adds."""
@@ -69,8 +78,13 @@ class Prediction:
         Wall time of loading and running the model.
     note : str
         What was missing, or empty.
+    fusion : FusionFacts or None
+        For models of structure and connectivity: how they were put together.
     sd : float or None
-        Standard deviation (n - 1) over the members of an ensemble, years; None for one model.
+        Standard deviation (n - 1) over the members of an ensemble, or over the synthetic scans,
+        years; None for one model and one scan.
+    n_scans : int
+        Synthetic scans of which the age is the mean; 1 without them.
     """
 
     age: float
@@ -82,6 +96,8 @@ class Prediction:
     seconds: float = 0.0
     note: str = ''
     sd: float | None = None
+    n_scans: int = 1
+    fusion: FusionFacts | None = None
 
 
 def predict(
@@ -92,6 +108,8 @@ def predict(
     saliency: Sequence[str] | None = None,
     seed: int = 0,
     threads: int = 1,
+    atlas: Atlas | None = None,
+    synthetic_slices: bool = False,
 ) -> Prediction:
     """Predict the age of one scan and explain it.
 
@@ -106,6 +124,10 @@ def predict(
         Methods; None takes the first of the bundle's methods that gives a map, empty none.
     seed, threads : int
         Random seed and CPU threads.
+    atlas : Atlas or None
+        Regions of the connectivity, to paint their importances.
+    synthetic_slices : bool
+        System C: predict each thick-slice scan that this one contains; the age is their mean.
 
     Returns
     -------
@@ -120,16 +142,17 @@ def predict(
     """
     start = time.monotonic()
     prepared = prepare_input(bundle.input, files)
+    scans = prepare_slices(bundle.input, files) if synthetic_slices else [prepared]
     if bundle.input['kind'] == 'volumes':
         prediction = _predict_volumes(bundle, prepared, files, saliency)
     else:
-        prediction = _predict_network(bundle, prepared, device, saliency, seed, threads)
+        prediction = _predict_network(bundle, scans, device, saliency, seed, threads, atlas)
     if not np.isfinite(prediction.age):
         raise BundleError(
             f'{bundle.name} gives {prediction.age} for this scan; expected a finite age. Check '
             f'the bundle with `python -m bids_brainage.models.check {bundle.path}`.'
         )
-    return _with(
+    return replace(
         prediction,
         interval=conformal_interval(prediction.age, bundle.metadata['conformal']),
         seconds=time.monotonic() - start,
@@ -205,13 +228,16 @@ def _inside(mask: Path | None, shape: tuple[int, ...], affine: np.ndarray) -> np
 
 def _predict_network(
     bundle: Bundle,
-    prepared: PreparedInput,
+    scans: Sequence[PreparedInput],
     device: str,
     saliency: Sequence[str] | None,
     seed: int,
     threads: int,
+    atlas: Atlas | None,
 ) -> Prediction:
     import torch
+
+    from bids_brainage.inference.multimodal import NODES, fusion_facts, node_map
 
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
@@ -220,30 +246,54 @@ def _predict_network(
     try:
         model = bundle.instantiate(where)
         ensemble = hasattr(model, 'member_ages')
-        inputs = tuple(
-            None if a is None else torch.from_numpy(np.ascontiguousarray(a))[None].to(where)
-            for a in prepared.arrays
-        )
+        tensors = [_tensors(scan, where) for scan in scans]
         with torch.no_grad():
-            age = float(model(*inputs)[0])
-            # an ensemble of folds says how far its members disagree
-            ages = model.member_ages(*inputs)[:, 0] if ensemble else torch.zeros(0)
+            ages = torch.stack([model(*inputs)[0] for inputs in tensors])
+            age = float(ages.mean())
+            if ensemble and len(scans) == 1:  # the folds say how far they disagree
+                ages = model.member_ages(*tensors[0])[:, 0]
             spread = float(ages.std()) if len(ages) > 1 else None
-        if saliency is None:
-            # attention between modalities shows nothing when one of them is missing
-            tried = (
-                _explain((method,), bundle, model, inputs, prepared, seed)
-                for method in bundle.metadata['saliency']
-            )
-            maps = next(filter(None, tried), ())
-        else:
-            maps = _explain(saliency, bundle, model, inputs, prepared, seed)
+        prepared, inputs = scans[len(scans) // 2], tensors[len(scans) // 2]
+        maps = _network_maps(bundle, model, inputs, prepared, saliency, seed)
+        fusion = fusion_facts(model, inputs, prepared.affine, explain=bool(maps))
     except torch.cuda.OutOfMemoryError as error:
         raise TemporaryError(
             f'the GPU ran out of memory for {bundle.name}: {error}. Run again with --device cpu, '
             'or when the GPU is free.'
         ) from error
-    return Prediction(age, None, maps=maps, device=where, sd=spread)
+    if fusion is not None and fusion.nodes and atlas is not None and maps:
+        maps = (*maps, ExplanationMap(NODES, *node_map(fusion, atlas), 'arbitrary', None))
+    return Prediction(
+        age, None, maps=maps, device=where, sd=spread, fusion=fusion, n_scans=len(scans)
+    )
+
+
+def _tensors(prepared: PreparedInput, device: str) -> tuple[Any, ...]:
+    import torch
+
+    return tuple(
+        None if a is None else torch.from_numpy(np.ascontiguousarray(a))[None].to(device)
+        for a in prepared.arrays
+    )
+
+
+def _network_maps(
+    bundle: Bundle,
+    model: Any,
+    inputs: tuple[Any, ...],
+    prepared: PreparedInput,
+    saliency: Sequence[str] | None,
+    seed: int,
+) -> tuple[ExplanationMap, ...]:
+    """Return the maps asked for, or those of the bundle's first method that shows something."""
+    if saliency is not None:
+        return _explain(saliency, bundle, model, inputs, prepared, seed)
+    # attention between modalities shows nothing when one of them is missing
+    tried = (
+        _explain((method,), bundle, model, inputs, prepared, seed)
+        for method in bundle.metadata['saliency']
+    )
+    return next(filter(None, tried), ())
 
 
 def _explain(
@@ -289,12 +339,6 @@ def fraction_outside(explanation: ExplanationMap, mask: np.ndarray, affine: np.n
     strength = np.abs(explanation.data)
     total = float(strength.sum())
     return float((strength * (inside < 0.5)).sum() / total) if total > 0 else 0.0
-
-
-def _with(prediction: Prediction, **changes: Any) -> Prediction:
-    from dataclasses import replace
-
-    return replace(prediction, **changes)
 
 
 def save_prediction(
@@ -345,6 +389,8 @@ def save_prediction(
         'device': prediction.device,
         'seconds': round(prediction.seconds, 3),
         'note': prediction.note,
+        'synthetic_scans': prediction.n_scans if prediction.n_scans > 1 else None,
+        'fusion': asdict(prediction.fusion) if prediction.fusion else None,
         'maps': maps,
     }
     target = folder / 'prediction.json'

@@ -11,6 +11,7 @@ from nipype.interfaces.base import (
     File,
     SimpleInterface,
     TraitedSpec,
+    isdefined,
     traits,
 )
 
@@ -332,8 +333,8 @@ class WarpToTemplate(SimpleInterface):
 class _QualityInputSpec(BaseInterfaceInputSpec):
     facts = File(exists=True, mandatory=True)
     mask_measures = File(exists=True, mandatory=True)
-    scores = File(exists=True, mandatory=True)
-    volumes = File(exists=True, mandatory=True)
+    scores = File(exists=True, desc='of the registration; unset if there was none')
+    volumes = File(exists=True, desc='of the structures; unset if there are none')
     sloppy = traits.Bool(False, usedefault=True)
 
 
@@ -342,7 +343,10 @@ class _QualityOutputSpec(TraitedSpec):
 
 
 class AssessQuality(SimpleInterface):
-    """Compare what was measured on the way with the thresholds of the flags."""
+    """Compare what was measured on the way with the thresholds of the flags.
+
+    Without registration (thick slices) the checks are those of the image and its mask.
+    """
 
     input_spec = _QualityInputSpec
     output_spec = _QualityOutputSpec
@@ -351,13 +355,13 @@ class AssessQuality(SimpleInterface):
         from bids_brainage.preprocessing.quality import image_flags
 
         facts = _read_json(self.inputs.facts)
-        measures = {
-            'n_nonfinite': facts['n_nonfinite'],
-            'slice_thickness_mm': max(facts['voxel_size_mm']),
-            **_read_json(self.inputs.mask_measures),
-            **_read_json(self.inputs.scores),
-            'contrast': _read_json(self.inputs.volumes)['contrast'],
-        }
+        measures = {'n_nonfinite': facts['n_nonfinite'], **_read_json(self.inputs.mask_measures)}
+        if isdefined(self.inputs.scores) and isdefined(self.inputs.volumes):
+            measures |= {
+                'slice_thickness_mm': max(facts['voxel_size_mm']),
+                **_read_json(self.inputs.scores),
+                'contrast': _read_json(self.inputs.volumes)['contrast'],
+            }
         flags = image_flags(measures) + (['sloppy'] if self.inputs.sloppy else [])
         self._results['quality'] = _write_json(
             Path(runtime.cwd) / 'quality.json', {'flags': flags, 'measures': measures}

@@ -8,7 +8,9 @@ from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
+from nipype.interfaces.base import isdefined
 
+from bids_brainage.errors import MissingInputError
 from bids_brainage.interfaces.derivatives import image_payload, write_image
 from bids_brainage.outputs.files import write_json
 from bids_brainage.outputs.naming import derivative_path, model_label, parse_name
@@ -19,6 +21,7 @@ from bids_brainage.preprocessing.normalise import (
 )
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.preprocessing.transforms import (
+    SpatialTransform,
     grid_points,
     load_transform,
     sample_image,
@@ -54,23 +57,12 @@ def save_maps(inputs: Any, maps: list[dict[str, Any]], bundle: Any) -> list[Save
         return []
     mask, native_affine = _load(Path(inputs.mask_native))
     mask = mask > 0
-    transform = load_transform(Path(inputs.transform))
-    template, grid = _load(Path(inputs.template))
+    transform = load_transform(Path(inputs.transform)) if isdefined(inputs.transform) else None
     saved = []
     folder = Path(inputs.prediction).parent
     for item in ({**m, 'file': str(folder / m['file'])} for m in maps):
         data, affine = _load(Path(item['file']))
-        if item['space'] == 'T1w':
-            points = voxel_points(mask, native_affine)
-            native = np.zeros(mask.shape, np.float32)
-            native[mask] = sample_image(data, affine, points)
-            where = template_coordinates(transform, template.shape, grid)
-            normal = pull(data, affine, where, template.shape)
-        else:
-            native = push_to_native(data, affine, transform, mask.shape, native_affine, mask)
-            normal = sample_image(data, affine, grid_points(template.shape, grid)).reshape(
-                template.shape
-            )
+        native, normal, grid = _both_spaces(inputs, item, data, affine, mask, transform)
         facts = {
             'Model': bundle.name,
             'WeightsSHA256': bundle.weights_sha256,
@@ -81,9 +73,38 @@ def save_maps(inputs: Any, maps: list[dict[str, Any]], bundle: Any) -> list[Save
             'Sources': [inputs.scan['source']],
         }
         native_file = _write(inputs, bundle, item, native, native_affine, 'T1w', facts)
-        template_file = _write(inputs, bundle, item, normal, grid, DEFAULT_SPACE, facts)
+        template_file = None
+        if normal is not None:
+            template_file = _write(inputs, bundle, item, normal, grid, DEFAULT_SPACE, facts)
         saved.append(SavedMap(native_file, template_file, item['unit']))
     return saved
+
+
+def _both_spaces(
+    inputs: Any,
+    item: dict[str, Any],
+    data: np.ndarray,
+    affine: np.ndarray,
+    mask: np.ndarray,
+    transform: SpatialTransform | None,
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Return the native map, that in template space if there is a transform, and its grid."""
+    native_affine = _load(Path(inputs.mask_native))[1]
+    template, grid = _load(Path(inputs.template))
+    if item['space'] == 'T1w':
+        native = np.zeros(mask.shape, np.float32)
+        native[mask] = sample_image(data, affine, voxel_points(mask, native_affine))
+        if transform is None:
+            return native, None, grid
+        where = template_coordinates(transform, template.shape, grid)
+        return native, pull(data, affine, where, template.shape), grid
+    if transform is None:
+        raise MissingInputError(
+            f'the map {item["method"]} is in {item["space"]}, and this scan was not registered.'
+        )
+    native = push_to_native(data, affine, transform, mask.shape, native_affine, mask)
+    normal = sample_image(data, affine, grid_points(template.shape, grid))
+    return native, normal.reshape(template.shape), grid
 
 
 def _write(

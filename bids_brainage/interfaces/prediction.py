@@ -19,8 +19,6 @@ from nipype.interfaces.base import (
     traits,
 )
 
-ROLES = ('t1w', 'gm_modulated', 'volumes', 't1w_native', 'mask_native', 'mask', 'connectivity')
-
 
 class _PredictInputSpec(CommandLineInputSpec):
     bundle = Directory(exists=True, mandatory=True, argstr='%s', position=0)
@@ -30,10 +28,13 @@ class _PredictInputSpec(CommandLineInputSpec):
     t1w = File(exists=True, argstr='--t1w %s')
     gm_modulated = File(exists=True, argstr='--gm-modulated %s')
     volumes = File(exists=True, argstr='--volumes %s')
-    t1w_native = File(exists=True, argstr='--t1w-native %s')
+    t1w_uncorrected = File(exists=True, argstr='--t1w-uncorrected %s')
     mask_native = File(exists=True, argstr='--mask-native %s')
     mask = File(exists=True, argstr='--mask %s')
     connectivity = File(exists=True, argstr='--connectivity %s')
+    atlas = traits.Str(argstr='--atlas %s', desc='regions of the connectivity')
+    atlas_table = File(exists=True, argstr='--atlas-table %s')
+    synthetic_slices = traits.Bool(argstr='--synthetic-slices', desc='as thick-slice scans')
     saliency = traits.List(traits.Str, argstr='--saliency %s', desc='methods; [] for none')
     seed = traits.Int(0, usedefault=True, argstr='--seed %d')
     device = traits.Str('auto', usedefault=True, argstr='--device %s', nohash=True)
@@ -72,6 +73,10 @@ class _SaveInputSpec(BaseInterfaceInputSpec):
     transform = File(exists=True, desc='template → native (.npz)')
     template = File(exists=True, desc='template on the grid of the derivatives')
     mask_native = File(exists=True, desc='native brain mask')
+    connectivity = File(exists=True, desc='what the model got of the functional images')
+    without = traits.Str(desc='why it got none')
+    atlas = traits.Str(desc='regions of the connectivity')
+    atlas_table = File(exists=True)
 
 
 class _SaveOutputSpec(TraitedSpec):
@@ -89,6 +94,7 @@ class SavePrediction(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         from bids_brainage.interfaces.explanation import save_maps
+        from bids_brainage.interfaces.importance import functional_facts, save_importances
         from bids_brainage.models.bundle import load_bundle
         from bids_brainage.outputs.naming import derivative_path, parse_name
         from bids_brainage.outputs.tables import write_brainage
@@ -97,12 +103,14 @@ class SavePrediction(SimpleInterface):
         prediction = json.loads(Path(self.inputs.prediction).read_text('utf-8'))
         bundle = load_bundle(self.inputs.bundle, verify=False)
         maps = save_maps(self.inputs, prediction['maps'], bundle)
+        save_importances(self.inputs, prediction['fusion'], bundle)
+        functional, functional_flags = functional_facts(self.inputs, prediction)
         root = Path(self.inputs.base_directory)
         entities = parse_name(self.inputs.source_file)
         table = root / derivative_path(
             {**entities, 'suffix': 'brainage', 'extension': '.tsv'}, entities['datatype']
         )
-        flags = self._flags(prediction, bundle)
+        flags = self._flags(prediction, bundle) + functional_flags
         row = prediction_row(self.inputs.scan, prediction, bundle, flags)
         facts = json.loads(Path(self.inputs.facts).read_text('utf-8'))
         write_brainage(
@@ -117,6 +125,8 @@ class SavePrediction(SimpleInterface):
                         for name, years in prediction['contributions'].items()
                     },
                     'Note': prediction['note'],
+                    'SyntheticScans': prediction['synthetic_scans'],
+                    **functional,
                 }
             },
             metadata={
@@ -278,6 +288,29 @@ class DrawScan(SimpleInterface):
         )
         figures.plot_segmentation(given['t1w'], given['tissues'], out['segmentation'])
         self._results['figures'] = [str(path) for path in out.values()]
+        return runtime
+
+
+class _MaskInputSpec(BaseInterfaceInputSpec):
+    t1w = File(exists=True, mandatory=True, desc='native')
+    mask = File(exists=True, mandatory=True, desc='native')
+    source_file = traits.Str(mandatory=True)
+    base_directory = traits.Str(mandatory=True)
+
+
+class DrawMask(SimpleInterface):
+    """Draw the mask of a scan that is not registered."""
+
+    _always_run = True  # outputs that somebody deleted come back
+    input_spec = _MaskInputSpec
+    output_spec = _FiguresOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.reports.figures import plot_mask
+
+        out = figure_path(self.inputs.base_directory, self.inputs.source_file, 'mask')
+        plot_mask(Path(self.inputs.t1w), Path(self.inputs.mask), out)
+        self._results['figures'] = [str(out)]
         return runtime
 
 

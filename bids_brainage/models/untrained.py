@@ -90,6 +90,7 @@ def untrained_metadata(
         Output block; None is one age in years.
     """
     info = model_info(arch)
+    nodes = {'n_nodes': options['n_nodes']} if 'n_nodes' in options else {}
     return {
         'name': f'{arch}.{tag}',
         'version': '0',
@@ -103,7 +104,7 @@ def untrained_metadata(
         'license': 'Apache-2.0',
         'copyright': 'The bids_brainage developers',
         'reference': info.reference,
-        'input': _input_block(info, shape),
+        'input': {**_input_block(info, shape), **nodes},
         'output': output or {'quantity': 'age', 'unit': 'year', 'kind': 'scalar'},
         'training': {
             'data': 'none',

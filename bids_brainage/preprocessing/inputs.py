@@ -17,7 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 from bids_brainage.errors import BundleError, MissingInputError
-from bids_brainage.preprocessing.clinical import prepare_clinical
+from bids_brainage.preprocessing.clinical import prepare_clinical, synthetic_slices
 from bids_brainage.preprocessing.connectivity import prepare_structural, read_connectivity
 from bids_brainage.preprocessing.intensity import scale_by_top_percent
 from bids_brainage.preprocessing.reduce import reduce_half
@@ -57,7 +57,7 @@ class PreparedInput:
 
 Files = Mapping[str, Path]
 """Derivatives by role: ``t1w``, ``gm_modulated``, ``volumes`` (template space and table),
-``t1w_native``, ``mask_native`` (own space), ``connectivity``."""
+``t1w_uncorrected`` (own space, RAS+, bias field left in), ``mask_native``, ``connectivity``."""
 
 
 def prepare_input(declared: Mapping[str, Any], files: Files) -> PreparedInput:
@@ -192,9 +192,37 @@ def _t1w_sfcn(declared: Mapping[str, Any], files: Files) -> PreparedInput:
 
 
 def _t1w_clinical(declared: Mapping[str, Any], files: Files) -> PreparedInput:
-    path = _file(files, 't1w_native')
-    data, affine = _load(path)
+    return _clinical(declared, files, *_native_brain(files))
+
+
+def prepare_slices(declared: Mapping[str, Any], files: Files) -> list[PreparedInput]:
+    """Prepare a research scan as the thick-slice scans that it contains (System C).
+
+    Parameters
+    ----------
+    declared, files
+        As for `prepare_input`, of kind ``t1w_clinical``.
+
+    Returns
+    -------
+    list of PreparedInput
+        One for each offset, see `bids_brainage.preprocessing.clinical.synthetic_slices`.
+    """
+    return [
+        _clinical(declared, files, data, affine)
+        for data, affine in synthetic_slices(*_native_brain(files))
+    ]
+
+
+def _native_brain(files: Files) -> tuple[np.ndarray, np.ndarray]:
+    data, affine = _load(_file(files, 't1w_uncorrected'))
     mask, _ = _load(_file(files, 'mask_native'))
+    return data * (mask > 0), affine
+
+
+def _clinical(
+    declared: Mapping[str, Any], files: Files, data: np.ndarray, affine: np.ndarray
+) -> PreparedInput:
     sizes = declared['voxel_size_mm']
     if len(set(sizes)) != 1:
         raise BundleError(
@@ -202,11 +230,11 @@ def _t1w_clinical(declared: Mapping[str, Any], files: Files) -> PreparedInput:
             't1w_clinical. Correct `input.voxel_size_mm` in metadata.json.'
         )
     ready = prepare_clinical(
-        data * (mask > 0),
+        data,
         affine,
         shape=tuple(declared['shape']),
         voxel_size_mm=float(sizes[0]),
-        source=str(path),
+        source=str(files['t1w_uncorrected']),
     )
     return PreparedInput((ready.volume[None],), ready.affine, 'T1w')
 
@@ -250,7 +278,7 @@ _ROLES = {
     'modulated_gm': ('gm_modulated',),
     't1w_brain': ('t1w',),
     't1w_sfcn': ('t1w',),
-    't1w_clinical': ('t1w_native', 'mask_native'),
+    't1w_clinical': ('t1w_uncorrected', 'mask_native'),
     't1w_connectivity': ('t1w',),
     'volumes': ('volumes',),
 }

@@ -35,7 +35,8 @@ def image_flags(measures: Mapping[str, float]) -> list[str]:
     measures : mapping
         ``n_nonfinite``, ``slice_thickness_mm`` (largest voxel edge), ``border_cm2``,
         ``mask_ml``, ``overlap``, ``similarity``, ``scale``, ``rotation_degrees``,
-        ``contrast`` (white over grey matter intensity).
+        ``contrast`` (white over grey matter intensity).  What is absent was not measured and
+        raises no flag.
 
     Returns
     -------
@@ -53,7 +54,11 @@ def image_flags(measures: Mapping[str, float]) -> list[str]:
         ('registration_rotation', 'rotation_degrees', _above),
         ('tissue_contrast', 'contrast', _outside),
     )
-    return [flag for flag, key, fails in checks if fails(measures[key], threshold(flag))]
+    return [
+        flag
+        for flag, key, fails in checks
+        if key in measures and fails(measures[key], threshold(flag))
+    ]
 
 
 def prediction_flags(

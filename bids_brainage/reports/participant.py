@@ -41,8 +41,20 @@ _CAPTIONS = {
         'Grey matter should follow the cortex, white matter lie below it, and fluid fill '
         'ventricles and sulci.',
     ),
-    'carpet': ('Signal over time', 'Each row is one voxel, each column one time point.'),
-    'connectivity': ('Connectivity', 'Correlation between the time series of regions.'),
+    'coregistration': (
+        'Functional image on the T1w image',
+        'The outline of the T1w brain should follow the edge of the functional image.',
+    ),
+    'carpet': (
+        'Signal over time',
+        'Each row is one voxel, each column one time point. Stripes at the same time in all '
+        'tissues are motion or breathing; shaded volumes were left out.',
+    ),
+    'connectivity': (
+        'Connectivity',
+        'Correlation between the cleaned time series of regions. Regions of one network should '
+        'correlate: warm blocks along the diagonal.',
+    ),
 }
 _MAPS = {
     'gradcam': 'Grad-CAM',
@@ -157,7 +169,8 @@ def render_page(record: ParticipantRecord, pages: Sequence[str], session: str | 
 
 def _ages(scans: Sequence[ScanRecord]) -> str:
     """List the different ages of the scans shown."""
-    known = list(dict.fromkeys(wording.age_text(scan) for scan in scans))
+    told = [scan for scan in scans if scan.table] or scans
+    known = list(dict.fromkeys(wording.age_text(scan) for scan in told))
     return ', '.join(known) or wording.MISSING
 
 
@@ -170,7 +183,7 @@ def _scan_views(
     views: list[dict[str, Any]] = []
     for number, scan in enumerate(shown, start=1):
         main = headline_result(scan, headline_model(record.scans, scan.modality))
-        flags = wording.describe_flags(main)
+        flags = wording.describe_flags(main) if main else wording.describe(scan.flags)
         results = sorted(scan.results, key=lambda result: result is not main)
         strip = [_estimate(result) for result in results if result.ok]
         span = wording.training_range(main)
@@ -253,6 +266,12 @@ def _caption(picture: Picture, scan: ScanRecord) -> tuple[str, str]:
             f'Contributions to the predicted age: {model}',
             'Orange places raise the predicted age, blue places lower it. On the person’s own '
             'brain.',
+        )
+    if picture.what == 'nodes':
+        return (
+            f'Which connections mattered: regions by importance for {model}',
+            'Bright regions had most of the model’s attention among the regions of connectivity. '
+            'The map shows what the model used, not disease. On the person’s own brain.',
         )
     return (
         f'What the model looked at: {_MAPS.get(picture.what, picture.what)} of {model}',

@@ -20,6 +20,7 @@ from bids_brainage.outputs.tables import data_dictionary, read_brainage
 from bids_brainage.tsv import read_tsv
 
 _CRASH_CHARACTERS = 12_000
+_MATRIX = 'sub-*_stat-pearsoncorrelation_relmat.json'
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """One image with all its results, pictures and messages."""
+    """One image with all its results, pictures and messages.
+
+    `quality` and `flags` are those of a functional run whose connectivity was measured.
+    """
 
     stem: str
     source: str
@@ -74,11 +78,18 @@ class ScanRecord:
     pictures: tuple[Picture, ...]
     messages: tuple[str, ...]
     side: Mapping[str, Any]
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+    @property
+    def measured(self) -> bool:
+        """True for a functional run whose connectivity was measured."""
+        return bool(self.quality)
 
     @property
     def failed(self) -> bool:
-        """True if no model gave an age."""
-        return not any(result.ok for result in self.results)
+        """True if no model gave an age and no connectivity was measured."""
+        return not self.measured and not any(result.ok for result in self.results)
 
     @property
     def title(self) -> str:
@@ -141,6 +152,13 @@ def load_participant(output_dir: Path, subject: str) -> ParticipantRecord:
         for pattern in ('*', 'ses-*/*')
         for path in folder.glob(f'{pattern}/sub-{subject}_*brainage.tsv')
     ]
+    stems = {scan.stem for scan in scans}
+    runs = [
+        _run(output_dir, path, messages)
+        for pattern in ('func', 'ses-*/func')
+        for path in sorted(folder.glob(f'{pattern}/{_MATRIX}'))
+    ]
+    scans += {run.stem: run for run in runs if run.stem not in stems}.values()
     listed = {scan.source for scan in scans}
     scans += [_lost(source, texts) for source, texts in messages.items() if source not in listed]
     order = [row.get('session_id', '') for row in sessions]
@@ -185,6 +203,32 @@ def _scan(output_dir: Path, path: Path, messages: Mapping[str, tuple[str, ...]])
         pictures=tuple(_pictures(output_dir, path, stem)),
         messages=messages.get(source, ()),
         side=side,
+    )
+
+
+def _run(output_dir: Path, path: Path, messages: Mapping[str, tuple[str, ...]]) -> ScanRecord:
+    """Make a record of a functional run from the side file of its connectivity."""
+    side = read_json(path)
+    stem = re.split('_(?:space|atlas|stat)-', path.name, maxsplit=1)[0]
+    sources = side.get('Sources') or [stem]
+    folder = path.parent.relative_to(output_dir).as_posix()
+    source = f'bids:raw:{folder}/{stem}_bold.nii.gz'
+    return ScanRecord(
+        stem=stem,
+        source=str(sources[0]),
+        modality='bold',
+        session=source_entities(stem).get('ses'),
+        age=None,
+        age_source=None,
+        censored=False,
+        sex=None,
+        table='',
+        results=(),
+        pictures=tuple(_pictures(output_dir, path, stem)),
+        messages=messages.get(source, ()),
+        side=side,
+        quality=side.get('Quality') or {},
+        flags=tuple(side.get('QualityFlags') or ()),
     )
 
 
@@ -256,7 +300,10 @@ def _pictures(output_dir: Path, table: Path, stem: str) -> list[Picture]:
             entities.pop(key, None)
         if entities == source and what:
             found.append(Picture(path, what, model, notes.get((model, what), {})))
-    order = ('mask', 'registration', 'segmentation')
+    order = (
+        *('mask', 'registration', 'segmentation'),
+        *('coregistration', 'carpet', 'connectivity'),
+    )
     rank = {name: index for index, name in enumerate(order)}
     return sorted(found, key=lambda p: (p.model is not None, rank.get(p.what, 9), str(p.path)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -68,7 +68,12 @@ def describe_flag(flag: str) -> Flag:
 
 def describe_flags(result: Result | None) -> list[Flag]:
     """Explain all flags of a result, the most severe first."""
-    found = [describe_flag(flag) for flag in (result.flags if result else ())]
+    return describe(result.flags if result else ())
+
+
+def describe(flags: Iterable[str]) -> list[Flag]:
+    """Explain flags, the most severe first."""
+    found = [describe_flag(flag) for flag in flags]
     return sorted(found, key=lambda flag: _RANK[flag.severity])
 
 
@@ -187,6 +192,22 @@ def decimal(value: Any, digits: int = 2) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return MISSING
     return f'{value:.{digits}f}'.replace('-', '−')
+
+
+def series_facts(scan: ScanRecord) -> list[tuple[str, str]]:
+    """List what was measured of a functional run: a label and a number with its unit."""
+    q = scan.quality
+    kept, total = q.get('n_kept'), q.get('n_volumes')
+    regions = f'{plain(q.get("n_regions_covered"))} of {plain(q.get("n_regions"))}'
+    return [
+        ('Atlas', plain(scan.side.get('Atlas'))),
+        ('Volumes kept', f'{plain(kept)} of {plain(total)}'),
+        ('Time kept', f'{decimal(q.get("minutes_kept"), 1)} min'),
+        ('Mean framewise displacement', f'{decimal(q.get("mean_fd"))} mm'),
+        ('Degrees of freedom', plain(q.get('degrees_of_freedom'))),
+        ('Regions with signal', regions),
+        ('Noise model', plain(q.get('confound_model'))),
+    ]
 
 
 def reason(scan: ScanRecord) -> str:

@@ -249,25 +249,11 @@ def prepare_rows(
     list of tuple of ndarray
         The model's inputs without batch axis.
     """
-    from bids_brainage.preprocessing.inputs import prepare_input
+    from bids_brainage.preprocessing.inputs import prepare_input, prepare_slices
 
-    if not synthetic:
-        return [_complete(prepare_input(declared, files).arrays)]
-    import nibabel as nib
-
-    from bids_brainage.preprocessing.clinical import prepare_clinical, synthetic_slices
-
-    image, mask = (
-        nib.as_closest_canonical(nib.load(files[role])) for role in ('t1w_native', 'mask_native')
-    )
-    brain = np.asarray(image.dataobj, np.float32) * (np.asarray(mask.dataobj) > 0)
-    slices = synthetic_slices(brain, np.asarray(image.affine, float))
-    grid: dict[str, Any] = {
-        'shape': tuple(declared['shape']),
-        'voxel_size_mm': float(declared['voxel_size_mm'][0]),
-        'source': str(files['t1w_native']),
-    }
-    return [(prepare_clinical(*pair, **grid).volume[None],) for pair in slices]
+    if synthetic:
+        return [_complete(item.arrays) for item in prepare_slices(declared, files)]
+    return [_complete(prepare_input(declared, files).arrays)]
 
 
 def _complete(arrays: Sequence[npt.NDArray[Any] | None]) -> Arrays:

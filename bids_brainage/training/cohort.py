@@ -107,7 +107,7 @@ def derivative_files(
         gm = {'label': 'GM', 'desc': 'modulated', 'suffix': 'probseg'}
         return {'gm_modulated': place(**in_space, **gm)}
     if kind == 't1w_clinical':
-        return {'t1w_native': scan.path, 'mask_native': place(desc='brain', suffix='mask')}
+        return {'t1w_uncorrected': scan.path, 'mask_native': place(desc='brain', suffix='mask')}
     name = 'aicbv' if modality == 'aicbv' else 'preproc'
     files = {'t1w': place(**in_space, desc=name, suffix='T1w')}
     if kind == 't1w_connectivity':

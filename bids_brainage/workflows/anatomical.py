@@ -57,7 +57,8 @@ def init_anat_wf(
     Returns
     -------
     Workflow
-        Input ``t1w``.  Outputs: native ``t1w_native``, ``mask_native``, ``tissues_native``;
+        Input ``t1w``.  Outputs: native ``t1w_uncorrected``, ``t1w_native`` (bias-corrected),
+        ``mask_native``, ``tissues_native``;
         template-space ``t1w``, ``mask``, ``tissues``, ``structures``, ``gm``,
         ``gm_modulated``; ``transform``, ``to_template``, ``to_native``, ``volumes``,
         ``facts``, ``quality``.
@@ -104,7 +105,7 @@ def init_anat_wf(
         (brain, quality, [('measures', 'mask_measures')]),
         (register, quality, [('scores', 'scores')]),
         (segment, quality, [('volumes', 'volumes')]),
-        (check, outputnode, [('facts', 'facts')]),
+        (check, outputnode, [('facts', 'facts'), ('t1w', 't1w_uncorrected')]),
         (brain, outputnode, [('mask', 'mask_native')]),
         (bias, outputnode, [('t1w', 't1w_native')]),
         (register, outputnode, [('transform', 'transform')]),
@@ -123,8 +124,8 @@ WARPED = (
     't1w', 'mask', 'tissues', 'structures', 'gm', 'gm_modulated', 'to_template', 'to_native'
 )  # fmt: skip
 OUTPUTS = (
-    'facts', 'mask_native', 't1w_native', 'tissues_native', 'transform', 'volumes', 'quality',
-    'structure_facts', *WARPED,
+    'facts', 't1w_uncorrected', 'mask_native', 't1w_native', 'tissues_native', 'transform',
+    'volumes', 'quality', 'structure_facts', *WARPED,
 )  # fmt: skip
 
 

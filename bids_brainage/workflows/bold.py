@@ -19,8 +19,9 @@ from bids_brainage.interfaces.bold import (
 )
 from bids_brainage.interfaces.bold_connectivity import DrawBold, MeasureConnectivity, SaveAtlas
 from bids_brainage.interfaces.derivatives import DerivativesDataSink
-from bids_brainage.preprocessing.bold.atlases import DEFAULT_ATLAS, resolve_atlas
+from bids_brainage.preprocessing.bold.atlases import resolve_atlas
 from bids_brainage.preprocessing.bold.confounds import Denoising
+from bids_brainage.preprocessing.bold.names import DEFAULT_ATLAS
 from bids_brainage.preprocessing.template import Template
 
 METHODS = """\

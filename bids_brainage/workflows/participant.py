@@ -3,72 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from bids_brainage import __version__
 from bids_brainage.dataset.scan import Scan
+from bids_brainage.dataset.series import Series
 from bids_brainage.models.bundle import Bundle
-from bids_brainage.outputs.naming import log_dir, model_label
+from bids_brainage.outputs.connectivity import Connectivity
+from bids_brainage.outputs.naming import log_dir
 from bids_brainage.preprocessing.inputs import roles_of
-from bids_brainage.preprocessing.template import Template
 from bids_brainage.workflows.anatomical import (
     WARPED,
     init_anat_derivatives_wf,
     init_anat_report_wf,
     init_anat_wf,
 )
+from bids_brainage.workflows.clinical import KIND, init_native_wf
+from bids_brainage.workflows.clinical import OUTPUTS as NATIVE
+from bids_brainage.workflows.functional import init_series_wf
+from bids_brainage.workflows.naming import scan_columns, scan_workflow_name, takes_native
 from bids_brainage.workflows.prediction import COMMON, init_prediction_wf
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What all scans of a run share.
-
-    Attributes
-    ----------
-    output_dir, work_dir : Path
-    run_id : str
-    registration_template, output_template : Template
-    provenance : mapping
-        Options and versions for the side files.
-    saliency : tuple of str or None
-        Methods; None is each bundle's own, empty none.
-    device : str
-    use_gpu : bool
-        Whether inference nodes are counted against the GPUs.
-    seed, omp_nthreads : int
-    sloppy : bool
-    """
-
-    output_dir: Path
-    work_dir: Path
-    run_id: str
-    registration_template: Template
-    output_template: Template
-    provenance: Mapping[str, Any]
-    saliency: tuple[str, ...] | None
-    device: str
-    use_gpu: bool
-    seed: int
-    omp_nthreads: int
-    sloppy: bool
+from bids_brainage.workflows.settings import RunSettings
 
 
 def init_participant_wf(
-    *, todo: Sequence[tuple[Scan, Sequence[Bundle]]], settings: RunSettings
+    *,
+    todo: Sequence[tuple[Scan, Sequence[Bundle]]],
+    settings: RunSettings,
+    series: Sequence[Series] = (),
+    connectivity: Mapping[tuple[str, str], Connectivity] | None = None,
+    derivatives: bool = True,
 ) -> Workflow:
     """Build the workflow of a run.
 
     Parameters
     ----------
     todo : sequence of (Scan, bundles)
-        T1w scans, each with the models that have not been run on it.
+        T1w scans, each with the models to run on it.
     settings : RunSettings
+    series : sequence of Series
+        Functional runs to process; a T1w image that one needs and `todo` lacks is prepared, too.
+    connectivity : mapping, optional
+        URI of a T1w scan and name of a model → the connectivity that the model gets.
+    derivatives : bool
+        Save images and pictures of the scans in `todo`; False if that is done.
 
     Returns
     -------
@@ -84,12 +64,52 @@ def init_participant_wf(
         'stop_on_first_crash': False,
         'check_version': False,
     }
-    for scan, bundles in todo:
-        workflow.add_nodes([init_scan_wf(scan=scan, bundles=bundles, settings=settings)])
+    listed = [(scan, bundles, derivatives) for scan, bundles in todo]
+    known = {scan.uri for scan, _ in todo}
+    for item in series:
+        if item.t1w is not None and item.t1w.uri not in known:
+            known.add(item.t1w.uri)
+            listed.append((item.t1w, (), False))
+    aligned = {item.t1w.uri for item in series if item.t1w is not None}
+    anatomy = {}
+    for scan, bundles, saved in listed:
+        anatomy[scan.uri] = init_scan_wf(
+            scan=scan,
+            bundles=bundles,
+            settings=settings,
+            connectivity=connectivity or {},
+            derivatives=saved,
+            register=scan.uri in aligned,
+        )
+        workflow.add_nodes([anatomy[scan.uri]])
+    for item in series:
+        functional = init_series_wf(series=item, settings=settings)
+        workflow.add_nodes([functional])
+        if item.t1w is not None:
+            # a list of its own: Nipype takes items out of it
+            workflow.connect([(anatomy[item.t1w.uri], functional, list(FROM_ANATOMY))])
     return workflow
 
 
-def init_scan_wf(*, scan: Scan, bundles: Sequence[Bundle], settings: RunSettings) -> Workflow:
+FROM_ANATOMY = (
+    ('anat_wf.outputnode.t1w_native', 'bold_wf.inputnode.t1w'),
+    ('anat_wf.outputnode.mask_native', 'bold_wf.inputnode.t1w_mask'),
+    ('anat_wf.outputnode.transform', 'bold_wf.inputnode.transform'),
+    ('anat_wf.outputnode.t1w_native', 'bold_report_wf.inputnode.t1w'),
+    ('anat_wf.outputnode.mask_native', 'bold_report_wf.inputnode.t1w_mask'),
+)
+"""What a functional run takes from the workflow of its T1w image."""
+
+
+def init_scan_wf(
+    *,
+    scan: Scan,
+    bundles: Sequence[Bundle],
+    settings: RunSettings,
+    connectivity: Mapping[tuple[str, str], Connectivity],
+    derivatives: bool = True,
+    register: bool = False,
+) -> Workflow:
     """Build the workflow of one T1w scan with all its models.
 
     Parameters
@@ -97,6 +117,12 @@ def init_scan_wf(*, scan: Scan, bundles: Sequence[Bundle], settings: RunSettings
     scan : Scan
     bundles : sequence of Bundle
     settings : RunSettings
+    connectivity : mapping
+        As in `init_participant_wf`.
+    derivatives : bool
+        Save images and pictures.
+    register : bool
+        Register the scan even if its models do without, as functional runs need it.
 
     Returns
     -------
@@ -104,6 +130,19 @@ def init_scan_wf(*, scan: Scan, bundles: Sequence[Bundle], settings: RunSettings
         Named after the scan (`scan_workflow_name`), so that its nodes can be told apart.
     """
     workflow = Workflow(name=scan_workflow_name(scan))
+    clinical = [b for b in bundles if takes_native(scan, b)]
+    others = [b for b in bundles if b not in clinical]
+    whole = register or bool(others) or not clinical
+    if clinical:
+        native = init_native_wf(scan=scan, settings=settings, save=derivatives and not whole)
+        for bundle in clinical:
+            predict = init_prediction_wf(
+                bundle=bundle, scan=scan_columns(scan), source_file=str(scan.path),
+                settings=settings,
+            )  # fmt: skip
+            workflow.connect([(native, predict, list(FROM_NATIVE))])
+    if not whole:
+        return _log_crashes(workflow, scan, settings)
     anat = init_anat_wf(
         registration_template=settings.registration_template,
         output_template=settings.output_template,
@@ -111,6 +150,44 @@ def init_scan_wf(*, scan: Scan, bundles: Sequence[Bundle], settings: RunSettings
         sloppy=settings.sloppy,
     )
     anat.inputs.inputnode.t1w = str(scan.path)
+    workflow.add_nodes([anat])
+    if derivatives:
+        _connect_outputs(workflow, anat, scan, settings)
+    for bundle in others:
+        predict = init_prediction_wf(
+            bundle=bundle,
+            scan=scan_columns(scan),
+            source_file=str(scan.path),
+            settings=settings,
+            connectivity=connectivity.get((scan.uri, bundle.name)),
+            synthetic_slices=settings.synthetic_slices and bundle.input['kind'] == KIND,
+        )
+        fields = dict.fromkeys((*COMMON, *roles_of(bundle.input['kind'])))
+        workflow.connect(
+            [(anat, predict, [(f'outputnode.{f}', f'inputnode.{f}') for f in fields])]
+        )
+    return _log_crashes(workflow, scan, settings)
+
+
+FROM_NATIVE = (
+    *((f'outputnode.{name}', f'inputnode.{name}') for name in NATIVE),
+    ('outputnode.t1w_uncorrected', 'inputnode.t1w_native'),  # to draw on
+)
+"""What a model of thick slices takes from the workflow of such a scan."""
+
+
+def _log_crashes(workflow: Workflow, scan: Scan, settings: RunSettings) -> Workflow:
+    """Send the crash files of all nodes to the logs of the participant."""
+    crashes = settings.output_dir / log_dir(settings.run_id, scan.subject, scan.session)
+    for node in workflow.list_node_names():
+        workflow.get_node(node).config = {'execution': {'crashdump_dir': str(crashes)}}
+    return workflow
+
+
+def _connect_outputs(
+    workflow: Workflow, anat: Workflow, scan: Scan, settings: RunSettings
+) -> None:
+    """Add the steps that save and draw what the anatomical workflow makes."""
     derivatives = init_anat_derivatives_wf(
         source_file=str(scan.path),
         source_uri=scan.uri,
@@ -134,48 +211,6 @@ def init_scan_wf(*, scan: Scan, bundles: Sequence[Bundle], settings: RunSettings
             ('outputnode.t1w', 'inputnode.warped'),
         ]),
     ])  # fmt: skip
-    for bundle in bundles:
-        predict = init_prediction_wf(
-            bundle=bundle,
-            scan=scan_columns(scan),
-            source_file=str(scan.path),
-            provenance=settings.provenance,
-            output_dir=settings.output_dir,
-            template=settings.output_template,
-            saliency=settings.saliency,
-            device=settings.device,
-            use_gpu=settings.use_gpu,
-            seed=settings.seed,
-            omp_nthreads=settings.omp_nthreads,
-        )
-        fields = dict.fromkeys((*COMMON, *roles_of(bundle.input['kind'])))
-        workflow.connect(
-            [(anat, predict, [(f'outputnode.{f}', f'inputnode.{f}') for f in fields])]
-        )
-    crashes = settings.output_dir / log_dir(settings.run_id, scan.subject, scan.session)
-    for node in workflow.list_node_names():
-        workflow.get_node(node).config = {'execution': {'crashdump_dir': str(crashes)}}
-    return workflow
-
-
-def scan_workflow_name(scan: Scan) -> str:
-    """Return the workflow name of a scan: letters, digits and underscores."""
-    return scan.stem.replace('-', '_').replace('.', '_') + f'_{model_label(scan.suffix)}_wf'
-
-
-def scan_columns(scan: Scan) -> dict[str, Any]:
-    """Return the columns of a prediction row that the dataset gives."""
-    return {
-        'participant_id': f'sub-{scan.subject}',
-        'session_id': f'ses-{scan.session}' if scan.session else None,
-        'run': scan.run,
-        'source': scan.uri,
-        'modality': scan.suffix,
-        'age': scan.age.years,
-        'age_source': scan.age.source,
-        'age_censored': scan.age.censored,
-        'sex': scan.sex,
-    }
 
 
 def methods_text(workflow: Workflow) -> str:

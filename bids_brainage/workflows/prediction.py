@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from nipype.interfaces import utility as niu
@@ -16,8 +15,9 @@ from bids_brainage.interfaces.prediction import (
     SavePrediction,
 )
 from bids_brainage.models.bundle import Bundle
+from bids_brainage.outputs.connectivity import Connectivity
 from bids_brainage.preprocessing.inputs import roles_of
-from bids_brainage.preprocessing.template import Template
+from bids_brainage.workflows.settings import RunSettings
 
 COMMON = ('facts', 'quality', 'transform', 't1w_native', 'mask_native', 'mask')
 
@@ -27,14 +27,9 @@ def init_prediction_wf(
     bundle: Bundle,
     scan: Mapping[str, Any],
     source_file: str,
-    provenance: Mapping[str, Any],
-    output_dir: Path,
-    template: Template,
-    saliency: Sequence[str] | None = None,
-    device: str = 'auto',
-    use_gpu: bool = False,
-    seed: int = 0,
-    omp_nthreads: int = 1,
+    settings: RunSettings,
+    connectivity: Connectivity | None = None,
+    synthetic_slices: bool = False,
     name: str | None = None,
 ) -> Workflow:
     """Build the workflow of one model on one scan.
@@ -46,19 +41,11 @@ def init_prediction_wf(
         Columns of the prediction row that the dataset gives.
     source_file : str
         Path of the image in the input dataset.
-    provenance : mapping
-        Options and versions for the side file.
-    output_dir : Path
-        Output dataset.
-    template : Template
-        At the resolution of the derivatives.
-    saliency : sequence of str or None
-        Methods; None is the bundle's own, empty none.
-    device : str
-        As `bids_brainage.inference.predict.choose_device`.
-    use_gpu : bool
-        Whether the scheduler should count this node against the GPUs.
-    seed, omp_nthreads : int
+    settings : RunSettings
+    connectivity : Connectivity or None
+        For models that take it: the table, or why there is none.
+    synthetic_slices : bool
+        Predict each thick-slice scan that this one contains (System C).
     name : str or None
 
     Returns
@@ -75,35 +62,14 @@ def init_prediction_wf(
     roles = roles_of(bundle.input['kind'])
     fields = tuple(dict.fromkeys((*COMMON, *roles)))
     inputnode = pe.Node(niu.IdentityInterface(list(fields)), name='inputnode')
-    predict = pe.Node(
-        PredictAge(
-            bundle=str(bundle.path),
-            weights_sha256=bundle.weights_sha256,
-            calibration=bundle.metadata['conformal'] or {},
-            seed=seed,
-            device=device,
-            threads=omp_nthreads,
-            use_gpu=use_gpu,
-        ),
-        name='predict',
-        mem_gb=1.5,
-    )
-    if saliency is not None:
-        predict.inputs.saliency = list(saliency)
-    save = pe.Node(
-        SavePrediction(
-            bundle=str(bundle.path),
-            scan=dict(scan),
-            source_file=source_file,
-            provenance=dict(provenance),
-            base_directory=str(output_dir),
-            template=str(template.t1w),
-        ),
-        name='save',
-        mem_gb=1.0,
-    )
+    predict, save = _predict_node(bundle, settings), _save_node(bundle, settings)
+    save.inputs.scan, save.inputs.source_file = dict(scan), source_file
+    if synthetic_slices:
+        predict.inputs.synthetic_slices = True
+    if connectivity is not None:
+        _add_connectivity(predict, save, connectivity, settings)
     draw = pe.Node(
-        DrawExplanations(source_file=source_file, base_directory=str(output_dir)),
+        DrawExplanations(source_file=source_file, base_directory=str(settings.output_dir)),
         name='draw',
         mem_gb=0.8,
     )
@@ -118,3 +84,49 @@ def init_prediction_wf(
         ]
     )
     return workflow
+
+
+def _predict_node(bundle: Bundle, settings: RunSettings) -> pe.Node:
+    predict = pe.Node(
+        PredictAge(
+            bundle=str(bundle.path),
+            weights_sha256=bundle.weights_sha256,
+            calibration=bundle.metadata['conformal'] or {},
+            seed=settings.seed,
+            device=settings.device,
+            threads=settings.omp_nthreads,
+            use_gpu=settings.use_gpu,
+        ),
+        name='predict',
+        mem_gb=1.5,
+    )
+    if settings.saliency is not None:
+        predict.inputs.saliency = list(settings.saliency)
+    return predict
+
+
+def _save_node(bundle: Bundle, settings: RunSettings) -> pe.Node:
+    return pe.Node(
+        SavePrediction(
+            bundle=str(bundle.path),
+            provenance=dict(settings.provenance),
+            base_directory=str(settings.output_dir),
+            template=str(settings.output_template.t1w),
+        ),
+        name='save',
+        mem_gb=1.0,
+    )
+
+
+def _add_connectivity(
+    predict: pe.Node, save: pe.Node, connectivity: Connectivity, settings: RunSettings
+) -> None:
+    """Give the model its connectivity with the atlas, or the row the reason why not."""
+    if connectivity.path is None:
+        save.inputs.without = connectivity.without
+        return
+    for node in (predict, save):
+        node.inputs.connectivity = str(connectivity.path)
+        node.inputs.atlas = settings.atlas
+        if settings.atlas_table is not None:
+            node.inputs.atlas_table = str(settings.atlas_table)

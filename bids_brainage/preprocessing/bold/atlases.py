@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ import nibabel as nib
 import numpy as np
 
 from bids_brainage.errors import MissingInputError, OptionError, UnusableImageError
+from bids_brainage.preprocessing.bold.names import (
+    COORDINATE_ATLASES,
+    DEFAULT_ATLAS,
+    atlas_label,
+    is_path,
+)
 
-DEFAULT_ATLAS = 'power2011'
 SPHERE_RADIUS_MM = 5.0
-COORDINATE_ATLASES = ('power2011', 'dosenbach2010', 'seitzman2018')
-"""Names of the atlases that need no file: their coordinates come with nilearn."""
 
 _HEMISPHERES = {'LH': 'L', 'RH': 'R', 'L': 'L', 'R': 'R'}
 _COLUMNS = {
@@ -111,6 +115,7 @@ class Atlas:
         }
 
 
+@cache
 def resolve_atlas(
     spec: str = DEFAULT_ATLAS,
     *,
@@ -142,9 +147,8 @@ def resolve_atlas(
     """
     if spec in COORDINATE_ATLASES:
         return coordinate_atlas(spec)
-    path = Path(spec)
-    if path.suffix in ('.nii', '.gz') or '/' in spec:
-        return label_atlas(path, table or beside(path))
+    if is_path(spec):
+        return label_atlas(Path(spec), table or beside(Path(spec)))
     if re.fullmatch(r'[0-9a-zA-Z]+(:(desc|res|seg|scale)-[0-9a-zA-Z]+)*', spec):
         return _templateflow_atlas(spec, space, table, download)
     raise OptionError(
@@ -222,7 +226,7 @@ def label_atlas(path: Path, table: Path | None, *, label: str | None = None) -> 
             'Give the table of this very image.'
         )
     regions = _distinct([named.get(v, Region(v, f'region{v}')) for v in values])
-    stem = label or re.sub(r'[^0-9a-zA-Z]', '', path.name.split('.', 1)[0])
+    stem = label or atlas_label(str(path.absolute()))
     return Atlas(stem, stem, str(path.name), regions, path)
 
 
@@ -291,15 +295,17 @@ def _templateflow_atlas(spec: str, space: str, table: Path | None, download: boo
     long = {'desc': 'desc', 'res': 'resolution', 'seg': 'segmentation', 'scale': 'scale'}
     wanted = {long[key]: value for key, value in query.items()}
     wanted.setdefault('resolution', '2')
-    paths = _templateflow_files(space, download, atlas=name, suffix='dseg', **wanted)
+    # atlases are published in few of the MNI spaces, which agree within a voxel or two
+    spaces = dict.fromkeys((space, 'MNI152NLin2009cAsym', 'MNI152NLin6Asym'))
+    tries = (_templateflow_files(s, download, atlas=name, suffix='dseg', **wanted) for s in spaces)
+    paths = next((found for found in tries if found), [])
     if len(paths) != 1:
         raise MissingInputError(
             f'TemplateFlow atlas {spec} in space {space}: {len(paths)} files on this machine, '
             'expected one. Name it fully (for example Schaefer2018:desc-100Parcels7Networks), '
             f'fetch it where there is network, or use {DEFAULT_ATLAS}, which needs no file.'
         )
-    label = re.sub(r'[^0-9a-zA-Z]', '', name + query.get('desc', ''))
-    return label_atlas(paths[0], table or beside(paths[0]), label=label)
+    return label_atlas(paths[0], table or beside(paths[0]), label=atlas_label(spec))
 
 
 def _templateflow_files(space: str, download: bool, **query: str) -> list[Path]:

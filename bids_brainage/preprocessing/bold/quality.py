@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from bids_brainage.preprocessing.bold.confounds import ConfoundModel
+from bids_brainage.preprocessing.quality import flag_table
 
 
 def bold_quality(
@@ -73,15 +71,13 @@ def bold_quality(
     return quality
 
 
-@cache
 def thresholds() -> dict[str, dict[str, Any]]:
-    """Return the flags with the measure, limit, direction and reason of each."""
-    source = files('bids_brainage').joinpath('data/bold_quality.json')
-    return dict(json.loads(source.read_text('utf-8')))
+    """Return the flags of functional series with measure, limit, direction and reason."""
+    return {name: flag for name, flag in flag_table().items() if 'measure' in flag}
 
 
 def bold_flags(quality: Mapping[str, Any]) -> list[str]:
-    """Return the flags of a series, in the order of ``data/bold_quality.json``.
+    """Return the flags of a series, in the order of ``data/qc_flags.json``.
 
     Parameters
     ----------

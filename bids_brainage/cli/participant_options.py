@@ -1,0 +1,153 @@
+"""Options of the participant level, and the check of those for functional images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+DERIVATIVES = ('fmriprep',)
+"""Kinds of precomputed derivatives that are understood; a name may go on, as fmriprep-25.2."""
+
+_NAME = re.compile(r'[0-9a-zA-Z][0-9a-zA-Z._-]*')
+
+
+def add_participant_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that only the participant level has."""
+    group = parser.add_argument_group('participant level')
+    group.add_argument(
+        '--saliency',
+        nargs='+',
+        metavar='METHOD',
+        help='maps to write: gradcam, guided_backprop, attention, or none '
+        "(default: each model's own method)",
+    )
+    group.add_argument(
+        '--synthetic-slices',
+        action='store_true',
+        default=None,
+        help='models of thick slices: predict a research scan as the thick-slice scans that it '
+        'contains; the age is their mean',
+    )
+    group.add_argument(
+        '--reports-only', action='store_true', default=None, help='only write the reports again'
+    )
+    group.add_argument(
+        '--aggregate-session-reports',
+        metavar='N',
+        help='one report for up to N sessions, else one per session (default: 4)',
+    )
+    _add_bold(parser.add_argument_group('functional images'))
+
+
+def _add_bold(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        '-t',
+        '--task-id',
+        '--task_id',
+        nargs='+',
+        metavar='TASK',
+        help='tasks of the BOLD series to use, with or without task- (default: all)',
+    )
+    group.add_argument(
+        '-d',
+        '--derivatives',
+        nargs='+',
+        metavar='NAME=PATH',
+        help='derivatives to use: fmriprep=PATH; a bare path is named by its folder',
+    )
+    group.add_argument(
+        '--anat-only', action='store_true', default=None, help='leave BOLD series out'
+    )
+    group.add_argument(
+        '--atlas',
+        metavar='ATLAS',
+        help='regions of connectivity: power2011 (default), dosenbach2010, seitzman2018, a label '
+        'image in MNI space, or a TemplateFlow label',
+    )
+    group.add_argument(
+        '--atlas-labels',
+        metavar='TSV',
+        help='region table of a label image: columns index and name (default: beside the image)',
+    )
+
+
+def derivative_folders(settings: Mapping[str, Any], problems: list[str]) -> dict[str, str]:
+    """Check ``--derivatives``.
+
+    Parameters
+    ----------
+    settings : mapping
+        Options by destination; the value is a list of texts, or the JSON text that an earlier
+        run has stored.
+    problems : list of str
+        Extended by one sentence for each problem.
+
+    Returns
+    -------
+    dict
+        Name → absolute path of the folder.
+    """
+    value = settings.get('derivatives', [])
+    try:
+        stored = json.loads(value) if isinstance(value, str) else {}
+    except ValueError:
+        stored = {}
+    pairs = stored.items() if stored else map(_named, [value] if isinstance(value, str) else value)
+    found: dict[str, str] = {}
+    for name, text in pairs:
+        folder = Path(text).absolute()
+        kind = re.split(r'[._-]', name.lower(), maxsplit=1)[0]
+        if not _NAME.fullmatch(name) or kind not in DERIVATIVES:
+            problems.append(
+                f'--derivatives: {name!r} is not known; expected NAME=PATH with a name that '
+                f'starts with {" or ".join(DERIVATIVES)}.'
+            )
+        elif any(other.lower().startswith(kind) for other in found):
+            problems.append(f'--derivatives: {kind} was given twice.')
+        elif not folder.is_dir():
+            problems.append(f'--derivatives: {folder} is not a folder.')
+        found.setdefault(name, str(folder))
+    return found
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition('=')
+    return (name, path) if equals else (Path(text).absolute().name, text)
+
+
+def folder_of(derivatives: Mapping[str, str], kind: str) -> tuple[str, Path] | None:
+    """Return name and folder of the derivatives of a kind, if they were given."""
+    for name, path in derivatives.items():
+        if name.lower().startswith(kind):
+            return name, Path(path)
+    return None
+
+
+def atlas_settings(settings: Mapping[str, Any], problems: list[str]) -> tuple[str, Path | None]:
+    """Check ``--atlas`` and ``--atlas-labels``; paths become absolute.
+
+    Returns
+    -------
+    tuple
+        Name or path of the atlas, and its region table if one was given.
+    """
+    from bids_brainage.preprocessing.bold.names import DEFAULT_ATLAS, is_path
+
+    atlas = str(settings.get('atlas', DEFAULT_ATLAS))
+    if is_path(atlas):
+        path = Path(atlas).absolute()
+        if not path.is_file():
+            problems.append(f'--atlas: {path} does not exist.')
+        atlas = str(path)
+    if 'atlas_labels' not in settings:
+        return atlas, None
+    table = Path(settings['atlas_labels']).absolute()
+    if not is_path(atlas):
+        problems.append(f'--atlas-labels: {atlas} has its own names; only a label image needs it.')
+    elif not table.is_file():
+        problems.append(f'--atlas-labels: {table} does not exist.')
+    return atlas, table

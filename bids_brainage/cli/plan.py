@@ -1,0 +1,177 @@
+"""What a participant-level run has to do: images, models, and what is finished already."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bids_brainage.cli.bundles import DEFAULT_MODELS, model_dirs
+from bids_brainage.cli.series import GRAPH_KIND, select_series, series_finished, session_series
+from bids_brainage.config import Config
+from bids_brainage.dataset import find_scans
+from bids_brainage.dataset.scan import Scan
+from bids_brainage.dataset.series import Series
+from bids_brainage.errors import BundleError, MissingInputError, OptionError
+from bids_brainage.models.bundle import Bundle, resolve_bundle
+
+LOG = logging.getLogger('bids_brainage')
+
+Work = tuple[tuple[Scan, tuple[Bundle, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do.
+
+    Attributes
+    ----------
+    scans : tuple of Scan
+        All T1w images selected.
+    bundles : tuple of Bundle
+    todo : tuple of (Scan, bundles)
+        What has no result yet.
+    unreadable : tuple of (Scan, str)
+        T1w images that cannot be read, with the reason.
+    series : tuple of Series
+        All functional runs selected.
+    series_todo : tuple of Series
+        Functional runs without all their files.
+    """
+
+    scans: tuple[Scan, ...]
+    bundles: tuple[Bundle, ...]
+    todo: Work
+    unreadable: tuple[tuple[Scan, str], ...] = ()
+    series: tuple[Series, ...] = ()
+    series_todo: tuple[Series, ...] = ()
+
+    @property
+    def first(self) -> Work:
+        """Scans with the models that wait for no functional run."""
+        return tuple(
+            (scan, tuple(b for b in bundles if not self._waits(scan, b)))
+            for scan, bundles in self.todo
+        )
+
+    @property
+    def second(self) -> Work:
+        """Scans with the models that take connectivity which is made in this run."""
+        pairs = (
+            (scan, tuple(b for b in bundles if self._waits(scan, b)))
+            for scan, bundles in self.todo
+        )
+        return tuple((scan, bundles) for scan, bundles in pairs if bundles)
+
+    def _waits(self, scan: Scan, bundle: Bundle) -> bool:
+        waiting = bool(session_series(scan, self.series_todo))
+        return bundle.input['kind'] == GRAPH_KIND and waiting
+
+
+def select_images(config: Config) -> tuple[tuple[Scan, ...], tuple[Series, ...]]:
+    """Find the T1w images and functional runs that the options select.
+
+    Raises
+    ------
+    MissingInputError
+        If there is no T1w image among them.
+    """
+    execution = config.execution
+    scans = find_scans(
+        execution.bids_dir,
+        participant_labels=execution.participant_label or None,
+        session_labels=execution.session_label or None,
+        task_ids=execution.task_id or None,
+        filters=execution.bids_filters,
+        database_dir=execution.bids_database_dir,
+        validate=not execution.skip_bids_validation,
+        age_column=config.workflow.age_column,
+    )
+    found = tuple(scan for scan in scans if scan.suffix == 'T1w')
+    if not found:
+        raise MissingInputError(
+            f'{execution.bids_dir}: no T1w image among what was selected '
+            f'({len(scans)} other images). Brain age needs a file like '
+            'sub-01/anat/sub-01_T1w.nii.gz; check labels and filters.'
+        )
+    for scan in found:
+        if scan.age.problem:
+            LOG.warning('%s: %s', scan.relative, scan.age.problem)
+    return found, select_series(config, scans)
+
+
+def resolve_models(config: Config) -> tuple[Bundle, ...]:
+    """Find all bundles, telling all problems together.
+
+    Raises
+    ------
+    MissingInputError
+        If a model is not there or damaged.
+    OptionError
+        If two would write the same file names, or an option suits none of them.
+    """
+    names = config.workflow.models or DEFAULT_MODELS
+    bundles, problems = [], []
+    for name in dict.fromkeys(names):
+        try:
+            bundles.append(resolve_bundle(name, model_dirs(config.workflow.model_dir)))
+        except BundleError as error:
+            problems.append(str(error))
+    if problems:
+        raise MissingInputError('\n'.join(problems))
+    labels = [bundle.label for bundle in bundles]
+    if len(set(labels)) < len(labels):
+        raise OptionError(
+            f'two models share the label of their file names: {sorted(labels)}. Run them into '
+            'different output folders.'
+        )
+    kinds = {bundle.input['kind'] for bundle in bundles}
+    if config.workflow.synthetic_slices and 't1w_clinical' not in kinds:
+        raise OptionError(
+            '--synthetic-slices is for models of thick slices (input kind t1w_clinical), and none '
+            f'was asked for: {", ".join(b.name for b in bundles)}. Name one with --models.'
+        )
+    return tuple(bundles)
+
+
+def make_plan(
+    config: Config,
+    scans: Sequence[Scan],
+    series: Sequence[Series],
+    bundles: tuple[Bundle, ...],
+    digest: str,
+) -> Plan:
+    """Compare what is asked for with what stands in the output dataset."""
+    from bids_brainage.cli.results import finished
+
+    root = config.execution.output_dir
+    series_todo = tuple(s for s in series if s.problem or not series_finished(config, s, digest))
+    todo, unreadable = [], []
+    for scan in scans:
+        if scan.problem:
+            unreadable.append((scan, scan.problem))
+            continue
+        left = tuple(b for b in bundles if not finished(root, scan, b, digest, config, series))
+        if left:
+            todo.append((scan, left))
+    return Plan(tuple(scans), bundles, tuple(todo), tuple(unreadable), tuple(series), series_todo)
+
+
+def show_plan(plan: Plan) -> int:
+    """Say what would run, and write nothing."""
+    lines = [f'{len(plan.scans)} T1w images, {len(plan.todo)} to do:']
+    for scan, bundles in plan.todo:
+        age = 'age unknown' if scan.age.years is None else f'age {scan.age.years:g}'
+        lines.append(f'  {scan.relative}  ({age})  → {", ".join(b.name for b in bundles)}')
+    lines += [f'  {scan.relative}  cannot be read: {why}' for scan, why in plan.unreadable]
+    done = len(plan.scans) - len(plan.todo) - len(plan.unreadable)
+    lines.append(f'{done} have their results already.')
+    if plan.series:
+        lines.append(f'{len(plan.series)} BOLD series, {len(plan.series_todo)} to do:')
+    for series in plan.series_todo:
+        origin = 'with ' + series.t1w.relative if series.t1w else f'from {series.source_uri}'
+        lines.append(f'  {series.scan.relative}  {series.problem or origin}')
+    lines.append('Nothing was written.')
+    sys.stdout.write('\n'.join(lines) + '\n')
+    return 0

@@ -1,0 +1,94 @@
+"""Workflow of one scan of thick slices: no registration and no bias correction (System C)."""
+
+from __future__ import annotations
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow as Workflow
+
+from bids_brainage.dataset.scan import Scan
+from bids_brainage.interfaces.anatomical import AssessQuality, CheckT1w, ExtractBrain
+from bids_brainage.interfaces.derivatives import DerivativesDataSink
+from bids_brainage.interfaces.prediction import DrawMask
+from bids_brainage.workflows.settings import RunSettings
+
+METHODS = """\
+Models made for thick slices took the T1w images of thick axial slices (slice distance of 3 mm and
+more) in their own space: the image was brought into RAS+ orientation and its brain was extracted
+with deepbet, without bias correction and without registration.
+"""
+
+KIND = 't1w_clinical'
+"""Input kind of the models that take such scans."""
+
+OUTPUTS = ('facts', 'quality', 't1w_uncorrected', 'mask_native')
+
+
+def init_native_wf(
+    *, scan: Scan, settings: RunSettings, save: bool = True, name: str = 'native_wf'
+) -> Workflow:
+    """Build the workflow of one scan of thick slices.
+
+    Parameters
+    ----------
+    scan : Scan
+    settings : RunSettings
+    save : bool
+        Write and draw the brain mask; False if another workflow does.
+    name : str
+
+    Returns
+    -------
+    Workflow
+        Outputs `OUTPUTS`, all in the space of the scan.
+    """
+    workflow = Workflow(name=name)
+    workflow.__desc__ = METHODS
+    outputnode = pe.Node(niu.IdentityInterface(list(OUTPUTS)), name='outputnode')
+    check = pe.Node(CheckT1w(t1w=str(scan.path)), name='check', mem_gb=0.6)
+    brain = pe.Node(
+        ExtractBrain(threads=settings.omp_nthreads),
+        name='extract_brain',
+        mem_gb=1.6,
+        n_procs=settings.omp_nthreads,
+    )
+    quality = pe.Node(AssessQuality(sloppy=settings.sloppy), name='assess_quality', mem_gb=0.2)
+    workflow.connect([
+        (check, brain, [('t1w', 't1w'), ('facts', 'facts')]),
+        (check, quality, [('facts', 'facts')]),
+        (brain, quality, [('measures', 'mask_measures')]),
+        (check, outputnode, [('facts', 'facts'), ('t1w', 't1w_uncorrected')]),
+        (brain, outputnode, [('mask', 'mask_native')]),
+        (quality, outputnode, [('quality', 'quality')]),
+    ])  # fmt: skip
+    if save:
+        _connect_outputs(workflow, check, brain, scan, settings)
+    return workflow
+
+
+def _connect_outputs(
+    workflow: Workflow, check: pe.Node, brain: pe.Node, scan: Scan, settings: RunSettings
+) -> None:
+    """Write and draw the brain mask."""
+    sink = pe.Node(
+        DerivativesDataSink(
+            base_directory=str(settings.output_dir),
+            source_file=[str(scan.path)],
+            Sources=[scan.uri],
+            desc='brain',
+            suffix='mask',
+            Type='Brain',
+        ),
+        name='save_mask',
+        mem_gb=0.3,
+    )
+    draw = pe.Node(
+        DrawMask(source_file=str(scan.path), base_directory=str(settings.output_dir)),
+        name='draw_mask',
+        mem_gb=0.5,
+    )
+    workflow.connect([
+        (brain, sink, [('mask', 'in_file')]),
+        (check, draw, [('t1w', 't1w')]),
+        (brain, draw, [('mask', 'mask')]),
+    ])  # fmt: skip
