@@ -125,12 +125,23 @@ def test_sessions_are_a_retest_then_follow_ups():
     np.testing.assert_allclose(session_intervals(4), (0, 0.1, 2.1, 4.1))
 
 
+def test_participants_take_turns_between_schedules(tmp_path, monkeypatch):
+    monkeypatch.setattr('bids_brainage.simulation.dataset._write_session', lambda *_: None)
+    arguments = '--participants 3 --resolution 4 --intervals 0.1 --intervals 2 4.5'
+    assert main([str(tmp_path / 'ds'), *arguments.split()]) == 0
+    for number, years in ((1, [0, 0.1]), (2, [0, 2, 4.5]), (3, [0, 0.1])):
+        name = f'sub-{number:02d}'
+        table = pd.read_csv(tmp_path / 'ds' / name / f'{name}_sessions.tsv', sep='\t')
+        np.testing.assert_allclose(table['age'] - table['age'][0], years, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ('plan', 'match'),
     [
         (Plan(0), 'at least 1'),
-        (Plan(1, intervals=(0.0, 20.0)), 'within 18 to 95'),
-        (Plan(1, intervals=(0.0, 2.0, 1.0)), 'increasing'),
+        (Plan(1, schedules=((0.0, 20.0),)), 'within 18 to 95'),
+        (Plan(1, schedules=((0.0, 2.0), (0.0, 2.0, 1.0))), 'increasing'),
+        (Plan(1, schedules=()), 'increasing'),
         (Plan(1, ages=(5.0, 30.0)), 'within 18 to 95'),
     ],
 )

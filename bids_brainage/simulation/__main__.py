@@ -32,8 +32,10 @@ def build_parser() -> argparse.ArgumentParser:
         '--intervals',
         type=float,
         nargs='+',
+        action='append',
         metavar='YEARS',
-        help='years of the second and later sessions after the first, instead of --sessions',
+        help='years of the second and later sessions after the first, instead of --sessions; '
+        'given several times, participants take turns',
     )
     parser.add_argument(
         '--resolution',
@@ -69,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = options.resolution
     plan = Plan(
         participants=options.participants,
-        intervals=(0.0, *options.intervals)
+        schedules=tuple((0.0, *years) for years in options.intervals)
         if options.intervals
-        else session_intervals(options.sessions),
+        else (session_intervals(options.sessions),),
         seed=options.seed,
         resolution=size[0] if len(size) == 1 else (size[0], size[1], size[2]),
         ages=(options.age_range[0], options.age_range[1]),

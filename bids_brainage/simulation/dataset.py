@@ -45,8 +45,9 @@ class Plan:
     Attributes
     ----------
     participants : int
-    intervals : tuple of float
-        Years of each session after the first one; starts with 0.
+    schedules : tuple of tuples of float
+        Years of each session after the first one; each starts with 0.  Participants take turns:
+        the first follows the first schedule, the second the second, and so on, round and round.
     seed : int
     resolution : float or three floats
         Voxel size, mm.
@@ -59,12 +60,17 @@ class Plan:
     """
 
     participants: int
-    intervals: tuple[float, ...] = (0.0,)
+    schedules: tuple[tuple[float, ...], ...] = ((0.0,),)
     seed: int = 0
     resolution: Resolution = 1.0
     ages: tuple[float, float] = (20.0, 85.0)
     skull_strip: bool = False
     truth: bool = False
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether anybody comes back, so that files have a session label."""
+        return max(map(len, self.schedules), default=0) > 1
 
 
 def session_intervals(sessions: int) -> tuple[float, ...]:
@@ -84,10 +90,11 @@ def check_plan(plan: Plan) -> None:
     problems = []
     if plan.participants < 1:
         problems.append(f'{plan.participants} participants: expected at least 1.')
-    if not plan.intervals or plan.intervals[0] != 0 or np.any(np.diff(plan.intervals) <= 0):
-        problems.append(f'Session intervals {plan.intervals}: expected 0 first, then increasing.')
+    for intervals in plan.schedules or ((),):
+        if not intervals or intervals[0] != 0 or np.any(np.diff(intervals) <= 0):
+            problems.append(f'Session intervals {intervals}: expected 0 first, then increasing.')
     low, high = plan.ages
-    oldest = high + (max(plan.intervals) if plan.intervals else 0)
+    oldest = high + max((years for times in plan.schedules for years in times), default=0)
     if not AGE_RANGE[0] <= low <= high or oldest > AGE_RANGE[1]:
         problems.append(
             f'Ages {low:g} to {oldest:g} (last session): expected within '
@@ -136,26 +143,34 @@ def write_dataset(out: Path, plan: Plan) -> None:
         person = make_person((plan.seed, number), sex, spacing)
         name = f'sub-{number + 1:02d}'
         log.info('%s: %.1f years, %s', name, age, sex)
-        _write_person(out, plan, name, person, age)
+        intervals = plan.schedules[number % len(plan.schedules)]
+        _write_person(out, plan, name, person, age, intervals)
         rows.append((name, age, sex, round(person.gap, 3)))
     columns = ('participant_id', 'age', 'sex', 'simulated_gap')
     _write_tsv(out / 'participants.tsv', columns, rows)
 
 
-def _write_person(out: Path, plan: Plan, name: str, person: Person, first_age: float) -> None:
-    """Write all sessions of one participant."""
+def _write_person(
+    out: Path,
+    plan: Plan,
+    name: str,
+    person: Person,
+    first_age: float,
+    intervals: tuple[float, ...],
+) -> None:
+    """Write all sessions of one participant, `intervals` years after the first."""
     rng = np.random.default_rng([*person.seed, 0xDA7E])
     start = datetime.datetime(1910, 1, 1, 8) + datetime.timedelta(
         days=int(rng.integers(3650)), minutes=int(rng.integers(600))
     )
     sessions: list[Sequence[object]] = []
-    for number, interval in enumerate(plan.intervals):
+    for number, interval in enumerate(intervals):
         age = round(first_age + interval, 4)
-        label = f'ses-{number + 1}' if len(plan.intervals) > 1 else ''
+        label = f'ses-{number + 1}' if plan.has_sessions else ''
         _write_session(out, plan, person, (name, label), age, number)
         time = start + datetime.timedelta(days=round(interval * DAYS_A_YEAR))
         sessions.append((label, time.isoformat(), age))
-    if len(sessions) > 1:
+    if plan.has_sessions:
         _write_tsv(
             out / name / f'{name}_sessions.tsv', ('session_id', 'acq_time', 'age'), sessions
         )
@@ -217,7 +232,7 @@ def _write_description(out: Path, plan: Plan) -> None:
     _write_json(out / 'dataset_description.json', {'Name': name, 'DatasetType': 'raw', **common})
     (out / 'README.md').write_text(README, 'utf-8')
     _write_json(out / 'participants.json', PARTICIPANT_COLUMNS)
-    if len(plan.intervals) > 1:
+    if plan.has_sessions:
         _write_json(out / 'sessions.json', SESSION_COLUMNS)
     if plan.truth:
         truth = out / 'derivatives/simulation'
