@@ -20,40 +20,49 @@ MAX_POINTS = 1500
 
 VIOLIN_STEPS = 48
 
+LETTER, LONGEST, COUNT_ROOM = 7.4, 22, 64
+"""Usual width of a letter, pixels; letters of a group's name; room for its size, pixels."""
+
 
 @dataclass(frozen=True)
 class Plane:
-    """A plotting area with linear axes in the unit of the data."""
+    """A plotting area with linear axes in the unit of the data, and its margins in pixels."""
 
     x: Axis
     y: Axis
+    left: int = LEFT
+    right: int = RIGHT
+    height: int = HEIGHT
 
     def px(self, value: float) -> float:
         """Horizontal pixel of a value."""
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * self.x.share(value), 1)
+        return round(self.left + (WIDTH - self.left - self.right) * self.x.share(value), 1)
 
     def py(self, value: float) -> float:
         """Vertical pixel of a value."""
-        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * self.y.share(value), 1)
+        return round(self.height - BOTTOM - (self.height - TOP - BOTTOM) * self.y.share(value), 1)
 
-    def frame(self, x_title: str, y_title: str, x_ticks: bool = True) -> str:
-        """Draw grid, tick numbers and axis titles."""
+    def frame(self, x_title: str, y_title: str) -> str:
+        """Draw grid, tick numbers and axis titles; an empty title is left out."""
         parts = []
-        for tick in self.x.ticks if x_ticks else ():
+        floor, end = self.height - BOTTOM, WIDTH - self.right
+        for tick in self.x.ticks:
             x = self.px(tick)
-            parts.append(tag('line', x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, class_='grid'))
-            parts.append(text(_number(tick), x, HEIGHT - BOTTOM + 16, text_anchor='middle'))
+            parts.append(tag('line', x1=x, x2=x, y1=TOP, y2=floor, class_='grid'))
+            parts.append(text(_number(tick), x, floor + 16, text_anchor='middle'))
         for tick in self.y.ticks:
             y = self.py(tick)
-            parts.append(tag('line', x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_='grid'))
-            parts.append(text(_number(tick), LEFT - 7, y + 4, text_anchor='end'))
-        middle = (TOP + HEIGHT - BOTTOM) / 2
-        across = (LEFT + WIDTH - RIGHT) / 2
-        parts.append(text(x_title, across, HEIGHT - 8, text_anchor='middle', class_='axis-title'))
-        turned = f'rotate(-90 13 {middle})'
+            parts.append(tag('line', x1=self.left, x2=end, y1=y, y2=y, class_='grid'))
+            parts.append(text(_number(tick), self.left - 7, y + 4, text_anchor='end'))
+        middle = (TOP + floor) / 2
+        across = (self.left + end) / 2
         parts.append(
-            text(y_title, 13, middle, text_anchor='middle', class_='axis-title', transform=turned)
+            text(x_title, across, self.height - 8, text_anchor='middle', class_='axis-title')
         )
+        if y_title:
+            turned = f'rotate(-90 13 {middle})'
+            style = {'text_anchor': 'middle', 'class_': 'axis-title'}
+            parts.append(text(y_title, 13, middle, transform=turned, **style))
         return ''.join(parts)
 
     def line(self, x: Sequence[float], y: Sequence[float], kind: str) -> str:
@@ -143,46 +152,62 @@ def slopes(lines: Sequence[tuple[str, Array, Array]], titles: tuple[str, str]) -
 
 
 def violins(groups: Mapping[str, Array], title: str) -> str:
-    """Draw the distribution of each group as a violin with quartiles and mean.
+    """Draw the distribution of each group as a lying violin with quartiles and median.
+
+    Groups stand below each other, so that any number of them has room for its name; with many
+    the figure grows.
 
     Parameters
     ----------
     groups : mapping of str to array
         Finite values, at least one group with a value.
     title : str
-        Title of the vertical axis.
+        Title of the horizontal axis.
     """
     known = {name: values for name, values in groups.items() if values.size}
+    names = {name: _shortened(name) for name in known}
+    left = 22 + round(LETTER * max(map(len, names.values())))
+    room = min(max((HEIGHT - TOP - BOTTOM) / len(known), 30), 80)
+    height = round(TOP + BOTTOM + room * len(known))
     axis = nice_axis([*np.concatenate(list(known.values())), 0.0], least=2)
-    plane = Plane(Axis(0, len(known), ()), axis)
-    parts = [plane.frame('', title, x_ticks=False)]
-    parts.append(plane.line((0, len(known)), (0, 0), 'age-line'))
-    room = (WIDTH - LEFT - RIGHT) / len(known)
+    plane = Plane(axis, Axis(0, len(known), ()), left, COUNT_ROOM, height)
+    parts = [plane.frame(title, '')]
+    parts.append(plane.line((0, 0), (0, len(known)), 'age-line'))
     for k, (name, values) in enumerate(known.items()):
-        centre = plane.px(k + 0.5)
-        parts.append(_violin(plane, centre, min(room * 0.42, 70), values))
-        parts.append(text(name[:18], centre, HEIGHT - BOTTOM + 16, text_anchor='middle'))
+        centre = plane.py(len(known) - k - 0.5)
+        parts.append(_violin(plane, centre, min(room * 0.42, 32), values))
+        label = text(names[name], left - 9, centre + 4, text_anchor='end')
+        parts.append(tag('g', tag('title', _escaped(name)) + label))
         count = f'n = {values.size}'
-        parts.append(text(count, centre, HEIGHT - BOTTOM + 32, text_anchor='middle'))
+        parts.append(text(count, WIDTH - 4, centre + 4, text_anchor='end'))
     spoken = '; '.join(f'{name}: mean {v.mean():.1f}, n {v.size}' for name, v in known.items())
-    return _svg(''.join(parts), f'{title} by group. {spoken}')
+    return _svg(''.join(parts), f'{title} by group. {spoken}', height)
+
+
+def _shortened(name: str) -> str:
+    """Cut the middle out of a long name, as names often differ at one end only."""
+    half = LONGEST // 2
+    return name if len(name) <= LONGEST else f'{name[: half - 1]}…{name[-half:]}'
 
 
 def _violin(plane: Plane, centre: float, half: float, values: Array) -> str:
-    """Draw one violin around a centre pixel; few values are drawn as points only."""
+    """Draw one violin around a height in pixels; few values are drawn as points only."""
     parts = []
     if values.size > 2 and np.ptp(values) > 0:
-        heights, width = _density(values)
-        right = [(centre + half * w, plane.py(h)) for h, w in zip(heights, width, strict=True)]
-        left = [(2 * centre - x, y) for x, y in reversed(right)]
-        points = ' '.join(f'{x:.1f},{y:.1f}' for x, y in [*right, *left])
+        places, width = _density(values)
+        low, high = plane.x.low, plane.x.high
+        inside = (places >= low) & (places <= high)
+        places, width = places[inside], width[inside]
+        upper = [(plane.px(x), centre - half * w) for x, w in zip(places, width, strict=True)]
+        lower = [(x, 2 * centre - y) for x, y in reversed(upper)]
+        points = ' '.join(f'{x:.1f},{y:.1f}' for x, y in [*upper, *lower])
         parts.append(tag('polygon', points=points, class_='violin'))
-        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-        y1, y2 = plane.py(low), plane.py(high)
-        parts.append(tag('line', x1=centre, x2=centre, y1=y1, y2=y2, class_='quartile'))
-        parts.append(tag('circle', cx=centre, cy=plane.py(middle), r=4, class_='median'))
+        first, middle, third = np.quantile(values, [0.25, 0.5, 0.75])
+        x1, x2 = plane.px(first), plane.px(third)
+        parts.append(tag('line', x1=x1, x2=x2, y1=centre, y2=centre, class_='quartile'))
+        parts.append(tag('circle', cx=plane.px(middle), cy=centre, r=4, class_='median'))
     else:
-        parts += [tag('circle', cx=centre, cy=plane.py(v), r=3.5, class_='dot') for v in values]
+        parts += [tag('circle', cx=plane.px(v), cy=centre, r=3.5, class_='dot') for v in values]
     return ''.join(parts)
 
 
@@ -214,7 +239,7 @@ def _number(value: float) -> str:
     return f'{value:g}'.replace('-', '−')
 
 
-def _svg(body: str, label: str) -> str:
+def _svg(body: str, label: str, height: int = HEIGHT) -> str:
     """Wrap a body as a figure that scales with the page."""
-    box = f'0 0 {WIDTH} {HEIGHT}'
+    box = f'0 0 {WIDTH} {height}'
     return tag('svg', body, class_='chart plot', viewBox=box, role='img', aria_label=label)

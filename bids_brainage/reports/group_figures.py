@@ -19,6 +19,9 @@ Figure = dict[str, Any]
 Tables = Mapping[str, 'pd.DataFrame']
 
 AGE, PREDICTED = 'chronological age (years)', 'predicted age (years)'
+MAX_GROUPS = 30
+"""Most groups that are drawn."""
+
 MIN_PER_MEAN = 3
 """Fewest people of a decade whose mean is drawn."""
 
@@ -159,14 +162,16 @@ def _cohorts(people: pd.DataFrame) -> Figure:
     gap = _values(people, column) - _values(people, 'age')
     group = people['group'].to_numpy(object)
     known = people['group'].notna().to_numpy() & np.isfinite(gap)
-    levels = sorted({str(x) for x in group[known]})[:10]
-    groups = {level: gap[known & (group.astype(str) == level)] for level in levels}
+    levels = sorted({str(x) for x in group[known]})
+    groups = {level: gap[known & (group.astype(str) == level)] for level in levels[:MAX_GROUPS]}
     kind = 'corrected for age bias' if column == 'corrected' else 'not corrected for age bias'
     caption = (
         f'Brain age gap, {kind}; the bar spans the middle half of a group, the ring is its '
         'median. Groups that differ in age are compared fairly only in the adjusted rows of '
         'the table below.'
     )
+    if len(levels) > MAX_GROUPS:
+        caption += f' The first {MAX_GROUPS} of {len(levels)} groups are drawn.'
     svg = violins(groups, 'brain age gap (years)') if groups else ''
     return _figure('Groups', svg, int(known.sum()), caption)
 
