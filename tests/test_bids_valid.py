@@ -122,7 +122,7 @@ def output_tree(tmp_path_factory):
     return root
 
 
-def _errors(root: Path) -> list[dict[str, str]]:
+def errors_of(root: Path) -> list[dict[str, str]]:
     done = subprocess.run(
         [_validator(), str(root), '--format', 'json'], capture_output=True, text=True, timeout=120
     )
@@ -131,11 +131,11 @@ def _errors(root: Path) -> list[dict[str, str]]:
 
 
 def test_no_errors(output_tree):
-    assert _errors(output_tree) == []
+    assert errors_of(output_tree) == []
 
 
 def test_validator_notices_without_bidsignore(output_tree, tmp_path):
     copy = tmp_path / 'copy'
     shutil.copytree(output_tree, copy)
     (copy / '.bidsignore').unlink()
-    assert {'NOT_INCLUDED'} <= {issue['code'] for issue in _errors(copy)}
+    assert {'NOT_INCLUDED'} <= {issue['code'] for issue in errors_of(copy)}

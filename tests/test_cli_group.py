@@ -13,11 +13,13 @@ import pytest
 from test_outputs_group_tables import write_people
 
 from bids_brainage.cli.group import run_group, select
+from bids_brainage.cli.main import main
 from bids_brainage.cli.parser import parse
 from bids_brainage.config import Config
 from bids_brainage.dataset.phenotype import acquisition_days, parse_days, phenotype_columns
 from bids_brainage.errors import MissingInputError, NothingSelectedError, OptionError
 from bids_brainage.outputs.collect import read_predictions
+from bids_brainage.outputs.tables import brainage_row, write_brainage
 from bids_brainage.tsv import read_tsv
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
@@ -84,7 +86,7 @@ def test_the_same_options_give_the_same_files(dataset):
     run(dataset)
     out = dataset[1]
     before = {p.name: p.stat().st_mtime_ns for p in out.glob('group*')}
-    assert len(before) == 13
+    assert len(before) == 15
     run(dataset)
     assert before == {p.name: p.stat().st_mtime_ns for p in out.glob('group*')}
 
@@ -130,6 +132,61 @@ def test_what_the_user_must_correct(dataset, tmp_path, capsys):
         parse([str(bids), str(tmp_path), 'group', *options], {})
     problems = re.findall(r'^  \* (--[a-z-]+)', capsys.readouterr().err, flags=re.MULTILINE)
     assert set(problems) == {'--reference-group', '--retest-max-days', '--retest-sessions'}
+
+
+def test_a_wrong_output_folder_is_not_made(dataset, tmp_path, capsys):
+    for name, text in (('none', 'does not exist'), ('empty', 'expected folders sub-*')):
+        out = tmp_path / name
+        if name == 'empty':
+            out.mkdir()
+        assert main([str(dataset[0]), str(out), 'group', '-w', str(tmp_path / 'w')]) == 66
+        assert text in capsys.readouterr().err
+        assert not list(tmp_path.glob(f'{name}/*'))
+    assert not (tmp_path / 'none').exists()
+
+
+def test_words_cannot_be_correlated(dataset):
+    with pytest.raises(OptionError, match=r"--correlate dx: expected numbers, found '(AD|CU)'"):
+        run(dataset, '--correlate', 'dx')
+
+
+def test_the_dataset_may_have_columns_named_as_ours(dataset, tmp_path):
+    bids = tmp_path / 'bids'
+    bids.mkdir()
+    lines = ['participant_id\tsource'] + [f'sub-{k:03d}\t{"ab"[k % 2]}' for k in range(60)]
+    (bids / 'participants.tsv').write_text('\n'.join(lines) + '\n')
+    options = ['--group-column', 'source', '--reference-group', 'source=a']
+    assert run((bids, dataset[1]), *options) == 0
+    row = row_of(dataset[1], 'differences', test='games_howell', model='net.a')
+    assert (row['column'], row['level_a'], row['n_a']) == ('source (dataset)', 'a', '30')
+    assert row_of(dataset[1], 'brainage')['source'].startswith('bids:raw:')
+
+
+def test_the_terminal_says_what_was_found_and_written(dataset, capsys):
+    bids, out = dataset
+    places = [str(bids), str(out), 'group', '-w', str(out / '.work')]
+    options = ['--session-label', '1', '--group-column', 'site', '--participant-label', '000']
+    assert main([*places, *options]) == 0
+    printed = capsys.readouterr()
+    head, rule, *rows = printed.out.strip().splitlines()
+    assert head.split()[:3] == ['model', 'images', 'people'] and set(rule) == {'-', ' '}
+    assert [row.split()[:3] for row in rows] == [['net.a', '1', '1'], ['net.b', '1', '1']]
+    lines = [line.split('  ', 1)[1] for line in printed.err.splitlines()]
+    assert 'net.a: no comparison of site: levels of site: 1; 2 to 12 can be compared' in lines
+    assert 'done      people: 1, models: 2' in lines
+    assert lines[-1] == f'report    {out / "group.html"}'
+
+
+def test_no_usable_prediction_is_a_failure_with_reasons(dataset, tmp_path, capsys):
+    home = tmp_path / 'sub-1' / 'anat'
+    row = brainage_row(participant_id='sub-1', source='bids:raw:x', model='net.a', status='failed')
+    write_brainage(home / 'sub-1_brainage.tsv', [row])
+    places = [str(dataset[0]), str(tmp_path), 'group', '-w', str(tmp_path / '.work')]
+    assert main(places) == 65
+    error = capsys.readouterr().err
+    assert 'left out  1 of all: status failed' in error
+    assert 'No prediction can be used' in error
+    assert row_of(tmp_path, 'exclusions')['reason'] == 'status failed'
 
 
 def test_settings_survive_the_file(dataset):
@@ -206,6 +263,16 @@ def test_gaps_give_a_page(tmp_path):
     page = (out / 'group.html').read_text()
     assert 'No person has test-retest scans' in page
     assert row_of(out, 'accuracy', subset='all')['r'] == 'n/a'
+
+
+def test_a_table_of_an_earlier_run_does_not_stay(dataset, tmp_path):
+    bids, out = dataset
+    copy = tmp_path / 'out'
+    shutil.copytree(out, copy)
+    assert run((bids, copy)) == 0
+    assert (copy / 'group_fusion.tsv').exists()
+    assert run((bids, copy), '--models', 'net.a') == 0
+    assert not list(copy.glob('group_fusion.*'))
 
 
 def test_thousands_of_people_keep_the_page_small():

@@ -53,7 +53,7 @@ def people(tmp_path_factory):
 @pytest.fixture(scope='module')
 def baseline(people):
     run(people, *['--session-label', '1', '--reference-group', 'dx=CU', '--correlate', 'mmse'])
-    names = ('accuracy', 'differences')
+    names = ('accuracy', 'differences', 'fusion', 'brainage')
     return {name: read_tsv(people / 'out' / f'group_{name}.tsv') for name in names} | {
         'facts': json.loads((people / 'out' / 'group_accuracy.json').read_text())['Analysis']
     }
@@ -103,10 +103,16 @@ def test_accuracy(baseline):
 
 
 def test_accuracy_in_bins_and_sexes(baseline):
+    ages = [float(r['age']) for r in baseline['brainage']]
+    assert (min(ages), max(ages)) == (0, 93.5)
     golden = '2.204638 4.234580 2.132502 1.576534 1.761329 2.241304 3.275732 3.083533 2.900449'
-    for k, value in enumerate(golden.split()):
-        close(accuracy(baseline, '10_year_bin', f'{10 * k}-{10 * k + 10}'), mae=float(value))
-    close(accuracy(baseline, '10_year_bin', '90+'), mae=6.195272)
+    for k, (value, n) in enumerate(zip(golden.split(), '776666666', strict=True)):
+        row = accuracy(baseline, '10_year_bin', f'{10 * k}-{10 * k + 10}')
+        close(row, mae=float(value))
+        assert row['n'] == n
+    row = accuracy(baseline, '10_year_bin', '90+')
+    close(row, mae=6.195272)
+    assert row['n'] == '4'
     for level, n, value in (
         ('15-20', 4, 3.983302),
         ('20-25', 3, 2.927807),
@@ -152,12 +158,61 @@ def test_fusion_of_two_models(baseline):
         assert float(found[pair]['p']) == pytest.approx(p, rel=P_DIGITS)
 
 
+def fit_of(baseline, formula):
+    """Terms of a fusion model by name, and what all its rows share."""
+    rows = [r for r in baseline['fusion'] if r['formula'] == formula]
+    assert {r['n'] for r in rows} == {'60'}
+    return {r['term']: r for r in rows}, rows[0]
+
+
+def test_coefficients_of_fusion_models(baseline):
+    terms, _ = fit_of(baseline, 'T')
+    close({k: r['estimate'] for k, r in terms.items()}, **{'intercept': -3.899281})
+    assert float(terms['net.a']['estimate']) == pytest.approx(1.096970, abs=g.DIGITS)
+    terms, _ = fit_of(baseline, 'TAS')
+    golden = {'intercept': -6.305647, 'net.a': 0.778001, 'net.b': 0.377876, 'sex': -0.805431}
+    assert list(terms) == list(golden)
+    close({k: r['estimate'] for k, r in terms.items()}, **golden)
+
+
+def test_residuals_of_fusion_models(baseline):
+    for formula, rss, df in (
+        ('T', 323.398849, 58),
+        ('A', 746.567788, 58),
+        ('TA', 224.737480, 57),
+        ('TAS', 215.954342, 56),
+    ):
+        _, row = fit_of(baseline, formula)
+        close(row, rss=rss)
+        assert row['df_residual'] == str(df)
+
+
+def test_f_of_one_added_term_is_the_square_of_its_t(baseline):
+    found = {
+        (r['level_a'], r['level_b']): float(r['statistic'])
+        for r in baseline['differences']
+        if r['test'] == 'nested_f'
+    }
+    both = 'net.a + net.b'
+    for formula, term, pair in (
+        ('TA', 'net.b', ('net.a', both)),
+        ('TA', 'net.a', ('net.b', both)),
+        ('TAS', 'sex', (both, both + ' + sex')),
+    ):
+        row = fit_of(baseline, formula)[0][term]
+        assert float(row['statistic']) ** 2 == pytest.approx(found[pair], rel=1e-9)
+        # the limits hold zero exactly when the term is not needed
+        assert (float(row['ci_low']) < 0 < float(row['ci_high'])) == (float(row['p']) > 0.05)
+
+
 def test_change_and_test_retest(people):
     run(people, '--retest-sessions', '1', '2')
     row = one(people, 'longitudinal', model='net.a', row='summary')
     close(row, mde=-0.250344, made=1.334366, mmade=1.546720, mmade_all=1.548306)
+    assert (row['mmade_bin'], row['mmade_excluded_bins']) == ('80-90', '90+')
     row = one(people, 'reliability', model='net.a', session_set='sessions')
     close(row, sigma_scan=0.364956, sigma_scan_pop=0.258063, mu_d=-0.116893, sigma_d=0.570879)
+    close(row, ms_between=1303.724304, ms_residual=0.162951)
     assert float(row['icc_3_1']) == pytest.approx(0.999750053, abs=6e-10)
     assert float(row['icc_2_1']) == pytest.approx(0.999743741, abs=6e-10)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from bids_brainage.cli.logs import IMPORTANT
 from bids_brainage.errors import BrainAgeError, UnusableImageError
 from bids_brainage.outputs.files import read_json, write_bytes, write_json, write_text
 from bids_brainage.outputs.naming import model_label, parse_name
@@ -122,6 +123,7 @@ def make_group_maps(output_dir: Path, chosen: Sequence[Chosen]) -> GroupMaps:
         remove_maps(output_dir, written)
         return made
     atlas = _atlas(*grid)
+    log.log(IMPORTANT, 'maps      reading %d explanation maps', sum(len(c.paths) for c in chosen))
     for age_bin in dict.fromkeys(c.age_bin for c in sorted(chosen, key=_by_age)):
         members = [c for c in chosen if c.age_bin == age_bin]
         log.info('Maps of %s years: reading %d', age_bin, sum(len(c.paths) for c in members))

@@ -52,6 +52,10 @@ def _run(config: Config) -> int:
     from bids_brainage.cli.environment import prepare_environment
     from bids_brainage.cli.logs import open_log
 
+    if config.execution.analysis_level == 'group':
+        from bids_brainage.cli.group import require_results
+
+        require_results(config.execution.output_dir)
     prepare_environment(config)
     with open_log(config):
         if config.execution.analysis_level == 'participant':

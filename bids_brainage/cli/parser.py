@@ -173,6 +173,14 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         metavar='NAME',
         help='column of the age in scans, sessions or participants table (default: age)',
     )
+    group.add_argument(
+        '--saliency',
+        nargs='+',
+        metavar='METHOD',
+        help='explanation maps: contribution, gradcam, guided_backprop, attention, or none; '
+        "participant: those to write (default: each model's own); group: those to average, "
+        'where there are maps (default: all)',
+    )
 
 
 def _add_resources(parser: argparse.ArgumentParser) -> None:

@@ -19,13 +19,6 @@ def add_participant_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that only the participant level has."""
     group = parser.add_argument_group('participant level')
     group.add_argument(
-        '--saliency',
-        nargs='+',
-        metavar='METHOD',
-        help='maps to write: gradcam, guided_backprop, attention, or none '
-        "(default: each model's own method)",
-    )
-    group.add_argument(
         '--synthetic-slices',
         action='store_true',
         default=None,

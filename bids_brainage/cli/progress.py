@@ -176,6 +176,11 @@ def summary_table(rows: Sequence[dict[str, Any]]) -> str:
                 '' if flags is None or is_missing(flags) else flags.replace(';', ', '),
             )
         )
+    return plain_table(head, body)
+
+
+def plain_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Lay out cells in columns under a ruled head."""
     lines = [head, *body]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     text = [

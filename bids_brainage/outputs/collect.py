@@ -93,11 +93,12 @@ def read_predictions(output_dir: str | Path) -> Predictions:
         if not file.problem:
             blocks.setdefault(file.header, []).append(file)
     if not blocks:
-        detail = f'; {problems[0][0]}: {problems[0][1]}' if problems else ''
+        found = 'none'
+        if problems:
+            found = f'{len(problems)} unreadable ones; {problems[0][0]}: {problems[0][1]}'
         raise MissingInputError(
             f'No participant results in {root}: expected sub-*/[ses-*/]*/*{SUFFIX}, found '
-            f'{len(problems)} unreadable tables{detail}. Run the participant level first, with '
-            'the same output folder.'
+            f'{found}. Run the participant level first, with the same output folder.'
         )
     frames: list[pd.DataFrame] = []
     first_file: dict[str, str] = {}

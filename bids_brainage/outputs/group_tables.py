@@ -22,18 +22,20 @@ TABLES = (
     'longitudinal',
     'reliability',
     'differences',
+    'fusion',
     'saliency',
     'exclusions',
 )
 """Group tables in the order of the reports; the files are ``group_<table>.tsv``.
 
-``saliency`` is there only when participants have explanation maps.
+``fusion`` is there only with several models, ``saliency`` only when participants have
+explanation maps.
 """
 
 _COUNTS = frozenset(
     (
         *('n', 'n_subjects', 'n_excluded', 'n_sessions', 'n_pairs', 'n_excluded_pairs'),
-        *('n_a', 'n_b', 'n_available', 'rank'),
+        *('n_a', 'n_b', 'n_available', 'rank', 'df_residual'),
     )
 )
 _ODD = re.compile(r'[^\S \n]|  | $|^ |^(?:NaT|<NA>)$', re.MULTILINE)
@@ -55,6 +57,8 @@ def write_group_tables(
 ) -> list[str]:
     """Write every group table that is given as TSV with a JSON data dictionary.
 
+    Tables of an earlier run that are not given are removed.
+
     Parameters
     ----------
     output_dir : path
@@ -72,6 +76,9 @@ def write_group_tables(
         Names of the tables' files.
     """
     written = []
+    for path in (Path(output_dir) / group_path(name) for name in TABLES if name not in tables):
+        path.unlink(missing_ok=True)
+        path.with_suffix('.json').unlink(missing_ok=True)
     for name in (name for name in TABLES if name in tables):
         table = known_columns(name, tables[name])
         dictionary: dict[str, Any] = group_dictionary(name, list(table.columns))

@@ -41,6 +41,11 @@ TITLES = {
     ),
     'reliability': ('Test-retest', 'Agreement of repeated scans between which nobody ages.'),
     'differences': ('Groups', 'Differences of the brain age gap, and correlations with it.'),
+    'fusion': (
+        'Two models together',
+        'Linear models of age on the predictions of one or both models, and sex. Whether a term '
+        'is worth having is tested by the rows nested_f of the table of groups.',
+    ),
     'saliency': (
         'Explanation maps by region',
         'How strong the maps are in each structure of the brain, by decade of age.',
@@ -49,7 +54,12 @@ TITLES = {
     'brainage': ('All predictions', 'One row per image and model.'),
 }
 
-_DETAILS = frozenset(('mse', 'sd_abs_err', 'sd_err', 'sigma_scan_pop', 'hedges_g'))
+_DETAILS = frozenset(
+    (
+        *('mse', 'sd_abs_err', 'sd_err', 'hedges_g', 'mmade_excluded_bins'),
+        *('sigma_scan_pop', 'ms_between', 'ms_residual'),
+    )
+)
 _DIGITS = {'r': 3, 'r2': 3, 'icc_3_1': 3, 'icc_2_1': 3, 'slope': 3}
 
 
@@ -212,7 +222,7 @@ def _cell(column: str, value: Any) -> dict[str, Any]:
 
 def _rounded(column: str, value: float) -> str:
     """Write a number for reading: counts whole, p values as in papers, years two decimals."""
-    if column.startswith('n') and float(value).is_integer():
+    if column.startswith(('n', 'df_')) and float(value).is_integer():
         return str(int(value))
     if column in ('p', 'p_fdr'):
         return '< 0.001' if value < 0.001 else f'{value:.3f}'

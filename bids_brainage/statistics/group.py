@@ -19,7 +19,8 @@ from .bootstrap import Bootstrap
 from .conformal import calibrate, leave_one_out_half_widths
 from .group_accuracy import accuracy_table
 from .group_change import longitudinal_table, reliability_table
-from .group_differences import differences_table
+from .group_differences import differences_table, untested
+from .group_fusion import fuse_models, fusion_coefficients
 from .group_plots import plot_data
 from .pairing import UNKNOWN_INTERVAL, Pairs, pair_scans
 
@@ -114,7 +115,7 @@ def analyse(predictions: pd.DataFrame, options: GroupOptions | None = None) -> G
     -------
     GroupResult
         ``brainage``, ``accuracy``, ``longitudinal``, ``reliability``, ``differences``,
-        ``exclusions``.
+        ``exclusions`` and, with several models, ``fusion``.
     """
     import pandas as pd
 
@@ -135,12 +136,15 @@ def analyse(predictions: pd.DataFrame, options: GroupOptions | None = None) -> G
         dropped.append(_unpaired(one, pairs))
         models[str(model)] = (one, pairs)
     reliability, sems = reliability_table(models)
+    frames = {model: one for model, (one, _) in models.items()}
+    fused = fuse_models(frames)
     tables = {
         'brainage': _union(predictions, models, bool(calibration)),
-        'accuracy': accuracy_table({m: x for m, (x, _) in models.items()}, bootstrap, options),
+        'accuracy': accuracy_table(frames, bootstrap, options),
         'longitudinal': longitudinal_table(models, sems, bootstrap, options),
         'reliability': reliability,
-        'differences': differences_table({m: x for m, (x, _) in models.items()}, options),
+        'differences': differences_table(frames, options, fused),
+        **({'fusion': fusion_coefficients(fused)} if fused else {}),
         'exclusions': pd.concat(dropped, ignore_index=True)[[*IDENTIFIERS, 'analysis', 'reason']],
     }
     facts = {
@@ -152,6 +156,7 @@ def analyse(predictions: pd.DataFrame, options: GroupOptions | None = None) -> G
         'n_participants': int(predictions['participant_id'].nunique()),
         'n_tests': int(tables['differences']['p'].notna().sum()),
     }
+    warnings += untested(tables['differences'])
     return GroupResult(tables, facts, warnings, plot_data(models, options.group_column))
 
 

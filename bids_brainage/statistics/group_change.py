@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .bins import worst_bin
 from .bootstrap import Bootstrap
 from .longitudinal import change_error, change_limits, person_slopes, reliable_change, usable_pairs
 from .pairing import Pairs
@@ -45,6 +46,8 @@ LONGITUDINAL_COLUMNS = [
     'n_pairs',
     'n_excluded_pairs',
     *[f'{k}{e}' for k in ('mde', 'made', 'mmade', 'mmade_all') for e in ('', '_low', '_high')],
+    'mmade_bin',
+    'mmade_excluded_bins',
     'reason',
 ]
 
@@ -102,6 +105,8 @@ def _reliability_columns() -> list[str]:
         'loa_low',
         'loa_high',
         'median_interval_days',
+        'ms_between',
+        'ms_residual',
         'sigma_seed',
         'reason',
     ]
@@ -243,4 +248,11 @@ def _summary(
         'n_pairs': int(usable.sum()),
         'n_excluded_pairs': int((~usable).sum()),
         **flatten(stats, limits=True),
+        **_worst(age[first][usable], change_error(years, moved)[usable], options),
     }
+
+
+def _worst(age: np.ndarray, error: np.ndarray, options: GroupOptions) -> dict[str, Any]:
+    """Name the bin of baseline age that sets the worst-bin error, and the bins left out."""
+    worst = worst_bin(age, np.abs(error), min_bin_n=options.min_bin_n)
+    return {'mmade_bin': worst.bin, 'mmade_excluded_bins': '; '.join(worst.excluded) or None}

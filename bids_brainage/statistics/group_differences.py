@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import combinations
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,16 +18,16 @@ from .cohorts import (
     welch_anova,
     z_test,
 )
-from .nested import FitRefusedError, NestedTest, fusion_table
 from .result import Stat, undefined
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from .group import GroupOptions
+    from .group_fusion import Fused
 
-MAX_LEVELS = 10
-"""More levels than this are a measurement, not a group."""
+MAX_LEVELS = 12
+"""More levels than this are a measurement, not a group; these have 66 pairs."""
 
 COLUMNS = [
     'model',
@@ -56,7 +55,9 @@ COLUMNS = [
 Tested = tuple[str, str | None, Contrast]
 
 
-def differences_table(models: Mapping[str, pd.DataFrame], options: GroupOptions) -> pd.DataFrame:
+def differences_table(
+    models: Mapping[str, pd.DataFrame], options: GroupOptions, fused: Sequence[Fused] = ()
+) -> pd.DataFrame:
     """Test differences of the brain-age gap, one scan (the first with an age) per person.
 
     Parameters
@@ -65,6 +66,8 @@ def differences_table(models: Mapping[str, pd.DataFrame], options: GroupOptions)
         Rows of each model as prepared by the group analysis.
     options : GroupOptions
         Group column, covariates, reference group, columns to correlate.
+    fused : sequence of Fused
+        Fusion models whose nested F tests are added.
 
     Returns
     -------
@@ -83,9 +86,27 @@ def differences_table(models: Mapping[str, pd.DataFrame], options: GroupOptions)
                 continue
             tested = list(_contrasts(people, gap, options))
             rows += _layout(model, corrected, tested)
-    for first, second in combinations(models, 2):
-        rows += _layout(f'{first} + {second}', False, list(_fusion(models, first, second)))
+    for pair in fused:
+        rows += _layout(pair.names['TA'], False, list(_nested(pair)))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def untested(table: pd.DataFrame) -> list[str]:
+    """Say which comparisons and correlations that were asked for could not be made, and why.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The table of :func:`differences_table`.
+    """
+    notes = []
+    raw = table[table['p'].isna() & ~table['corrected'].astype(bool)]
+    for row in raw.to_dict('records'):
+        if row['test'] == 'welch_anova':
+            notes.append(f'{row["model"]}: no comparison of {row["column"]}: {row["reason"]}')
+        elif row['test'] == 'correlation' and row['level_a'] == 'all':
+            notes.append(f'{row["model"]}: no correlation with {row["column"]}: {row["reason"]}')
+    return notes
 
 
 def _layout(model: str, corrected: bool, tested: list[Tested]) -> list[dict[str, Any]]:
@@ -135,10 +156,11 @@ def _contrasts(
     if column:
         yield from _group_tests(people, gap, group, column, options)
     levels = _level_names(group)
+    within = levels if len(levels) <= MAX_LEVELS else []
     for name in options.correlate:
         values = _number(people, name)
         parts = [('all', np.ones(len(people), bool))]
-        parts += [(level, group == level) for level in levels]
+        parts += [(level, group == level) for level in within]
         for level, rows in parts:
             yield name, None, _correlation(gap[rows], values[rows], level)
 
@@ -164,7 +186,9 @@ def _group_tests(
     if reference and reference[0] == column and reference[1] in levels:
         levels = [reference[1], *[x for x in levels if x != reference[1]]]
     if not 2 <= len(levels) <= MAX_LEVELS:
-        reason = f'column {column} has {len(levels)} levels; 2 to {MAX_LEVELS} can be compared'
+        reason = f'levels of {column}: {len(levels)}; 2 to {MAX_LEVELS} can be compared'
+        if not len(people):
+            reason = 'nobody has an age and a prediction'
         yield column, None, refused('welch_anova', 'all', '', len(people), 0, reason)
         return
     groups = {level: gap[group == level] for level in levels}
@@ -228,29 +252,20 @@ def _number(people: pd.DataFrame, column: str) -> NDArray[np.float64]:
     return pd.to_numeric(people[column], errors='coerce').to_numpy(np.float64)
 
 
-def _fusion(models: Mapping[str, pd.DataFrame], first: str, second: str) -> Iterator[Tested]:
-    """Compare fusion models of two predictions of the same visits."""
-    a, b = (models[m][models[m]['baseline'].to_numpy(bool)] for m in (first, second))
-    both = a.merge(b[['person', 'session', 'predicted_age']], on=['person', 'session'])
-    age = both['age'].to_numpy(np.float64)
-    known = both['sex'].isin(['F', 'M']).to_numpy() if 'sex' in both else np.zeros(len(both), bool)
-    sex = None
-    if len(both) and known.all() and both['sex'].nunique() > 1:
-        sex = (both['sex'] == 'M').to_numpy(np.float64)
-    names = {'T': first, 'A': second, 'TA': f'{first} + {second}'}
-    names['TAS'] = names['TA'] + ' + sex'
-    try:
-        _, tests = fusion_table(age, both['predicted_age_x'], both['predicted_age_y'], sex)
-    except FitRefusedError as error:
-        yield 'age', None, refused('nested_f', first, names['TA'], len(both), 0, str(error))
+def _nested(fused: Fused) -> Iterator[Tested]:
+    """F tests of nested fusion models as contrasts."""
+    if not fused.fits:
+        names = fused.names
+        yield (
+            'age',
+            None,
+            refused('nested_f', names['T'], names['TA'], fused.n, 0, fused.reason or ''),
+        )
         return
-    for key, test in tests.items():
-        reduced, full = key.split(' vs ')
-        yield 'age', None, _nested_row(names[reduced], names[full], len(both), test)
-
-
-def _nested_row(reduced: str, full: str, n: int, test: NestedTest) -> Contrast:
-    """F test of nested fusion models as a contrast."""
     none: Stat = undefined('not a difference')
-    df = (float(test.df_added), float(test.df))
-    return Contrast('nested_f', reduced, full, n, n, none, test.f, test.p, df=df, hedges_g=none)
+    for key, test in fused.tests.items():
+        a, b = (fused.names[formula] for formula in key.split(' vs '))
+        df = (float(test.df_added), float(test.df))
+        n = fused.n
+        row = Contrast('nested_f', a, b, n, n, none, test.f, test.p, df=df, hedges_g=none)
+        yield 'age', None, row

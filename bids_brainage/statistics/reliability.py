@@ -201,17 +201,26 @@ def measurement_error(scores: ArrayLike) -> dict[str, Stat]:
     dict of str to Stat
         ``sem``: √(residual mean square), years, which for two scans is ``sigma_d/√2``;
         ``sdc95``: smallest detectable change ``1.96·√2·sem``, years;
-        ``cv_percent``: root mean square of each participant's SD over their mean, percent.
+        ``cv_percent``: root mean square of each participant's SD over their mean, percent;
+        ``ms_between``, ``ms_residual``: mean squares of :func:`mean_squares`, years².
     """
     x = complete_rows(scores)
     if len(x) < 2:
-        return dict.fromkeys(('sem', 'sdc95', 'cv_percent'), undefined(FEW))
-    sem = float(np.sqrt(mean_squares(x)[2]))
+        names = ('sem', 'sdc95', 'cv_percent', 'ms_between', 'ms_residual')
+        return dict.fromkeys(names, undefined(FEW))
+    between, _, residual = mean_squares(x)
+    sem = float(np.sqrt(residual))
     means = x.mean(axis=1)
     cv = undefined('a mean prediction is not positive')
     if (means > 0).all():
         cv = defined(100 * np.sqrt(np.mean((x.std(axis=1, ddof=1) / means) ** 2)))
-    return {'sem': defined(sem), 'sdc95': defined(Z95 * np.sqrt(2) * sem), 'cv_percent': cv}
+    return {
+        'sem': defined(sem),
+        'sdc95': defined(Z95 * np.sqrt(2) * sem),
+        'cv_percent': cv,
+        'ms_between': defined(between),
+        'ms_residual': defined(residual),
+    }
 
 
 def median_interval(days: ArrayLike) -> Stat:
