@@ -69,7 +69,7 @@ def test_slurm_array_runs_the_participant_of_its_task(tmp_path):
     program.chmod(0o755)
     (tmp_path / 'labels.txt').write_text('01\n02\n03\n', 'utf-8')
     answer = subprocess.run(
-        ['bash', EXAMPLES / 'slurm_array.sh', '/data', '/out', tmp_path / 'labels.txt'],
+        ['bash', EXAMPLES / 'slurm_array.sh', '/data', '/out', tmp_path / 'labels.txt', '-v'],
         env={
             'PATH': f'{program.parent}:{os.environ["PATH"]}',
             'SLURM_ARRAY_TASK_ID': '2',
@@ -87,4 +87,5 @@ def test_slurm_array_runs_the_participant_of_its_task(tmp_path):
     )
     assert read.participant_label == ['02']
     assert read.nprocs == '3'
+    assert read.verbosity == 1
     assert read.work_dir == '/out/.work/sub-02'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import re
 import subprocess
@@ -14,9 +15,10 @@ import pytest
 from bids_brainage import __version__
 from bids_brainage.cli.check import parse_memory
 from bids_brainage.cli.parser import LEVELS, ListModels, build_parser, parse
+from bids_brainage.cli.plugin import PLUGINS, require_scheduler
 from bids_brainage.cli.resources import allowed_cpus, visible_memory_gb
 from bids_brainage.config import Config
-from bids_brainage.errors import OptionError
+from bids_brainage.errors import MissingExecutableError, OptionError
 
 HELP_LIMIT_SECONDS = 0.5  # CPU time, interpreter start included
 
@@ -230,6 +232,27 @@ def test_plugin_file_problems_and_its_process_count(folders, capsys):
     config = _parse('--use-plugin', 'plugin.yml')
     assert (config.nipype.nprocs, config.nipype.memory_gb) == (6, 3.0)
     assert _parse('--use-plugin', 'plugin.yml', '--nprocs', '2').nipype.nprocs == 2
+
+
+def test_plugin_is_known_in_any_case_and_waits_for_its_jobs(folders, capsys):
+    plugins = importlib.import_module('nipype.pipeline.plugins')
+    assert {name for name in PLUGINS if not hasattr(plugins, f'{name}Plugin')} == set()
+    (folders / 'plugin.yml').write_text('plugin: Slurm\n')
+    assert _parse('--use-plugin', 'plugin.yml').nipype.plugin == 'SLURM'
+    (folders / 'plugin.yml').write_text('plugin: slurmgraph\n')
+    assert 'returns before its jobs' in _problems(capsys, '--use-plugin', 'plugin.yml')[0]
+    (folders / 'plugin.yml').write_text('plugin: Dask\n')
+    told = _problems(capsys, '--use-plugin', 'plugin.yml')[0]
+    assert 'plugin Dask is not known' in told
+    assert 'SLURM' in told
+
+
+def test_plugin_needs_the_programs_of_its_scheduler(tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', str(tmp_path))
+    require_scheduler('MultiProc')
+    with pytest.raises(MissingExecutableError, match='sbatch and squeue') as caught:
+        require_scheduler('SLURM')
+    assert caught.value.exit_code == 127
 
 
 def test_folder_gives_derivatives_their_name(folders):

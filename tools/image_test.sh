@@ -46,17 +46,33 @@ check_tools() {
     fi
 }
 
+# Layers share their files with overlayfs; where it cannot be mounted each is a whole copy (vfs),
+# which takes ten times the disk.
+storage_driver() {
+    local probe=$STATE/probe driver=vfs
+    mkdir -p "$probe"/{lower,upper,work,merged}
+    if mount -t overlay overlay "$probe/merged" 2>/dev/null \
+        -o "lowerdir=$probe/lower,upperdir=$probe/upper,workdir=$probe/work"; then
+        umount "$probe/merged"
+        driver=overlay
+    fi
+    rm -rf "$probe"
+    echo "$driver"
+}
+
 configure_storage() {
     mkdir -p "$STATE"
     STATE=$(realpath "$STATE")
     export CONTAINERS_STORAGE_CONF=$STATE/storage.conf
     export BUILDAH_ISOLATION=chroot
-    cat >"$CONTAINERS_STORAGE_CONF" <<EOF
+    if [ ! -e "$CONTAINERS_STORAGE_CONF" ]; then
+        cat >"$CONTAINERS_STORAGE_CONF" <<EOF
 [storage]
-driver = "vfs"
+driver = "$(storage_driver)"
 graphroot = "$STATE/storage"
 runroot = "$STATE/run"
 EOF
+    fi
 }
 
 make_base() {

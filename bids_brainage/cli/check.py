@@ -16,6 +16,7 @@ from bids_brainage import __version__
 from bids_brainage.cli.group_options import group_settings
 from bids_brainage.cli.parser import ListModels, build_parser
 from bids_brainage.cli.participant_options import atlas_settings, derivative_folders
+from bids_brainage.cli.plugin import read_plugin
 from bids_brainage.cli.resources import allowed_cpus, visible_memory_gb
 from bids_brainage.cli.train_options import train_settings
 from bids_brainage.config import Config, Environment, Execution, Nipype, Seeds, Workflow
@@ -178,7 +179,7 @@ def _workflow(settings: Settings, environ: Mapping[str, str], problems: Problems
 
 
 def _nipype(settings: Settings, environment: Environment, problems: Problems) -> Nipype:
-    plugin, plugin_args = _plugin(settings, problems)
+    plugin, plugin_args = read_plugin(settings, problems)
     planned = {
         'nprocs': plugin_args.get('n_procs', environment.cpu_count),
         'memory_gb': plugin_args.get('memory_gb', environment.memory_gb),
@@ -280,35 +281,6 @@ def _offline(settings: Settings, environ: Mapping[str, str]) -> bool:
     return bool(settings.get('offline')) or (
         environ.get('BIDS_BRAINAGE_OFFLINE', '').strip().lower() in _YES
     )
-
-
-def _plugin(settings: Settings, problems: Problems) -> tuple[str, dict[str, Any]]:
-    """Return the Nipype plugin and its arguments, from a YAML file or an earlier run."""
-    if 'use_plugin' not in settings:
-        arguments = settings.get('plugin_args', '{}')
-        try:
-            loaded = json.loads(arguments) if isinstance(arguments, str) else dict(arguments)
-        except (TypeError, ValueError):
-            problems.append('plugin_args of the configuration file: expected a mapping.')
-            loaded = {}
-        return str(settings.get('plugin', 'MultiProc')), loaded
-
-    import yaml
-
-    path = Path(settings['use_plugin'])
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problems.append(f'--use-plugin {path}: cannot be read as YAML ({error}).')
-        return 'MultiProc', {}
-    content = content if isinstance(content, dict) else {}
-    plugin, arguments = content.get('plugin'), content.get('plugin_args') or {}
-    if not isinstance(plugin, str) or not isinstance(arguments, dict):
-        problems.append(
-            f'--use-plugin {path}: expected "plugin: NAME" and, if any, a mapping plugin_args.'
-        )
-        return 'MultiProc', {}
-    return plugin, arguments
 
 
 def _memory(settings: Settings, default: float, problems: Problems) -> float:

@@ -18,6 +18,7 @@ from bids_brainage.cli.plan import (
     select_images,
     show_plan,
 )
+from bids_brainage.cli.plugin import SUBMITTERS, require_scheduler
 from bids_brainage.cli.progress import IMPORTANT, Progress, summary_table
 from bids_brainage.cli.series import GRAPH_KIND, connectivity_of, record_series
 from bids_brainage.config import Config
@@ -61,7 +62,7 @@ def run_participant(config: Config) -> int:
     Raises
     ------
     BrainAgeError
-        If the run cannot start: nothing selected, models or templates missing.
+        If the run cannot start: nothing selected, models, templates or programs missing.
     """
     from bids_brainage.cli.results import write_failures
 
@@ -75,6 +76,7 @@ def run_participant(config: Config) -> int:
     plan = make_plan(config, scans, series, bundles, digest)
     if execution.dry_run:
         return show_plan(plan)
+    require_scheduler(config.nipype.plugin)
     _announce(config, plan)
     _write_root(config, digest)
     status = StatusLog(execution.output_dir, execution.run_id)
@@ -275,6 +277,10 @@ def _execute(config: Config, workflow: LiterateWorkflow, progress: Progress) -> 
         from bids_brainage.workflows.scheduling import ScanByScan
 
         plugin = ScanByScan(list(progress.scans), arguments)
+    elif plugin in SUBMITTERS:
+        from bids_brainage.workflows.scheduling import suit_cluster
+
+        suit_cluster(workflow)
     # Nipype collects garbage at every look at its queue; without this it goes through all
     # modules each time and takes a fifth of a core
     gc.collect()

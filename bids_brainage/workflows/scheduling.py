@@ -1,4 +1,4 @@
-"""Run scans one after the other rather than all side by side.
+"""How Nipype's plugins run the steps: on this machine scan by scan, or on a cluster.
 
 Nipype's MultiProc takes ready nodes in the order of a topological sort, which reads all scans
 before it registers the first.  Then a run that is stopped after an hour has nothing finished.
@@ -6,10 +6,37 @@ before it registers the first.  Then a run that is stopped after an hour has not
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Sequence
 from typing import Any
 
+from nipype.pipeline.engine import Workflow
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin
+
+CLUSTER_POLL_S = 2.0
+CLUSTER_PATIENCE_S = 30.0
+
+
+def suit_cluster(workflow: Workflow) -> None:
+    """Set a workflow up for a plugin that submits jobs to a scheduler.
+
+    The scheduler is asked every two seconds, not ten times a second as on this machine, and a
+    result may come half a minute after its job has ended, since network file systems show new
+    files late.  Nipype names jobs after ``LOGNAME``, which containers and services leave unset.
+
+    Parameters
+    ----------
+    workflow : Workflow
+        Its settings are changed.
+    """
+    workflow.config['execution']['poll_sleep_duration'] = CLUSTER_POLL_S
+    workflow.config['execution']['job_finished_timeout'] = CLUSTER_PATIENCE_S
+    if not os.environ.get('LOGNAME'):
+        try:
+            os.environ['LOGNAME'] = getpass.getuser()
+        except (KeyError, OSError):  # a user id without a name
+            os.environ['LOGNAME'] = str(os.getuid())
 
 
 class ScanByScan(MultiProcPlugin):
