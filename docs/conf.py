@@ -29,6 +29,7 @@ exclude_patterns = ['_build', 'reference/generated/architectures.md']
 myst_enable_extensions = ['colon_fence', 'deflist']
 myst_heading_anchors = 3
 default_role = 'code'
+smartquotes = False  # they turn the two dashes of an option into one
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_param = False
@@ -51,6 +52,17 @@ def keep_absolute_bars(app, what, name, obj, options, lines):
     lines[:] = [re.sub(r'(?<!`)\|(\w+)\|', r'\\|\1\\|', line) for line in lines]
 
 
+def join_names(app, what, name, obj, options, lines):
+    """Keep ``a, b : type`` among attributes together: Sphinx takes ``a,`` for the type."""
+    lines[:] = [
+        re.sub(
+            r'^:(?:ivar|vartype) [\w, ]+:', lambda field: field[0].replace(', ', ','), line
+        )
+        for line in lines
+    ]
+
+
 def setup(app):
-    """Connect the hook."""
+    """Connect the hooks: one before napoleon reads the docstring, one after."""
     app.connect('autodoc-process-docstring', keep_absolute_bars, priority=400)
+    app.connect('autodoc-process-docstring', join_names, priority=600)

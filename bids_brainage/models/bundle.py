@@ -61,7 +61,7 @@ class Bundle:
 
     @property
     def label(self) -> str:
-        """Value of the ``model-`` entity: the name reduced to letters and digits."""
+        """The name reduced to letters and digits, as in the ``model-`` entity."""
         return ''.join(c for c in self.name if c.isascii() and c.isalnum())
 
     @property
