@@ -1,14 +1,20 @@
 """The documentation speaks of the program as it is."""
 
 import argparse
+import os
 import re
 import shlex
+import signal
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import make_reference
+import nibabel as nib
+import numpy as np
 import pytest
 
+from bids_brainage.cli.main import main
 from bids_brainage.cli.parser import build_parser
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +38,8 @@ def commands():
 
 def program_calls():
     for page, words in commands():
+        if words[:2] == ['apptainer', 'build']:
+            continue
         for position, word in enumerate(words):
             if word in PROGRAMS and len(words) > position + 1:
                 yield pytest.param(words[position + 1 :], id=f'{page}: {" ".join(words)[:60]}')
@@ -43,6 +51,52 @@ def test_every_documented_call_is_understood(arguments):
     listing = '--list-models' in arguments
     namespace = build_parser(positionals=not listing).parse_args(arguments)
     assert listing or namespace.analysis_level
+
+
+def participant_calls():
+    """Documented calls that need no weights but the packaged ones."""
+    for call in program_calls():
+        (arguments,) = call.values
+        if 'participant' in arguments and '--models' not in arguments:
+            yield pytest.param(arguments, id=call.id)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A dataset of the people that the pages name, and the files that they tell to write."""
+    image = nib.Nifti1Image(np.ones((64, 64, 64), np.float32), np.diag([3.0, 3, 3, 1]))
+    for label in ('01', '10159'):
+        folder = tmp_path / 'data' / f'sub-{label}' / 'anat'
+        folder.mkdir(parents=True)
+        nib.save(image, folder / f'sub-{label}_run-1_T1w.nii.gz')
+    description = '{"Name": "study", "BIDSVersion": "1.10.0"}'
+    (tmp_path / 'data' / 'dataset_description.json').write_text(description, 'utf-8')
+    for page, language, name in (
+        ('openneuro', 'json', 'filter.json'),
+        ('cluster', 'yaml', 'slurm.yml'),
+    ):
+        text = (ROOT / 'docs' / 'howto' / f'{page}.md').read_text('utf-8')
+        (block,) = re.findall(rf'```{language}\n(.*?)```', text, re.DOTALL)
+        (tmp_path / name).write_text(block, 'utf-8')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize('arguments', participant_calls())
+def test_every_documented_participant_call_finds_its_scans(study, capsys, arguments):
+    options = [str(study) + word if word.startswith('/') else word for word in arguments[2:]]
+    before = signal.getsignal(signal.SIGTERM)
+    with mock.patch.dict(os.environ):
+        status = main([str(study / 'data'), str(study / 'out'), *options, '--dry-run'])
+    signal.signal(signal.SIGTERM, before)
+    told = capsys.readouterr()
+    assert status == 0, told.err
+    labels = ['01', '10159']
+    if '--participant-label' in arguments:
+        labels = [arguments[arguments.index('--participant-label') + 1]]
+    assert f'{len(labels)} T1w images, {len(labels)} to do' in told.out
+    for label in labels:
+        assert f'sub-{label}_run-1_T1w' in told.out
 
 
 def test_every_documented_module_exists():

@@ -65,8 +65,8 @@ def _spelling(action: argparse.Action) -> str:
 
 
 def plain(text: str) -> str:
-    """Protect characters that mean something in Markdown."""
-    return re.sub(r'([*<>_\[\]])', r'\\\1', text)
+    """Protect characters that mean something in Markdown, and mark options as code."""
+    return re.sub(r'(--[a-z][a-z-]*)', r'`\1`', re.sub(r'([*<>_\[\]])', r'\\\1', text))
 
 
 def columns_page() -> str:
