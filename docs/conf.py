@@ -55,9 +55,7 @@ def keep_absolute_bars(app, what, name, obj, options, lines):
 def join_names(app, what, name, obj, options, lines):
     """Keep ``a, b : type`` among attributes together: Sphinx takes ``a,`` for the type."""
     lines[:] = [
-        re.sub(
-            r'^:(?:ivar|vartype) [\w, ]+:', lambda field: field[0].replace(', ', ','), line
-        )
+        re.sub(r'^:(?:ivar|vartype) [\w, ]+:', lambda field: field[0].replace(', ', ','), line)
         for line in lines
     ]
 
