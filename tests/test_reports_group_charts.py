@@ -62,6 +62,8 @@ def test_violins_lie_inside_the_axes_and_the_median_where_it_is():
         assert right < WIDTH
 
 
-def test_two_people_are_two_dots():
-    svg = ElementTree.fromstring(violins({'a': np.array([1.0, 4.0])}, 'gap'))
-    assert len([c for c in svg.iter('circle') if c.get('class') == 'dot']) == 2
+def test_few_people_are_dots():
+    groups = {'a': np.array([1.0, 4.0]), 'b': np.array([-19.0, -3, -3, -3.1, 15])}
+    svg = ElementTree.fromstring(violins(groups, 'gap'))
+    assert len([c for c in svg.iter('circle') if c.get('class') == 'dot']) == 7
+    assert not list(svg.iter('polygon'))

@@ -20,6 +20,9 @@ MAX_POINTS = 1500
 
 VIOLIN_STEPS = 48
 
+MIN_VIOLIN = 10
+"""Fewest values whose density is worth drawing; fewer are dots."""
+
 LETTER, LONGEST, COUNT_ROOM = 7.4, 22, 64
 """Usual width of a letter, pixels; letters of a group's name; room for its size, pixels."""
 
@@ -193,7 +196,7 @@ def _shortened(name: str) -> str:
 def _violin(plane: Plane, centre: float, half: float, values: Array) -> str:
     """Draw one violin around a height in pixels; few values are drawn as points only."""
     parts = []
-    if values.size > 2 and np.ptp(values) > 0:
+    if values.size >= MIN_VIOLIN and np.ptp(values) > 0:
         places, width = _density(values)
         low, high = plane.x.low, plane.x.high
         inside = (places >= low) & (places <= high)

@@ -167,8 +167,8 @@ def _cohorts(people: pd.DataFrame) -> Figure:
     kind = 'corrected for age bias' if column == 'corrected' else 'not corrected for age bias'
     caption = (
         f'Brain age gap, {kind}; the bar spans the middle half of a group, the ring is its '
-        'median. Groups that differ in age are compared fairly only in the adjusted rows of '
-        'the table below.'
+        'median; small groups are dots. Groups that differ in age are compared fairly only in '
+        'the adjusted rows of the table below.'
     )
     if len(levels) > MAX_GROUPS:
         caption += f' The first {MAX_GROUPS} of {len(levels)} groups are drawn.'
