@@ -5,7 +5,7 @@ years, women and men in both halves.  Unlike `group_demo`, every number comes fr
 
     python tests/simulated_study.py FOLDER [options of the participant level]
 
-goes on where an earlier call was stopped; expect about half an hour of one processor core.
+goes on where an earlier call was stopped; expect about an hour of one processor core.
 """
 
 from __future__ import annotations

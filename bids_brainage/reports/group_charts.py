@@ -205,12 +205,13 @@ def _violin(plane: Plane, centre: float, half: float, values: Array) -> str:
         lower = [(x, 2 * centre - y) for x, y in reversed(upper)]
         points = ' '.join(f'{x:.1f},{y:.1f}' for x, y in [*upper, *lower])
         parts.append(tag('polygon', points=points, class_='violin'))
-        first, middle, third = np.quantile(values, [0.25, 0.5, 0.75])
-        x1, x2 = plane.px(first), plane.px(third)
+        x1, x2 = (plane.px(x) for x in np.quantile(values, [0.25, 0.75]))
         parts.append(tag('line', x1=x1, x2=x2, y1=centre, y2=centre, class_='quartile'))
-        parts.append(tag('circle', cx=plane.px(middle), cy=centre, r=4, class_='median'))
     else:
         parts += [tag('circle', cx=plane.px(v), cy=centre, r=3.5, class_='dot') for v in values]
+    if values.size > 2:
+        middle = plane.px(float(np.median(values)))
+        parts.append(tag('circle', cx=middle, cy=centre, r=4, class_='median'))
     return ''.join(parts)
 
 
