@@ -1,13 +1,12 @@
 """`train` from the command line: derivatives and ages become a bundle that predicts."""
 
-import json
 import re
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from training_phantom import ageing_head
+from training_phantom import RECIPE, STUDY_AFFINE, STUDY_GRID, write_study
 
 from bids_brainage.cli.parser import parse
 from bids_brainage.cli.train import final_recipe, run_train
@@ -15,25 +14,9 @@ from bids_brainage.errors import MissingInputError, OptionError
 from bids_brainage.models.bundle import load_bundle
 from bids_brainage.models.check import check_bundle
 from bids_brainage.outputs.naming import derivative_path
+from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.training.errors import TrainingInputError
 from bids_brainage.tsv import read_tsv
-
-SPACE = 'MNI152NLin2009aSym'
-# Half as coarse as the trained grid (published grid coarsened by 4): 4 mm.
-GRID, AFFINE = (
-    (43, 51, 43),
-    np.array([[4.0, 0, 0, -84], [0, 4, 0, -120], [0, 0, 4, -72], [0, 0, 0, 1]]),
-)
-RECIPE = """
-[data]
-coarsen = 4
-[run]
-batch_size = 4
-[schedule]
-warmup_epochs = 1
-[optimiser]
-learning_rate = 5e-4
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -44,39 +27,10 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def add_scan(root, subject, session, age, rng):
-    """Write a stand-in raw image and its modulated grey matter."""
-    folder = root / 'bids' / f'sub-{subject}' / (f'ses-{session}' if session else '') / 'anat'
-    folder.mkdir(parents=True)
-    stem = f'sub-{subject}' + (f'_ses-{session}' if session else '')
-    (folder / f'{stem}_T1w.nii.gz').write_bytes(b'not read by training')
-    entities = {'sub': subject, 'ses': session, 'space': SPACE, 'res': '1', 'label': 'GM',
-                'desc': 'modulated', 'suffix': 'probseg'}  # fmt: skip
-    path = root / 'out' / derivative_path(entities, 'anat')
-    path.parent.mkdir(parents=True)
-    nib.save(nib.Nifti1Image(ageing_head(age, rng, GRID)[0], AFFINE), path)
-    return path
-
-
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """40 people, four of them with a second session, and a recipe for tiny grids."""
-    rng = np.random.default_rng(0)
-    (tmp_path / 'models').mkdir()
-    lines = ['participant_id\tage\tsex\tsite\tgroup']
-    for k in range(40):
-        subject, age = f'{k:02d}', float(rng.uniform(18, 85))
-        add_scan(tmp_path, subject, '1' if k < 4 else None, age, rng)
-        if k < 4:
-            add_scan(tmp_path, subject, '2', age + 3, rng)
-            rows = f'session_id\tage\nses-1\t{age}\nses-2\t{age + 3}\n'
-            (tmp_path / f'bids/sub-{subject}/sub-{subject}_sessions.tsv').write_text(rows)
-        lines.append(f'sub-{subject}\t{age}\t{"FM"[k % 2]}\ts{k % 2}\t{"AD" if k > 37 else "CN"}')
-    (tmp_path / 'bids/participants.tsv').write_text('\n'.join(lines) + '\n')
-    description = {'Name': 'Phantoms', 'BIDSVersion': '1.10.0', 'DatasetType': 'raw',
-                   'GeneratedBy': [{'Name': 'bids_brainage.simulation'}]}  # fmt: skip
-    (tmp_path / 'bids/dataset_description.json').write_text(json.dumps(description))
-    (tmp_path / 'recipe.toml').write_text(RECIPE)
+    write_study(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -115,7 +69,7 @@ def test_circle_closes_and_architectures_are_compared(study, capsys):
     rows = read_tsv(folders[0] / 'predictions.tsv')
     row = next(row for row in rows if row['participant_id'] == 'sub-20')
     derivative = study / 'out' / derivative_path(
-        {'sub': '20', 'space': SPACE, 'res': '1', 'label': 'GM', 'desc': 'modulated',
+        {'sub': '20', 'space': DEFAULT_SPACE, 'res': '1', 'label': 'GM', 'desc': 'modulated',
          'suffix': 'probseg'}, 'anat'
     )  # fmt: skip
     said = predict(bundle, {'gm_modulated': derivative}, device='cpu')
@@ -157,11 +111,11 @@ def test_all_input_problems_are_told_before_training(study):
 
     derivative('12').unlink()
     derivative('13').rename(
-        derivative('13').with_name(derivative('13').name.replace(SPACE, 'MNI152NLin6Asym'))
+        derivative('13').with_name(derivative('13').name.replace(DEFAULT_SPACE, 'MNI152NLin6Asym'))
     )
-    spoilt = np.full(GRID, np.nan, np.float32)
-    nib.save(nib.Nifti1Image(spoilt, AFFINE), derivative('14'))
-    nib.save(nib.Nifti1Image(np.zeros(GRID, np.float32), AFFINE), derivative('15'))
+    spoilt = np.full(STUDY_GRID, np.nan, np.float32)
+    nib.save(nib.Nifti1Image(spoilt, STUDY_AFFINE), derivative('14'))
+    nib.save(nib.Nifti1Image(np.zeros(STUDY_GRID, np.float32), STUDY_AFFINE), derivative('15'))
     options = ['--arch', 'resnet_only', '--bundle-name', 'x', '--epochs', '1']
     with pytest.raises(TrainingInputError) as caught:
         run_train(settings(*options))

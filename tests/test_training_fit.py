@@ -8,12 +8,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from training_phantom import GRID, phantom_job
+from training_phantom import GRID, ageing_head, phantom_job
 
 from bids_brainage.errors import OptionError, OutputError
+from bids_brainage.inference.predict import predict
 from bids_brainage.models.check import check_bundle
 from bids_brainage.outputs.files import read_json
 from bids_brainage.training.cache import open_cache
@@ -23,6 +25,8 @@ from bids_brainage.training.export import Cohort, export_training, model_card
 from bids_brainage.training.fit import fit_job, start_model
 from bids_brainage.training.job import check_resumable, fold_sources, read_job
 from bids_brainage.training.predictions import columns, of_role, prediction_rows
+from bids_brainage.training.prepare import input_block
+from bids_brainage.training.recipe import make_recipe
 from bids_brainage.training.splits import TEST, TRAINING
 
 FAST = {'run': {'epochs': 4, 'batch_size': 4, 'patience': 0}}
@@ -220,6 +224,42 @@ def test_folds_train_export_as_ensemble_and_calibrate(tmp_path):
     assert training['simulated'] and 40 <= training['n'] <= 48
     assert set(training['sites']) == {'site0', 'site1', 'site2'}
     assert 'simulated' in model_card(bundle.metadata)
+
+
+def test_fold_killed_after_its_last_epoch_is_closed_without_training(tmp_path):
+    job = phantom_job(tmp_path, 'vgg8', {'run': {'epochs': 2, 'patience': 0}}, n=20)
+    fit_job(job)
+    folder, before = job.fold_folder(1), weights(job)
+    kept = {name: (folder / name).read_text() for name in ('done.json', 'history.tsv')}
+    (folder / 'done.json').unlink()
+    (folder / 'history.tsv').write_text(kept['history.tsv'].rpartition('\n2.0')[0] + '\n')
+    fit_job(job)
+    assert kept == {name: (folder / name).read_text() for name in kept}
+    assert same(before, weights(job))
+
+
+def test_trained_bins_are_stated_and_predict(tmp_path):
+    changes = {'data': {'coarsen': 5}, 'run': {'epochs': 2}}
+    block = input_block('sfcn', make_recipe('sfcn', changes))
+    job = phantom_job(tmp_path, 'sfcn', changes, n=20, declared=block, grid=block['shape'])
+    fit_job(job)
+    cache = open_cache(Path(job.cache))
+    rows = prediction_rows(job, cache)
+    result = calibrate_predictions(rows, dataset='phantom', method='held out', simulated=True)
+    path, cohort = tmp_path / 'models' / job.name, Cohort('phantom', True)
+    bundle = export_training(path, job, cache, rows, cohort, result)
+    output = bundle.metadata['output']
+    assert output['kind'] == 'bins' and output['n_bins'] == np.ptp(output['age_range'])
+    training = cache.ages[cache.rows_of(fold_sources(job)[1][TRAINING])]
+    assert output['age_range'] == [np.floor(training.min()) - 2, np.ceil(training.max()) + 2]
+    report = check_bundle(path)
+    assert report.passed, str(report)
+    brain = tmp_path / 'brain.nii.gz'
+    head = ageing_head(50.0, np.random.default_rng(0), (64, 76, 64))[0]
+    affine = np.array([[2.5, 0, 0, -80], [0, 2.5, 0, -113], [0, 0, 2.5, -61], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(head, affine), brain)
+    said = predict(bundle, {'t1w': brain}, device='cpu')
+    assert output['age_range'][0] < said.age < output['age_range'][1]
 
 
 # Rates and epochs are for a minute on tiny grids; the rest is the papers'.

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from bids_brainage.outputs.files import write_json
+from bids_brainage.outputs.naming import derivative_path
+from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.training.cache import SCHEMA, _Writer
 from bids_brainage.training.job import Job
 from bids_brainage.training.recipe import make_recipe
@@ -16,6 +19,21 @@ from bids_brainage.training.splits import Item, make_split
 
 GRID = (32, 32, 32)
 N_NODES = 12
+# Half as coarse as the trained grid (published grid coarsened by 4): 4 mm.
+STUDY_GRID, STUDY_AFFINE = (
+    (43, 51, 43),
+    np.array([[4.0, 0, 0, -84], [0, 4, 0, -120], [0, 0, 4, -72], [0, 0, 0, 1]]),
+)
+RECIPE = """
+[data]
+coarsen = 4
+[run]
+batch_size = 4
+[schedule]
+warmup_epochs = 1
+[optimiser]
+learning_rate = 5e-4
+"""
 
 
 def ageing_head(age: float, rng: np.random.Generator, grid=GRID) -> np.ndarray:
@@ -96,3 +114,37 @@ def phantom_job(
         name=f'{arch}.{name}', arch=arch, declared=json.loads(json.dumps(block)), recipe=recipe,
         seed=seed, folder=str(folder / f'{arch}.{name}'), cache=str(cache), split=str(split),
     )  # fmt: skip
+
+
+def add_scan(root, subject, session, age, rng):
+    """Write a stand-in raw image and its modulated grey matter."""
+    folder = root / 'bids' / f'sub-{subject}' / (f'ses-{session}' if session else '') / 'anat'
+    folder.mkdir(parents=True)
+    stem = f'sub-{subject}' + (f'_ses-{session}' if session else '')
+    (folder / f'{stem}_T1w.nii.gz').write_bytes(b'not read by training')
+    entities = {'sub': subject, 'ses': session, 'space': DEFAULT_SPACE, 'res': '1', 'label': 'GM',
+                'desc': 'modulated', 'suffix': 'probseg'}  # fmt: skip
+    path = root / 'out' / derivative_path(entities, 'anat')
+    path.parent.mkdir(parents=True)
+    nib.save(nib.Nifti1Image(ageing_head(age, rng, STUDY_GRID)[0], STUDY_AFFINE), path)
+    return path
+
+
+def write_study(root):
+    """Write a dataset of 40 people with derivatives, and a recipe for tiny grids."""
+    rng = np.random.default_rng(0)
+    (root / 'models').mkdir()
+    lines = ['participant_id\tage\tsex\tsite\tgroup']
+    for k in range(40):
+        subject, age = f'{k:02d}', float(rng.uniform(18, 85))
+        add_scan(root, subject, '1' if k < 4 else None, age, rng)
+        if k < 4:
+            add_scan(root, subject, '2', age + 3, rng)
+            rows = f'session_id\tage\nses-1\t{age}\nses-2\t{age + 3}\n'
+            (root / f'bids/sub-{subject}/sub-{subject}_sessions.tsv').write_text(rows)
+        lines.append(f'sub-{subject}\t{age}\t{"FM"[k % 2]}\ts{k % 2}\t{"AD" if k > 37 else "CN"}')
+    (root / 'bids/participants.tsv').write_text('\n'.join(lines) + '\n')
+    description = {'Name': 'Phantoms', 'BIDSVersion': '1.10.0', 'DatasetType': 'raw',
+                   'GeneratedBy': [{'Name': 'bids_brainage.simulation'}]}  # fmt: skip
+    (root / 'bids/dataset_description.json').write_text(json.dumps(description))
+    (root / 'recipe.toml').write_text(RECIPE)

@@ -51,16 +51,17 @@ def run_train(config: Config) -> int:
     """
     recipes = {arch: final_recipe(config, arch) for arch in config.train.arch}
     models = config.workflow.model_dir or user_model_dir()
-    for arch in recipes:
-        if (models / _name(config, arch)).exists():
-            raise OptionError(
-                f'{models / _name(config, arch)} exists already. Choose another --bundle-name, or '
-                'remove it.'
-            )
+    done = _exported(config, models)
     from bids_brainage.training.fit import global_rank
+    from bids_brainage.training.predictions import read_predictions
 
     trainings: dict[str, list[Row]] = {}
     for arch, recipe in recipes.items():
+        name = _name(config, arch)
+        if name in done:
+            log.log(IMPORTANT, '%s is trained and exported already', name)
+            trainings[name] = read_predictions(training_dir(config) / name / 'predictions.tsv')
+            continue
         if config.train.devices * config.train.num_nodes > 1 and global_rank() > 0:
             _join(_work(config, arch))
             continue
@@ -71,6 +72,26 @@ def run_train(config: Config) -> int:
     if len(trainings) > 1:
         _compare(config, trainings)
     return 0
+
+
+def _exported(config: Config, models: Path) -> set[str]:
+    """Return the names that a resumed run need not train again.
+
+    Raises
+    ------
+    OptionError
+        A bundle is there, and not from the training that is resumed.
+    """
+    names = [_name(config, arch) for arch in config.train.arch]
+    there = [name for name in names if (models / name).exists()]
+    for name in there:
+        own = (training_dir(config) / name / 'predictions.tsv').is_file()
+        if not (config.train.resume and own):
+            raise OptionError(
+                f'{models / name} exists already. Choose another --bundle-name, or remove it.'
+            )
+    # The report is written last: without it, the end of the training is done again.
+    return {name for name in there if (training_dir(config) / name / 'report.html').is_file()}
 
 
 def final_recipe(config: Config, arch: str) -> Recipe:
@@ -214,6 +235,7 @@ def _join(folder: Path) -> None:
 
 def _finish(config: Config, job: Job, models: Path) -> list[Row]:
     """Predict, calibrate, export and report; return the predictions."""
+    from bids_brainage.models.bundle import load_bundle
     from bids_brainage.outputs.files import write_json, write_text
     from bids_brainage.reports.training import write_training_report
     from bids_brainage.training.cache import open_cache
@@ -237,7 +259,11 @@ def _finish(config: Config, job: Job, models: Path) -> list[Row]:
         partner = partner_predictions(training_dir(config), plan.partner) if plan.partner else ()
         fusion = fit_fusions(rows, job.recipe.data.modality, plan.fit, partner)
         write_json(folder / 'fusion.json', fusion)
-    bundle = export_training(models / job.name, job, cache, rows, cohort, calibration, fusion)
+    path = models / job.name
+    if path.exists():
+        bundle = load_bundle(path)
+    else:
+        bundle = export_training(path, job, cache, rows, cohort, calibration, fusion)
     card = model_card(bundle.metadata)
     write_text(bundle.path / 'README.md', card)
     write_json(folder / 'recipe.json', asdict(job.recipe))

@@ -53,8 +53,14 @@ def _input_block(info: ModelInfo, shape: Sequence[int] | None) -> dict[str, Any]
     return block
 
 
-def _output_block(model: Any) -> dict[str, Any]:
-    """Return the output contract: an age, or the mean of a distribution over bins."""
+def output_block(model: Any) -> dict[str, Any]:
+    """Return the output contract: an age, or the mean of a distribution over bins.
+
+    Parameters
+    ----------
+    model : AgeRegressor
+        One with ``bin_centres`` (years) has bins.
+    """
     block: dict[str, Any] = {'quantity': 'age', 'unit': 'year', 'kind': 'scalar'}
     centres = getattr(model, 'bin_centres', None)
     if centres is None:
@@ -178,7 +184,7 @@ def make_untrained_bundle(
         options,
         shape=shape,
         saliency=model.saliency_methods,
-        output=_output_block(model),
+        output=output_block(model),
     )
     return export_bundle(Path(directory) / f'{arch}.{tag}', model, metadata)
 

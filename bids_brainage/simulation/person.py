@@ -71,9 +71,20 @@ class Person:
     ageing_grid: Grid
     regions: Array
 
-    def at_age(self, age: float) -> VolumeWarp:
-        """Warp from the reference age to a chronological `age` in years (plus the gap)."""
-        start = self._start_volumes
+    def at_age(self, age: float, *, tolerance: float = 0.005, fine: bool = True) -> VolumeWarp:
+        """Warp from the reference age to a chronological `age` in years (plus the gap).
+
+        Parameters
+        ----------
+        age : float
+            Years.
+        tolerance : float
+            Accepted error of the log volume of each region.
+        fine : bool
+            Measure volumes on the unblurred anatomy.  Without, on `ageing_grid` only: twice
+            as fast, and up to 3 % off.
+        """
+        start = self._start_volumes if fine else self.regions.sum((1, 2, 3), dtype='f8')
         volume_ratio(age)  # refuses an age outside the curve before the gap is added
         brain_age = float(np.clip(age + self.gap, *AGE_RANGE))
         ratio = volume_ratio(brain_age) * np.exp(self.deviation)
@@ -82,8 +93,13 @@ class Person:
             self.regions,
             AGEING_SPACING,
             target / start,
-            measure=lambda inverse: self._region_volumes(inverse) / self._start_volumes,
+            tolerance,
+            measure=self._volumes_after if fine else None,
         )
+
+    def _volumes_after(self, ageing_inverse: Array) -> NDArray[np.float64]:
+        """Region volumes after ageing / before, shape (7,)."""
+        return self._region_volumes(ageing_inverse) / self._start_volumes
 
     @cached_property
     def _start_volumes(self) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from bids_brainage.models.bundle import Bundle, export_bundle
 from bids_brainage.models.registry import model_info
+from bids_brainage.models.untrained import output_block
 from bids_brainage.training.cache import Cache
 from bids_brainage.training.calibrate import Calibration
 from bids_brainage.training.fit import model_options
@@ -48,7 +49,7 @@ def bundle_metadata(
     options: Mapping[str, Any],
     fusion: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the metadata of the bundle, less what the exporter fills in.
+    """Return the metadata of the bundle, less what model and exporter fill in.
 
     Parameters
     ----------
@@ -83,7 +84,6 @@ def bundle_metadata(
         'copyright': 'The owner of the training data',
         'reference': info.reference,
         'input': job.declared,
-        'output': {'quantity': 'age', 'unit': 'year', 'kind': 'scalar'},
         'training': _training(job, rows, cohort),
         'validation': [calibration.validation],
         'bias_correction': calibration.bias_correction,
@@ -128,6 +128,7 @@ def export_training(
     model = members[0] if len(members) == 1 else FoldEnsemble(members)
     options = choices[0] if len(members) == 1 else {'members': choices}
     metadata = bundle_metadata(job, rows, cohort, calibration, options, fusion)
+    metadata['output'] = output_block(model)
     metadata['saliency'] = list(model.saliency_methods)
     path.parent.mkdir(parents=True, exist_ok=True)
     return export_bundle(path, model, metadata)

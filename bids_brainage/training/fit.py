@@ -97,7 +97,7 @@ def fit_fold(job: Job, cache: Cache, fold: int, *, later_folds: int = 0) -> None
     import torch
 
     from bids_brainage.training.data import EpochPlan, least_rows, loader
-    from bids_brainage.training.keeper import LAST, Keeper
+    from bids_brainage.training.keeper import LAST, Keeper, close_fold
     from bids_brainage.training.module import AgeTraining
 
     folder = job.fold_folder(fold)
@@ -107,6 +107,8 @@ def fit_fold(job: Job, cache: Cache, fold: int, *, later_folds: int = 0) -> None
     resumed = _resumed(folder / LAST)
     model = start_model(job, cache.ages[rows], fold)
     if resumed is not None:
+        if close_fold(folder, resumed['history'], job.recipe.run):
+            return
         model.load_state_dict(resumed['model'])
         log.log(25, '%s: fold %d goes on after epoch %d', job.name, fold, len(resumed['history']))
     sample = tuple(torch.from_numpy(np.array(a[rows[:1]])).float() for a in cache.arrays)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import lightning.pytorch as pl
 import torch
 
 from bids_brainage.outputs.files import write_json, write_tsv
-from bids_brainage.training.module import AgeTraining
+from bids_brainage.training.module import AgeTraining, Row
+from bids_brainage.training.recipe import RunRecipe
 from bids_brainage.training.schedule import best_epoch, finished
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class Keeper(pl.Callback):
         history = pl_module.history
         history.append(row)
         run = pl_module.recipe.run
-        values = [float(r[f'val_{run.monitor}']) for r in history]
+        values = monitored(history, run)
         over = finished(values, run.epochs, run.patience)
         if trainer.is_global_zero:
             self._save(trainer, pl_module, best_epoch(values) == len(values) - 1)
@@ -131,7 +132,36 @@ class Keeper(pl.Callback):
             'done' if over else f'at most {duration(left)} left',
         )  # fmt: skip
         if over:
-            write_json(self.folder / DONE, {'epochs': len(values), 'best_epoch': best + 1})
+            _say_done(self.folder, values)
+
+
+def monitored(history: Sequence[Row], run: RunRecipe) -> list[float]:
+    """Return what chooses the best epoch, one value an epoch, lower is better."""
+    return [float(row[f'val_{run.monitor}']) for row in history]
+
+
+def close_fold(folder: Path, history: Sequence[Row], run: RunRecipe) -> bool:
+    """Finish a fold that was killed after its last epoch, and tell whether it was such a one.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the fold.
+    history : sequence of dict
+        From its last state.
+    run : RunRecipe
+        Says when training ends.
+    """
+    values = monitored(history, run)
+    if not finished(values, run.epochs, run.patience):
+        return False
+    write_tsv(folder / HISTORY, history)
+    _say_done(folder, values)
+    return True
+
+
+def _say_done(folder: Path, values: Sequence[float]) -> None:
+    write_json(folder / DONE, {'epochs': len(values), 'best_epoch': best_epoch(values) + 1})
 
 
 def duration(seconds: float) -> str:
