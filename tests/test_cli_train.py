@@ -142,6 +142,20 @@ def test_too_few_people_and_no_derivatives(study):
         run_train(settings(*options, '10', '11', '12'))
 
 
+def test_what_cannot_train_is_told_before_any_input_is_read(study):
+    options = ['--arch', 'vgg8', '--bundle-name', 'x']
+    (study / 'recipe.toml').write_text('[data]\ncoarsen = 8\n')
+    with pytest.raises(OptionError, match='coarsen = 8 is too much for vgg8'):
+        run_train(settings(*options))
+    (study / 'recipe.toml').write_text('[data]\ncoarsen = 5\n[run]\nbatch_size = 5\n')
+    with pytest.raises(OptionError, match='batch_size 5 cannot be shared by 2'):
+        run_train(settings(*options, '--devices', '2'))
+    assert not (study / 'work').exists() and not (study / 'models').exists()
+    (study / 'models').write_text('a file')
+    with pytest.raises(SystemExit):
+        settings(*options)
+
+
 def test_dry_run_writes_nothing(study):
     before = sorted(study.rglob('*'))
     options = ['--arch', 'resnet_only', '--bundle-name', 'x', '--dry-run']

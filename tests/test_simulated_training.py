@@ -69,8 +69,11 @@ batch_size = 8
     'amagenet': """
 [data]
 coarsen = 4
+[optimiser]
+learning_rate = 3e-4
 [run]
-epochs = 15
+epochs = 8
+batch_size = 4
 """,
     'resnet_only': """
 [data]

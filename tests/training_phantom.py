@@ -133,7 +133,6 @@ def add_scan(root, subject, session, age, rng):
 def write_study(root):
     """Write a dataset of 40 people with derivatives, and a recipe for tiny grids."""
     rng = np.random.default_rng(0)
-    (root / 'models').mkdir()
     lines = ['participant_id\tage\tsex\tsite\tgroup']
     for k in range(40):
         subject, age = f'{k:02d}', float(rng.uniform(18, 85))

@@ -271,7 +271,8 @@ def _model_dir(settings: Settings, environ: Mapping[str, str], problems: Problem
     if not text:
         return None
     folder = Path(text).absolute()
-    if not folder.is_dir():
+    # Training makes the folder for its first model.
+    if not folder.is_dir() and (settings.get('analysis_level') != 'train' or folder.exists()):
         origin = '--model-dir' if settings.get('model_dir') else 'BIDS_BRAINAGE_MODEL_DIR'
         problems.append(f'{origin} {folder} is not a folder.')
     return folder

@@ -52,9 +52,13 @@ def run_train(config: Config) -> int:
     recipes = {arch: final_recipe(config, arch) for arch in config.train.arch}
     models = config.workflow.model_dir or user_model_dir()
     done = _exported(config, models)
-    from bids_brainage.training.fit import global_rank
+    from bids_brainage.training.fit import check_grid, global_rank, whole_batch
     from bids_brainage.training.predictions import read_predictions
+    from bids_brainage.training.prepare import input_block
 
+    for arch, recipe in recipes.items():
+        check_grid(arch, recipe, input_block(arch, recipe))
+        whole_batch(recipe, config.train.devices * config.train.num_nodes)
     trainings: dict[str, list[Row]] = {}
     for arch, recipe in recipes.items():
         name = _name(config, arch)
@@ -176,9 +180,6 @@ def _prepare(config: Config, arch: str, recipe: Recipe) -> Job | None:
         devices=config.train.devices,
         num_nodes=config.train.num_nodes,
     )
-    from bids_brainage.training.fit import whole_batch
-
-    whole_batch(job)
     check_resumable(job, resume=config.train.resume)
     job.write()
     return job

@@ -128,7 +128,8 @@ def problem_sentences(candidates: Sequence[Candidate], most: int = 5) -> list[st
     for problem, sources in groups.items():
         names = ', '.join(source.rpartition('/')[2] for source in sources[:most])
         more = f' and {len(sources) - most} more' if len(sources) > most else ''
-        sentences.append(f'{len(sources)} scans: {problem} ({names}{more})')
+        count = '1 scan' if len(sources) == 1 else f'{len(sources)} scans'
+        sentences.append(f'{count}: {problem} ({names}{more})')
     if sentences:
         sentences.append(
             'To train without these scans, set on_problem = "leave_out" in [data] of --recipe.'

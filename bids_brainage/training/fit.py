@@ -10,17 +10,18 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bids_brainage.errors import BrainAgeError, OptionError, TemporaryError
+from bids_brainage.errors import BrainAgeError, OptionError, TemporaryError, UnusableImageError
 from bids_brainage.models.registry import create_model
 from bids_brainage.training.cache import Cache, open_cache
 from bids_brainage.training.job import Job, fold_sources, read_job
+from bids_brainage.training.recipe import Recipe
 from bids_brainage.training.recipe_check import factory_options
 from bids_brainage.training.splits import TRAINING, VALIDATION
 
@@ -39,12 +40,19 @@ def model_options(job: Job, ages: npt.ArrayLike) -> dict[str, Any]:
     ages : array_like
         Ages of the training scans, years.
     """
-    known = factory_options(job.arch)
-    options: dict[str, Any] = dict(job.recipe.model)
+    return arch_options(job.arch, job.recipe, job.declared, ages)
+
+
+def arch_options(
+    arch: str, recipe: Recipe, declared: Mapping[str, Any], ages: npt.ArrayLike
+) -> dict[str, Any]:
+    """Return the options of an architecture; see `model_options`."""
+    known = factory_options(arch)
+    options: dict[str, Any] = dict(recipe.model)
     if 'input_shape' in known:
-        options['input_shape'] = list(job.declared['shape'])
+        options['input_shape'] = list(declared['shape'])
     if 'n_nodes' in known:
-        options['n_nodes'] = job.declared['n_nodes']
+        options['n_nodes'] = declared['n_nodes']
     if 'age_range' in known:
         values = np.asarray(ages, float)
         low, high = float(values.min()), float(values.max())
@@ -53,6 +61,25 @@ def model_options(job: Job, ages: npt.ArrayLike) -> dict[str, Any]:
             options['n_bins'] = int(high - low)
         options['age_range'] = [low, high]
     return options
+
+
+def check_grid(arch: str, recipe: Recipe, declared: Mapping[str, Any]) -> None:
+    """Refuse a grid that the architecture cannot take, before any input is prepared.
+
+    Raises
+    ------
+    OptionError
+        The grid is too small.
+    """
+    import torch
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            create_model(arch, **arch_options(arch, recipe, declared, (20.0, 80.0)))
+    except UnusableImageError as error:
+        raise OptionError(
+            f'data.coarsen = {recipe.data.coarsen} is too much for {arch}. {error}'
+        ) from error
 
 
 def fit_job(job: Job) -> None:
@@ -113,7 +140,7 @@ def fit_fold(job: Job, cache: Cache, fold: int, *, later_folds: int = 0) -> None
         log.log(25, '%s: fold %d goes on after epoch %d', job.name, fold, len(resumed['history']))
     sample = tuple(torch.from_numpy(np.array(a[rows[:1]])).float() for a in cache.arrays)
     shares = {'rank': global_rank() if job.world > 1 else 0, 'world': job.world}
-    batch = whole_batch(job)
+    batch = whole_batch(job.recipe, job.world)
     plan = EpochPlan(
         rows, batch, seed=job.seed, first_epoch=len(resumed['history']) if resumed else 0,
         least=least_rows(model, sample), **shares,
@@ -153,7 +180,7 @@ def _resumed(path: Path) -> dict[str, Any] | None:
     return state
 
 
-def whole_batch(job: Job) -> int:
+def whole_batch(recipe: Recipe, world: int) -> int:
     """Return the batch size over all processes.
 
     Raises
@@ -161,10 +188,10 @@ def whole_batch(job: Job) -> int:
     OptionError
         It cannot be divided among the processes.
     """
-    batch = job.recipe.run.batch_size
-    if batch % job.world:
+    batch = recipe.run.batch_size
+    if batch % world:
         raise OptionError(
-            f'batch_size {batch} cannot be shared by {job.world} processes; choose a multiple in '
+            f'batch_size {batch} cannot be shared by {world} processes; choose a multiple in '
             '[run] of --recipe.'
         )
     return batch
