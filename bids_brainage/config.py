@@ -79,7 +79,8 @@ class Workflow:
 
     `models` empty means the documented default set; `saliency` None means each bundle's own
     method and an empty tuple no maps; `atlas` is understood by
-    `bids_brainage.preprocessing.bold.atlases.resolve_atlas`, with `atlas_labels` as its table.
+    `bids_brainage.preprocessing.bold.atlases.resolve_atlas`, with `atlas_labels` as its table;
+    `aicbv_weights` are those of a generator of CBV maps.
     """
 
     models: tuple[str, ...] = ()
@@ -90,6 +91,8 @@ class Workflow:
     atlas: str = 'power2011'
     atlas_labels: Path | None = None
     synthetic_slices: bool = False
+    aicbv_weights: Path | None = None
+    consensus: bool = False
     sloppy: bool = False
 
     def image_options(self) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from bids_brainage.interfaces.prediction import (
     PredictAge,
     SavePrediction,
     figure_path,
-    model_facts,
     prediction_row,
 )
 from bids_brainage.models.bundle import resolve_bundle
+from bids_brainage.models.facts import model_facts
 from bids_brainage.outputs.tables import read_brainage
 
 SCAN = {

@@ -87,12 +87,12 @@ def done(config, scan, bundle, digest):
 
 def test_complete_result_is_finished(done, scan, bundle, digest, config):
     assert finished(done, scan, bundle, digest, config)
-    assert rows_of(done, [scan], [bundle])[0]['predicted_age'] == 60
+    assert rows_of(done, [scan], [bundle.name])[0]['predicted_age'] == 60
 
 
 def test_nothing_is_not_finished(config, scan, bundle, digest):
     assert not finished(config.execution.output_dir, scan, bundle, digest, config)
-    assert rows_of(config.execution.output_dir, [scan], [bundle]) == []
+    assert rows_of(config.execution.output_dir, [scan], [bundle.name]) == []
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,11 @@ from typing import Any
 from bids_brainage import __version__
 from bids_brainage.cli.group_options import group_settings
 from bids_brainage.cli.parser import ListModels, build_parser
-from bids_brainage.cli.participant_options import atlas_settings, derivative_folders
+from bids_brainage.cli.participant_options import (
+    atlas_settings,
+    derivative_folders,
+    weights_file,
+)
 from bids_brainage.cli.plugin import read_plugin
 from bids_brainage.cli.resources import allowed_cpus, visible_memory_gb
 from bids_brainage.cli.train_options import train_settings
@@ -174,6 +178,8 @@ def _workflow(settings: Settings, environ: Mapping[str, str], problems: Problems
         atlas=atlas,
         atlas_labels=atlas_labels,
         synthetic_slices=_flag(settings, 'synthetic_slices', problems),
+        aicbv_weights=weights_file(settings, problems),
+        consensus=_flag(settings, 'consensus', problems),
         sloppy=_flag(settings, 'sloppy', problems),
     )
 

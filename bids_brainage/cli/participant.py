@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bids_brainage.cli.cbv import record_cbv
+from bids_brainage.cli.combined import combined_names, write_combined
 from bids_brainage.cli.plan import (
     Plan,
     Work,
@@ -88,6 +90,8 @@ def run_participant(config: Config) -> int:
         if ended:  # a run that was stopped has scans that are neither done nor failed
             failures = write_failures(config, plan, digest, status, crashed)
             lost = record_series(config, plan, digest, status, crashed)
+            lost += record_cbv(config, plan.scans, plan.cbv, status, crashed)
+            write_combined(config, plan)
         report_errors = _write_reports(config, plan.scans)
     return _finish(config, plan, failures, lost + report_errors, status)
 
@@ -209,6 +213,7 @@ def _run_pass(
         settings=settings,
         series=series,
         connectivity=connectivity,
+        cbv=plan.cbv.sources,
         derivatives=not methods,
     )
     methods.update(dict.fromkeys(methods_text(workflow).split('\n\n')))
@@ -327,17 +332,24 @@ def _finish(
 ) -> int:
     from bids_brainage.cli.results import rows_of
 
-    rows = rows_of(config.execution.output_dir, plan.scans, plan.bundles)
+    names = [b.name for b in plan.bundles] + combined_names(config, plan.bundles)
+    rows = rows_of(config.execution.output_dir, plan.scans, names)
     status.write()
     sys.stdout.write('\n' + summary_table(rows) + '\n\n')
     total = len(plan.scans) * len(plan.bundles)
+    skipped = sum(scan.uri not in plan.cbv.problems for scan, _ in plan.without)
     LOG.log(
         IMPORTANT,
         '%d ages, %d failed, %d were there already',
-        total - failures,
+        total - failures - skipped,
         failures,
-        total - sum(len(b) for _, b in plan.todo) - len(plan.unreadable) * len(plan.bundles),
+        total
+        - sum(len(b) for _, b in plan.todo)
+        - len(plan.unreadable) * len(plan.bundles)
+        - len(plan.without),
     )
+    if skipped:
+        LOG.warning('%d ages skipped for want of a blood-volume map', skipped)
     for subject in dict.fromkeys(scan.subject for scan in plan.scans):
         page = config.execution.output_dir / f'sub-{subject}.html'
         if page.exists():

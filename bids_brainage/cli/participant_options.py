@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-DERIVATIVES = ('fmriprep',)
+DERIVATIVES = ('fmriprep', 'aicbv')
 """Kinds of precomputed derivatives that are understood; a name may go on, as fmriprep-25.2."""
 
 _NAME = re.compile(r'[0-9a-zA-Z][0-9a-zA-Z._-]*')
@@ -24,6 +24,19 @@ def add_participant_options(parser: argparse.ArgumentParser) -> None:
         default=None,
         help='models of thick slices: predict a research scan as the thick-slice scans that it '
         'contains; the age is their mean',
+    )
+    group.add_argument(
+        '--aicbv-weights',
+        metavar='FILE',
+        help='weights of a generator of blood-volume maps, for scans without a map in '
+        '--derivatives aicbv=PATH',
+    )
+    group.add_argument(
+        '--consensus',
+        action='store_true',
+        default=None,
+        help='add a row with the mean age of all models, weighted by one over the square of the '
+        'error each was validated with',
     )
     group.add_argument(
         '--reports-only', action='store_true', default=None, help='only write the reports again'
@@ -50,7 +63,8 @@ def _add_bold(group: argparse._ArgumentGroup) -> None:
         '--derivatives',
         nargs='+',
         metavar='NAME=PATH',
-        help='derivatives to use: fmriprep=PATH; a bare path is named by its folder',
+        help='derivatives to use: fmriprep=PATH (preprocessed BOLD), aicbv=PATH (maps of cerebral '
+        'blood volume, desc-aicbv_T1w); a bare path is named by its folder',
     )
     group.add_argument(
         '--anat-only', action='store_true', default=None, help='leave BOLD series out'
@@ -118,6 +132,16 @@ def folder_of(derivatives: Mapping[str, str], kind: str) -> tuple[str, Path] | N
         if name.lower().startswith(kind):
             return name, Path(path)
     return None
+
+
+def weights_file(settings: Mapping[str, Any], problems: list[str]) -> Path | None:
+    """Check ``--aicbv-weights`` and return its absolute path."""
+    if 'aicbv_weights' not in settings:
+        return None
+    path = Path(settings['aicbv_weights']).absolute()
+    if not path.is_file():
+        problems.append(f'--aicbv-weights: {path} does not exist.')
+    return path
 
 
 def atlas_settings(settings: Mapping[str, Any], problems: list[str]) -> tuple[str, Path | None]:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bids_brainage.cli.bundles import DEFAULT_MODELS, model_dirs
+from bids_brainage.cli.cbv import CbvMaps, cbv_written, select_cbv
+from bids_brainage.cli.combined import combined_names, consensus_of
+from bids_brainage.cli.fusions import partner_of
+from bids_brainage.cli.progress import IMPORTANT
 from bids_brainage.cli.series import GRAPH_KIND, select_series, series_finished, session_series
 from bids_brainage.config import Config
 from bids_brainage.dataset import find_scans
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series
 from bids_brainage.errors import BundleError, MissingInputError, OptionError
+from bids_brainage.inference.consensus import consensus_weights
 from bids_brainage.models.bundle import Bundle, resolve_bundle
+from bids_brainage.outputs.naming import model_label
+from bids_brainage.workflows.naming import takes_cbv
 
 LOG = logging.getLogger('bids_brainage')
 
@@ -38,6 +45,10 @@ class Plan:
         All functional runs selected.
     series_todo : tuple of Series
         Functional runs without all their files.
+    cbv : CbvMaps
+        Maps of cerebral blood volume.
+    without : tuple of (Scan, Bundle)
+        Models that have to do without such a map.
     """
 
     scans: tuple[Scan, ...]
@@ -46,6 +57,8 @@ class Plan:
     unreadable: tuple[tuple[Scan, str], ...] = ()
     series: tuple[Series, ...] = ()
     series_todo: tuple[Series, ...] = ()
+    cbv: CbvMaps = field(default_factory=CbvMaps)
+    without: tuple[tuple[Scan, Bundle], ...] = ()
 
     @property
     def first(self) -> Work:
@@ -120,7 +133,9 @@ def resolve_models(config: Config) -> tuple[Bundle, ...]:
             problems.append(str(error))
     if problems:
         raise MissingInputError('\n'.join(problems))
+    bundles += _partners(config, bundles)
     labels = [bundle.label for bundle in bundles]
+    labels += [model_label(name) for name in combined_names(config, bundles)]
     if len(set(labels)) < len(labels):
         raise OptionError(
             f'two models share the label of their file names: {sorted(labels)}. Run them into '
@@ -132,7 +147,38 @@ def resolve_models(config: Config) -> tuple[Bundle, ...]:
             '--synthetic-slices is for models of thick slices (input kind t1w_clinical), and none '
             f'was asked for: {", ".join(b.name for b in bundles)}. Name one with --models.'
         )
+    if config.workflow.consensus:
+        members = consensus_of(bundles)
+        weights = consensus_weights([member for member, _ in members])
+        shares = ', '.join(f'{name} {weight:.3f}' for name, weight in weights.items())
+        LOG.log(IMPORTANT, 'consensus %s', shares)
     return tuple(bundles)
+
+
+def _partners(config: Config, bundles: Sequence[Bundle]) -> list[Bundle]:
+    """Return the networks that the regressions of the bundles need and that were not named."""
+    known, added = {bundle.name: bundle for bundle in bundles}, []
+    for bundle in bundles:
+        partner = partner_of(bundle)
+        if partner is None:
+            continue
+        name, digest = partner
+        if name not in known:
+            try:
+                known[name] = resolve_bundle(name, model_dirs(config.workflow.model_dir))
+            except BundleError as error:
+                raise MissingInputError(
+                    f'{bundle.name} is combined with {name}: {error}'
+                ) from error
+            added.append(known[name])
+            LOG.log(IMPORTANT, 'model     %s is added: %s needs it', name, bundle.name)
+        if known[name].weights_sha256 != digest:
+            raise MissingInputError(
+                f'{bundle.name} was combined with other weights of {name}: expected '
+                f'{digest[:12]}, found {known[name].weights_sha256[:12]} in {known[name].path}. '
+                'Install the right ones, or train again.'
+            )
+    return added
 
 
 def make_plan(
@@ -147,15 +193,30 @@ def make_plan(
 
     root = config.execution.output_dir
     series_todo = tuple(s for s in series if s.problem or not series_finished(config, s, digest))
-    todo, unreadable = [], []
+    maps = select_cbv(config, scans)
+    todo, unreadable, without = [], [], []
     for scan in scans:
         if scan.problem:
             unreadable.append((scan, scan.problem))
             continue
-        left = tuple(b for b in bundles if not finished(root, scan, b, digest, config, series))
-        if left:
+        source = maps.sources.get(scan.uri)
+        can = [b for b in bundles if source is not None or not takes_cbv(b)]
+        without += [(scan, b) for b in bundles if b not in can]
+        left = tuple(
+            b for b in can if not finished(root, scan, b, digest, config, series, cbv=source)
+        )
+        if left or (source is not None and not cbv_written(root, scan, source)):
             todo.append((scan, left))
-    return Plan(tuple(scans), bundles, tuple(todo), tuple(unreadable), tuple(series), series_todo)
+    return Plan(
+        tuple(scans),
+        bundles,
+        tuple(todo),
+        tuple(unreadable),
+        tuple(series),
+        series_todo,
+        maps,
+        tuple(without),
+    )
 
 
 def show_plan(plan: Plan) -> int:
@@ -163,8 +224,14 @@ def show_plan(plan: Plan) -> int:
     lines = [f'{len(plan.scans)} T1w images, {len(plan.todo)} to do:']
     for scan, bundles in plan.todo:
         age = 'age unknown' if scan.age.years is None else f'age {scan.age.years:g}'
-        lines.append(f'  {scan.relative}  ({age})  → {", ".join(b.name for b in bundles)}')
+        names = [b.name for b in bundles] or ['blood-volume map']
+        lines.append(f'  {scan.relative}  ({age})  → {", ".join(names)}')
     lines += [f'  {scan.relative}  cannot be read: {why}' for scan, why in plan.unreadable]
+    lines += [
+        f'  {scan.relative}  {bundle.name}: '
+        + plan.cbv.problems.get(scan.uri, 'no blood-volume map')
+        for scan, bundle in plan.without
+    ]
     done = len(plan.scans) - len(plan.todo) - len(plan.unreadable)
     lines.append(f'{done} have their results already.')
     if plan.series:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bids_brainage.cli.cbv import NO_MAP, cbv_written
 from bids_brainage.cli.series import (
     GRAPH_KIND,
     connectivity_of,
@@ -15,6 +16,7 @@ from bids_brainage.cli.series import (
     session_series,
 )
 from bids_brainage.config import Config
+from bids_brainage.dataset.aicbv import CbvSource
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series
 from bids_brainage.models.bundle import Bundle
@@ -29,7 +31,12 @@ from bids_brainage.outputs import (
 from bids_brainage.outputs.files import read_json
 from bids_brainage.outputs.naming import log_dir
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
-from bids_brainage.workflows.naming import scan_columns, scan_workflow_name, takes_native
+from bids_brainage.workflows.naming import (
+    scan_columns,
+    scan_workflow_name,
+    takes_cbv,
+    takes_native,
+)
 
 if TYPE_CHECKING:
     from bids_brainage.cli.plan import Plan
@@ -53,6 +60,7 @@ def finished(
     config: Config,
     series: Sequence[Series] = (),
     *,
+    cbv: CbvSource | None = None,
     final: bool = False,
 ) -> bool:
     """Return whether a scan has a result of a model that need not be made again.
@@ -83,6 +91,7 @@ def finished(
         and all((output_dir / path).is_file() for path in _expected(scan, bundle, config))
         and side.get('InputSHA256') == sha256_file(scan.path)
         and bool(facts.get('SyntheticScans')) == sliced(config, scan, bundle)
+        and (not takes_cbv(bundle) or _same_cbv(output_dir, scan, cbv, facts))
         and _same_connectivity(config, scan, bundle, digest, series, facts, final)
     )
 
@@ -91,6 +100,15 @@ def sliced(config: Config, scan: Scan, bundle: Bundle) -> bool:
     """Return whether a scan is predicted as the thick-slice scans that it contains."""
     clinical = bundle.input['kind'] == 't1w_clinical'
     return config.workflow.synthetic_slices and clinical and not takes_native(scan, bundle)
+
+
+def _same_cbv(
+    output_dir: Path, scan: Scan, cbv: CbvSource | None, facts: Mapping[str, Any]
+) -> bool:
+    """Return whether a result rests on the blood-volume map that it would get now."""
+    if cbv is None:
+        return False
+    return facts.get('CBVSHA256') == cbv.sha256 and cbv_written(output_dir, scan, cbv)
 
 
 def _same_connectivity(
@@ -136,10 +154,9 @@ def _expected(scan: Scan, bundle: Bundle, config: Config) -> list[Any]:
 
 
 def rows_of(
-    output_dir: Path, scans: Sequence[Scan], bundles: Sequence[Bundle]
+    output_dir: Path, scans: Sequence[Scan], names: Collection[str]
 ) -> list[dict[str, Any]]:
     """Return the table rows of the given scans and models."""
-    names = {bundle.name for bundle in bundles}
     rows = []
     for scan in scans:
         table = table_path(output_dir, scan)
@@ -175,10 +192,24 @@ def write_failures(
         left = tuple(
             b
             for b in bundles
-            if not finished(output_dir, scan, b, digest, config, plan.series, final=True)
+            if not finished(
+                output_dir,
+                scan,
+                b,
+                digest,
+                config,
+                plan.series,
+                cbv=plan.cbv.sources.get(scan.uri),
+                final=True,
+            )
         )
         if left:
             missing.append((scan, left, crash_reason(config, scan) or crashed or 'no result'))
+    for scan, bundle in plan.without:
+        if why := plan.cbv.problems.get(scan.uri):
+            missing.append((scan, (bundle,), why))
+        else:
+            _skip(output_dir, scan, bundle, status)
     for scan, bundles, why in missing:
         failures += len(bundles)
         LOG.error('%s: failed: %s', scan.stem, why)
@@ -195,6 +226,19 @@ def write_failures(
         ]
         write_brainage(table_path(output_dir, scan), rows, metadata={'Sources': [scan.uri]})
     return failures
+
+
+def _skip(output_dir: Path, scan: Scan, bundle: Bundle, status: StatusLog) -> None:
+    """Write the row of a model that finds no blood-volume map."""
+    status.add(scan.uri, 'result', 'skipped', model=bundle.name, message='no blood-volume map')
+    row = brainage_row(
+        **scan_columns(scan),
+        model=bundle.name,
+        model_version=bundle.version,
+        qc_flag=NO_MAP,
+        status='skipped',
+    )
+    write_brainage(table_path(output_dir, scan), [row], metadata={'Sources': [scan.uri]})
 
 
 def crash_reason(config: Config, scan: Scan) -> str:

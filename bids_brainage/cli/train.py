@@ -259,6 +259,9 @@ def _finish(config: Config, job: Job, models: Path) -> list[Row]:
     if plan.fit != 'none':
         partner = partner_predictions(training_dir(config), plan.partner) if plan.partner else ()
         fusion = fit_fusions(rows, job.recipe.data.modality, plan.fit, partner)
+        if plan.partner:
+            other = load_bundle(models / plan.partner, verify=False)
+            fusion['partner'] = {'name': other.name, 'weights_sha256': other.weights_sha256}
         write_json(folder / 'fusion.json', fusion)
     path = models / job.name
     if path.exists():

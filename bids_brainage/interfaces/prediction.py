@@ -77,6 +77,7 @@ class _SaveInputSpec(BaseInterfaceInputSpec):
     without = traits.Str(desc='why it got none')
     atlas = traits.Str(desc='regions of the connectivity')
     atlas_table = File(exists=True)
+    cbv = traits.Dict({}, usedefault=True, desc='where a map of blood volume came from')
 
 
 class _SaveOutputSpec(TraitedSpec):
@@ -96,6 +97,7 @@ class SavePrediction(SimpleInterface):
         from bids_brainage.interfaces.explanation import save_maps
         from bids_brainage.interfaces.importance import functional_facts, save_importances
         from bids_brainage.models.bundle import load_bundle
+        from bids_brainage.models.facts import model_facts
         from bids_brainage.outputs.naming import derivative_path, parse_name
         from bids_brainage.outputs.tables import write_brainage
         from bids_brainage.preprocessing.volumes import title_of
@@ -127,6 +129,7 @@ class SavePrediction(SimpleInterface):
                     'Note': prediction['note'],
                     'SyntheticScans': prediction['synthetic_scans'],
                     **functional,
+                    **self.inputs.cbv,
                 }
             },
             metadata={
@@ -210,30 +213,6 @@ def prediction_row(
         qc_flag=';'.join(flags) or None,
         status='ok',
     )
-
-
-def model_facts(bundle: Any) -> dict[str, Any]:
-    """Return what the side file of a prediction says about its model."""
-    metadata = bundle.metadata
-    training = metadata['training']
-    return {
-        'ModelName': bundle.name,
-        'ModelVersion': bundle.version,
-        'ModelStatus': bundle.status,
-        'WeightsSHA256': bundle.weights_sha256,
-        'BundleConfigHash': metadata['config_hash'],
-        'TrainingPopulation': training['data'],
-        'TrainingSimulated': training['simulated'],
-        'TrainingN': training['n'],
-        'TrainingAgeRange': [training['age_min'], training['age_max']],
-        'Validation': metadata['validation'],
-        'BiasCorrection': metadata['bias_correction'],
-        'Conformal': metadata['conformal'],
-        'License': metadata['license'],
-        'Reference': metadata['reference'],
-        'IntendedUse': metadata['intended_use'],
-        'Limitations': metadata['limitations'],
-    }
 
 
 class _FiguresInputSpec(BaseInterfaceInputSpec):

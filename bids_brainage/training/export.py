@@ -67,6 +67,8 @@ def bundle_metadata(
         System B's regressions.
     """
     info = model_info(job.arch)
+    modality = job.recipe.data.modality
+    seen = {} if modality == 't1w' else {'modality': modality}
     metadata: dict[str, Any] = {
         'name': job.name,
         'version': '1',
@@ -83,7 +85,7 @@ def bundle_metadata(
         'license': 'not stated: to be chosen by the owner of the training data',
         'copyright': 'The owner of the training data',
         'reference': info.reference,
-        'input': job.declared,
+        'input': {**job.declared, **seen},
         'training': _training(job, rows, cohort),
         'validation': [calibration.validation],
         'bias_correction': calibration.bias_correction,

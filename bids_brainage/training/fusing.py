@@ -14,7 +14,9 @@ import numpy as np
 from bids_brainage.errors import MissingInputError
 from bids_brainage.models.fusion import SEX_CODES, TERMS, LinearFusion, fit_fusion
 from bids_brainage.statistics.accuracy import accuracy
+from bids_brainage.statistics.conformal import half_width
 from bids_brainage.statistics.nested import fusion_table
+from bids_brainage.training.calibrate import LEVEL, SOURCE
 from bids_brainage.training.predictions import Row, of_role, read_predictions
 from bids_brainage.training.splits import TEST, TRAINING, VALIDATION
 
@@ -42,8 +44,9 @@ def fit_fusions(
     -------
     dict
         ``regressions`` by formula (see `bids_brainage.models.fusion.LinearFusion`),
-        ``nested_tests`` on the fitted rows, and ``test``: accuracy on the test people, who
-        are the fitted ones with ``oof`` and are then left out.
+        ``nested_tests`` on the fitted rows, ``test`` and ``conformal``: accuracy on the test
+        people, and intervals from them.  With ``oof`` they are the fitted ones, so both are
+        empty.
     """
     pairs = joined(rows, modality, partner)
     chosen = of_role(pairs, *FIT_ROLES[fit])
@@ -53,11 +56,13 @@ def fit_fusions(
         for formula in TERMS
         if (known := _known(formula, values)).sum() > len(TERMS[formula]) + 1
     }
+    tested = [] if fit == 'oof' else of_role(pairs, TEST)
     result: dict[str, Any] = {
         'modality': modality,
         'regressions': {name: fusion.to_dict() for name, fusion in fusions.items()},
         'nested_tests': _nested(age, values) if 'TA' in fusions else {},
-        'test': {} if fit == 'oof' else _tested(of_role(pairs, TEST), fusions),
+        'test': _tested(tested, fusions),
+        'conformal': _conformal(tested, fusions),
     }
     return result
 
@@ -116,6 +121,25 @@ def _tested(rows: Sequence[Row], fusions: Mapping[str, LinearFusion]) -> dict[st
             stats = accuracy(age[known], fusion.predict(_part(values, known))[0])
             named = {key: stats[key].value for key in ('mae', 'mse', 'r2')}
             result[formula] = {'n': int(known.sum()), **named}
+    return result
+
+
+def _conformal(rows: Sequence[Row], fusions: Mapping[str, LinearFusion]) -> dict[str, Any]:
+    """Calibrate the interval of each regression; each person counts with their first scan."""
+    people = list({row['participant_id']: row for row in reversed(rows)}.values())
+    age, values = _values(people)
+    result = {}
+    for formula, fusion in fusions.items():
+        known = _known(formula, values)
+        errors = fusion.predict(_part(values, known))[0] - age[known]
+        half = half_width(errors, LEVEL)
+        if half.value is not None:
+            result[formula] = {
+                'level': LEVEL,
+                'half_width_years': half.value,
+                'n': len(errors),
+                'source': SOURCE,
+            }
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bids_brainage.dataset.aicbv import DESC
 from bids_brainage.dataset.header import is_thick_axial
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.models.bundle import Bundle
@@ -28,6 +29,11 @@ def scan_columns(scan: Scan) -> dict[str, Any]:
         'age_censored': scan.age.censored,
         'sex': scan.sex,
     }
+
+
+def takes_cbv(bundle: Bundle) -> bool:
+    """Return whether a model sees the map of cerebral blood volume in place of the T1w image."""
+    return bool(bundle.input.get('modality') == DESC)
 
 
 def takes_native(scan: Scan, bundle: Bundle) -> bool:

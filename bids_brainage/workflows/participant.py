@@ -8,6 +8,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from bids_brainage import __version__
+from bids_brainage.dataset.aicbv import CbvSource
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series
 from bids_brainage.models.bundle import Bundle
@@ -20,10 +21,16 @@ from bids_brainage.workflows.anatomical import (
     init_anat_report_wf,
     init_anat_wf,
 )
+from bids_brainage.workflows.cbv import INPUTS, init_cbv_wf
 from bids_brainage.workflows.clinical import KIND, init_native_wf
 from bids_brainage.workflows.clinical import OUTPUTS as NATIVE
 from bids_brainage.workflows.functional import init_series_wf
-from bids_brainage.workflows.naming import scan_columns, scan_workflow_name, takes_native
+from bids_brainage.workflows.naming import (
+    scan_columns,
+    scan_workflow_name,
+    takes_cbv,
+    takes_native,
+)
 from bids_brainage.workflows.prediction import COMMON, init_prediction_wf
 from bids_brainage.workflows.settings import RunSettings
 
@@ -34,6 +41,7 @@ def init_participant_wf(
     settings: RunSettings,
     series: Sequence[Series] = (),
     connectivity: Mapping[tuple[str, str], Connectivity] | None = None,
+    cbv: Mapping[str, CbvSource] | None = None,
     derivatives: bool = True,
 ) -> Workflow:
     """Build the workflow of a run.
@@ -47,6 +55,8 @@ def init_participant_wf(
         Functional runs to process; a T1w image that one needs and `todo` lacks is prepared, too.
     connectivity : mapping, optional
         URI of a T1w scan and name of a model → the connectivity that the model gets.
+    cbv : mapping, optional
+        URI of a T1w scan → where its map of cerebral blood volume comes from.
     derivatives : bool
         Save images and pictures of the scans in `todo`; False if that is done.
 
@@ -78,6 +88,7 @@ def init_participant_wf(
             bundles=bundles,
             settings=settings,
             connectivity=connectivity or {},
+            cbv=(cbv or {}).get(scan.uri),
             derivatives=saved,
             register=scan.uri in aligned,
         )
@@ -107,6 +118,7 @@ def init_scan_wf(
     bundles: Sequence[Bundle],
     settings: RunSettings,
     connectivity: Mapping[tuple[str, str], Connectivity],
+    cbv: CbvSource | None = None,
     derivatives: bool = True,
     register: bool = False,
 ) -> Workflow:
@@ -119,6 +131,8 @@ def init_scan_wf(
     settings : RunSettings
     connectivity : mapping
         As in `init_participant_wf`.
+    cbv : CbvSource or None
+        Where the scan's map of cerebral blood volume comes from.
     derivatives : bool
         Save images and pictures.
     register : bool
@@ -153,6 +167,8 @@ def init_scan_wf(
     workflow.add_nodes([anat])
     if derivatives:
         _connect_outputs(workflow, anat, scan, settings)
+    made = derivatives or any(map(takes_cbv, others))
+    blood = _add_cbv(workflow, anat, scan, cbv, settings) if cbv and made else None
     for bundle in others:
         predict = init_prediction_wf(
             bundle=bundle,
@@ -160,9 +176,13 @@ def init_scan_wf(
             source_file=str(scan.path),
             settings=settings,
             connectivity=connectivity.get((scan.uri, bundle.name)),
+            cbv=cbv if takes_cbv(bundle) else None,
             synthetic_slices=settings.synthetic_slices and bundle.input['kind'] == KIND,
         )
         fields = dict.fromkeys((*COMMON, *roles_of(bundle.input['kind'])))
+        if blood is not None and takes_cbv(bundle):
+            del fields['t1w']
+            workflow.connect([(blood, predict, [('outputnode.cbv', 'inputnode.t1w')])])
         workflow.connect(
             [(anat, predict, [(f'outputnode.{f}', f'inputnode.{f}') for f in fields])]
         )
@@ -182,6 +202,17 @@ def _log_crashes(workflow: Workflow, scan: Scan, settings: RunSettings) -> Workf
     for node in workflow.list_node_names():
         workflow.get_node(node).config = {'execution': {'crashdump_dir': str(crashes)}}
     return workflow
+
+
+def _add_cbv(
+    workflow: Workflow, anat: Workflow, scan: Scan, source: CbvSource, settings: RunSettings
+) -> Workflow:
+    """Add the steps that give the scan its map of cerebral blood volume."""
+    blood = init_cbv_wf(
+        source=source, source_file=str(scan.path), source_uri=scan.uri, settings=settings
+    )
+    workflow.connect([(anat, blood, [(f'outputnode.{f}', f'inputnode.{f}') for f in INPUTS])])
+    return blood
 
 
 def _connect_outputs(

@@ -9,6 +9,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
+from bids_brainage.dataset.aicbv import CbvSource
 from bids_brainage.interfaces.prediction import (
     DrawExplanations,
     PredictAge,
@@ -29,6 +30,7 @@ def init_prediction_wf(
     source_file: str,
     settings: RunSettings,
     connectivity: Connectivity | None = None,
+    cbv: CbvSource | None = None,
     synthetic_slices: bool = False,
     name: str | None = None,
 ) -> Workflow:
@@ -44,6 +46,8 @@ def init_prediction_wf(
     settings : RunSettings
     connectivity : Connectivity or None
         For models that take it: the table, or why there is none.
+    cbv : CbvSource or None
+        For models that take a map of cerebral blood volume: where it comes from.
     synthetic_slices : bool
         Predict each thick-slice scan that this one contains (System C).
     name : str or None
@@ -66,6 +70,8 @@ def init_prediction_wf(
     save.inputs.scan, save.inputs.source_file = dict(scan), source_file
     if synthetic_slices:
         predict.inputs.synthetic_slices = True
+    if cbv is not None:
+        save.inputs.cbv = {'CBVSource': cbv.uri, 'CBVSHA256': cbv.sha256}
     if connectivity is not None:
         _add_connectivity(predict, save, connectivity, settings)
     draw = pe.Node(

@@ -1,0 +1,155 @@
+"""One age from several models: mean weighted by the error that each was validated with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import stdev
+from typing import Any
+
+from bids_brainage.errors import OptionError
+
+MODEL = 'consensus'
+"""Name of the rows."""
+
+Interval = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of a consensus.
+
+    Attributes
+    ----------
+    name : str
+        As in the column ``model``.
+    mae : float
+        Mean absolute error of its validation, years.
+    n : int
+        People of that validation.
+    dataset : str
+        Their name.
+    simulated : bool
+        Whether their images are simulated.
+    """
+
+    name: str
+    mae: float
+    n: int
+    dataset: str
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class ConsensusAge:
+    """Age of one scan, years.
+
+    Attributes
+    ----------
+    age : float
+    sd : float
+        Standard deviation (n - 1) over the models, unweighted: how far they disagree.
+    interval : tuple or None
+        Lower and upper limit, nominal coverage of the members; None if one has no interval.
+    """
+
+    age: float
+    sd: float
+    interval: Interval | None
+
+
+def validated_member(name: str, checks: Sequence[Mapping[str, Any]], simulated: bool) -> Member:
+    """Return a model with the error it was validated with.
+
+    Parameters
+    ----------
+    name : str
+    checks : sequence of mapping
+        ``validation`` of its bundle: the entry with most people counts, the first of equals.
+    simulated : bool
+        Whether its training was simulated, for entries that do not say so themselves.
+
+    Raises
+    ------
+    OptionError
+        None of them has a positive error.
+    """
+    usable = [check for check in checks if (check.get('mae') or 0) > 0 and check.get('n')]
+    if not usable:
+        raise OptionError(
+            f'--consensus: {name} states no error that it was validated with, so it cannot be '
+            'weighed. Leave it out of --models, or leave --consensus out.'
+        )
+    best = max(usable, key=lambda check: int(check['n']))
+    return Member(
+        name=name,
+        mae=float(best['mae']),
+        n=int(best['n']),
+        dataset=str(best.get('dataset', '')),
+        simulated=bool(best.get('simulated', simulated)),
+    )
+
+
+def consensus_weights(members: Sequence[Member]) -> dict[str, float]:
+    """Return the weight of each model: one over its squared error, all together 1.
+
+    Parameters
+    ----------
+    members : sequence of Member
+
+    Returns
+    -------
+    dict
+        Name → weight.  With independent errors without bias these weights have the least
+        variance; the errors of models on one scan are correlated, so they are a convention.
+
+    Raises
+    ------
+    OptionError
+        There are fewer than two, or some were validated on simulated scans and others on real
+        ones.
+    """
+    if len(members) < 2:
+        raise OptionError(
+            '--consensus: one model has no consensus with itself. Name several with --models.'
+        )
+    if len({member.simulated for member in members}) > 1:
+        made_up = ', '.join(member.name for member in members if member.simulated)
+        raise OptionError(
+            f'--consensus: {made_up} was validated on simulated scans and the others on real '
+            'ones, so their errors cannot be compared. Leave one kind out of --models.'
+        )
+    inverse = {member.name: member.mae**-2 for member in members}
+    total = sum(inverse.values())
+    return {name: value / total for name, value in inverse.items()}
+
+
+def consensus_age(
+    weights: Mapping[str, float],
+    ages: Mapping[str, float],
+    intervals: Mapping[str, Interval | None],
+) -> ConsensusAge:
+    """Return the weighted mean of the models' ages.
+
+    The limits of the interval are the weighted means of the members' limits.  That is the right
+    width when the members' errors go fully together and too wide else; its level is the lowest
+    of theirs.
+
+    Parameters
+    ----------
+    weights, ages : mapping
+        Name → weight, and age in years.
+    intervals : mapping
+        Name → limits (years) and level, None where a model has none.
+    """
+    known = [intervals[name] for name in weights]
+    interval = None
+    if all(item is not None for item in known):
+        pairs = [(w, i) for w, i in zip(weights.values(), known, strict=True) if i is not None]
+        interval = (
+            sum(w * i[0] for w, i in pairs),
+            sum(w * i[1] for w, i in pairs),
+            min(i[2] for _, i in pairs),
+        )
+    age = sum(weight * ages[name] for name, weight in weights.items())
+    return ConsensusAge(age, stdev(ages[name] for name in weights), interval)

@@ -1,0 +1,97 @@
+"""Workflow of the map of cerebral blood volume (CBV) of one T1w image (System B)."""
+
+from __future__ import annotations
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow as Workflow
+
+from bids_brainage.dataset.aicbv import DESC, OWN_SPACE, CbvSource
+from bids_brainage.interfaces.cbv import GenerateCbv, WarpCbv
+from bids_brainage.interfaces.derivatives import DerivativesDataSink
+from bids_brainage.workflows.settings import RunSettings
+
+INPUTS = ('t1w', 'mask', 'transform')
+GIVEN = """\
+Maps of cerebral blood volume were taken from derivatives and resampled once onto the {space} grid.
+"""
+GENERATED = """\
+Maps of cerebral blood volume were generated from the normalised T1w images with the weights
+{weights}.
+"""
+
+
+def init_cbv_wf(
+    *,
+    source: CbvSource,
+    source_file: str,
+    source_uri: str,
+    settings: RunSettings,
+    name: str = 'cbv_wf',
+) -> Workflow:
+    """Build the workflow that makes or resamples the map and writes it to the output dataset.
+
+    Parameters
+    ----------
+    source : CbvSource
+        The map, or the weights of a generator.
+    source_file : str
+        Path of the T1w image in the input dataset.
+    source_uri : str
+        Its BIDS URI.
+    settings : RunSettings
+    name : str
+
+    Returns
+    -------
+    Workflow
+        Inputs `INPUTS`: T1w image and brain in template space, and the transform from template
+        to native.  Output ``cbv``, in template space.
+    """
+    workflow = Workflow(name=name)
+    space = settings.output_template.space
+    inputnode = pe.Node(niu.IdentityInterface(list(INPUTS)), name='inputnode')
+    outputnode = pe.Node(niu.IdentityInterface(['cbv']), name='outputnode')
+    wanted = [('mask', 'mask')]
+    if source.space is None:
+        workflow.__desc__ = GENERATED.format(weights=source.uri)
+        make = pe.Node(
+            GenerateCbv(
+                weights=str(source.path),
+                weights_sha256=source.sha256,
+                device=settings.device,
+                threads=settings.omp_nthreads,
+                use_gpu=settings.use_gpu,
+            ),
+            name='generate',
+            mem_gb=6.0,
+        )
+        wanted += [('t1w', 't1w')]
+        origin = {'Sources': [source_uri], 'GeneratorWeights': source.uri}
+    else:
+        workflow.__desc__ = GIVEN.format(space=space)
+        origin = {'Sources': [source.uri]}
+        make = pe.Node(WarpCbv(cbv=str(source.path)), name='warp', mem_gb=0.8)
+        if source.space == OWN_SPACE:
+            wanted += [('transform', 'transform')]
+    sink = pe.Node(
+        DerivativesDataSink(
+            base_directory=str(settings.output_dir),
+            source_file=[source_file],
+            space=space,
+            res='1',
+            desc=DESC,
+            suffix='T1w',
+            SkullStripped=True,
+            SourceSHA256=source.sha256,
+            **origin,
+        ),
+        name='save',
+        mem_gb=0.3,
+    )
+    workflow.connect([
+        (inputnode, make, wanted),
+        (make, sink, [('cbv', 'in_file')]),
+        (make, outputnode, [('cbv', 'cbv')]),
+    ])  # fmt: skip
+    return workflow
