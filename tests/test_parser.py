@@ -77,7 +77,10 @@ SPELLINGS = [
     ],
     ('-d fmriprep=models', 'execution.derivatives', {'fmriprep': 'models'}),
     ('--derivatives fmriprep-25.2=models', 'execution.derivatives', {'fmriprep-25.2': 'models'}),
+    ('-d aicbv=models', 'execution.derivatives', {'aicbv': 'models'}),
     ('--anat-only', 'workflow.anat_only', True),
+    ('--aicbv-weights filter.json', 'workflow.aicbv_weights', 'filter.json'),
+    ('--consensus', 'workflow.consensus', True),
     ('--synthetic-slices', 'workflow.synthetic_slices', True),
     ('--atlas dosenbach2010', 'workflow.atlas', 'dosenbach2010'),
     ('--atlas ./atlas.nii.gz', 'workflow.atlas', 'atlas.nii.gz'),
@@ -285,6 +288,7 @@ def test_earlier_run_is_reused_and_the_command_line_wins(folders, capsys):
         *('--saliency', 'none', '--bids-filter-file', 'filter.json', '--age-column', 'years'),
         *('--derivatives', 'fmriprep=models', '--atlas', './atlas.nii.gz', '--anat-only'),
         *('--atlas-labels', 'plugin.yml', '--task-id', 'rest'),
+        *('--aicbv-weights', 'filter.json', '--consensus'),
     )
     (folders / 'run.toml').write_text(first.to_toml())
     arguments = ['bids', 'other', 'participant', '--config-file', 'run.toml']
