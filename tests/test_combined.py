@@ -227,3 +227,17 @@ def test_largest_validation_counts():
     many.metadata['validation'].insert(0, small)
     (member, _), _ = consensus_of([many, bundle('sfcn.b')])
     assert (member.mae, member.n) == (5.0, 40)
+
+
+def test_group_level_combines_no_prediction_that_is_combined_already():
+    import pandas as pd
+
+    from bids_brainage.statistics.group_fusion import fuse_models
+
+    rng = np.random.default_rng(0)
+    age = rng.uniform(20, 80, 40)
+    table = {'person': range(40), 'session': '1', 'baseline': True, 'age': age, 'sex': 'F'}
+    frame = pd.DataFrame(table)
+    names = ('vgg8.cbv', 'vgg8.cbv-TAS', 'consensus', 'volumes.a', 'vgg8.cbv-T')
+    models = {n: frame.assign(predicted_age=age + rng.normal(0, 5, 40)) for n in names}
+    assert [item.names['TA'] for item in fuse_models(models)] == ['vgg8.cbv + volumes.a']

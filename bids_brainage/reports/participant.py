@@ -56,6 +56,8 @@ _CAPTIONS = {
         'correlate: warm blocks along the diagonal.',
     ),
 }
+_LAYERS = {'coregistration': ('T1w', 'BOLD')}
+"""What a picture shows in turn, where it is not template and scan."""
 _MAPS = {
     'gradcam': 'Grad-CAM',
     'guidedbackprop': 'guided backpropagation',
@@ -250,6 +252,7 @@ def _picture_views(scan: ScanRecord) -> list[dict[str, Any]]:
                 'markup': markup,
                 'problem': problem,
                 'flicker': 'bba-scan' in markup,
+                'layers': _LAYERS.get(picture.what, ('template', 'this scan')),
                 'notes': _notes(picture),
             }
         )

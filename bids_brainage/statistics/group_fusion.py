@@ -7,6 +7,7 @@ of these models are in the table of differences.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -80,9 +81,15 @@ def fuse_models(models: Mapping[str, pd.DataFrame]) -> list[Fused]:
     Returns
     -------
     list of Fused
-        One per pair, empty with fewer than two models.
+        One per pair, empty with fewer than two models.  Predictions that were computed from
+        those of other models (`COMBINED`) take no part.
     """
-    return [_fuse(models, first, second) for first, second in combinations(models, 2)]
+    own = [name for name in models if not COMBINED.fullmatch(name)]
+    return [_fuse(models, first, second) for first, second in combinations(own, 2)]
+
+
+COMBINED = re.compile(r'consensus|.+-(T|A|TA|TAS)')
+"""Names of the participant level's consensus and of the regressions of System B."""
 
 
 def _fuse(models: Mapping[str, pd.DataFrame], first: str, second: str) -> Fused:
