@@ -92,7 +92,7 @@ def find_fmriprep_bold(
     if not _has_content(bold):
         raise MissingInputError(
             f'{bold} is empty or a link to content that is not here. Fetch it (for example with '
-            '`datalad get`), or leave these derivatives out.'
+            '`datalad get`).'
         )
     grid = {key: entities.get(key) for key in ('space', 'res')}
     masks = [
@@ -149,7 +149,7 @@ def _choose(
         raise MissingInputError(
             f'{folder}: expected {scan.stem}_space-..._desc-preproc_bold.nii.gz in one of the '
             f'spaces {", ".join(spaces)}; {found}. Run fMRIPrep with --output-spaces '
-            f'{spaces[0]}:res-2, or leave these derivatives out so that the raw series is used.'
+            f'{spaces[0]}:res-2.'
         )
 
     def rank(item: tuple[Path, dict[str, str]]) -> tuple[int, int, str]:
@@ -169,13 +169,11 @@ def _confounds(run: Iterable[tuple[Path, dict[str, str], str]], bold: Path) -> P
             if _has_content(path):
                 return path
             raise MissingInputError(
-                f'{path} is empty or a link to content that is not here. Fetch it, or leave these '
-                'derivatives out so that the raw series is used.'
+                f'{path} is empty or a link to content that is not here. Fetch it.'
             )
     raise MissingInputError(
         f'{bold} has no confound table beside it: expected the same name with '
-        f'{CONFOUND_NAMES[0]}. Copy it from the fMRIPrep output, or leave these derivatives out '
-        'so that the raw series is used.'
+        f'{CONFOUND_NAMES[0]}. Copy it from the fMRIPrep output.'
     )
 
 

@@ -74,7 +74,7 @@ def match_series(
             try:
                 ready = find_fmriprep_bold(root, scan)
             except MissingInputError as error:
-                note = f'not taken from {name}: {error}'
+                note = f'not taken from {name}, the raw series is used: {error}'
             else:
                 uri = f'bids:{name}:{ready.bold.relative_to(root).as_posix()}'
                 found.append(Series(scan, None, ready, ready.bold, uri))

@@ -4,7 +4,7 @@ The table is movie-watching fMRI of OpenNeuro ds000228 (Richardson et al. 2018),
 correlations of 64 BASC regions: a NumPy file with the lower triangles in array ``a`` and a table
 of its rows with ``age``::
 
-    python benchmarks/connectivity_age.py TABLE_connectivity.npz TABLE_rows.tsv
+    python tools/connectivity_age.py TABLE_connectivity.npz TABLE_rows.tsv
 
 Only the rows with an age can train a regression of age: 33 adults, most of them in their
 twenties.  The 50 children carry no individual ages, and telling children from adults is not
