@@ -28,7 +28,7 @@ def test_lower_triangles_become_matrices():
 
 
 def test_people_without_an_age_are_left_out(people, tmp_path):
-    vectors, age = people
+    vectors, _ = people
     np.savez(tmp_path / 'a.npz', a=vectors[:3])
     (tmp_path / 'a.tsv').write_text('row\tage\n0\tn/a\n1\t31\n2\t45.5\n')
     matrices, ages = study.read_table(tmp_path / 'a.npz', tmp_path / 'a.tsv')
