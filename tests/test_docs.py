@@ -78,13 +78,17 @@ def study(tmp_path, monkeypatch):
         text = (ROOT / 'docs' / 'howto' / f'{page}.md').read_text('utf-8')
         (block,) = re.findall(rf'```{language}\n(.*?)```', text, re.DOTALL)
         (tmp_path / name).write_text(block, 'utf-8')
+    for folder in ('maps', 'data/derivatives/fmriprep'):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ('atlas.nii.gz', 'atlas.tsv'):
+        (tmp_path / name).write_bytes(b'')
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.mark.parametrize('arguments', participant_calls())
 def test_every_documented_participant_call_finds_its_scans(study, capsys, arguments):
-    options = [str(study) + word if word.startswith('/') else word for word in arguments[2:]]
+    options = [re.sub('(^|=)/', rf'\1{study}/', word) for word in arguments[2:]]
     before = signal.getsignal(signal.SIGTERM)
     with mock.patch.dict(os.environ):
         status = main([str(study / 'data'), str(study / 'out'), *options, '--dry-run'])
