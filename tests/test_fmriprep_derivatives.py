@@ -13,6 +13,7 @@ from bold_phantom import make_phantom, template
 
 from bids_brainage.dataset.derivatives import find_fmriprep_bold
 from bids_brainage.dataset.scan import Scan
+from bids_brainage.dataset.series import match_series
 from bids_brainage.errors import InvalidDatasetError, MissingInputError
 from bids_brainage.outputs.files import write_tsv
 from bids_brainage.preprocessing.bold.confounds import build_confounds
@@ -101,6 +102,19 @@ def test_missing_confounds_say_what_was_expected(tmp_path):
     (tmp_path / _run(1)[0]).write_bytes(b'')
     with pytest.raises(MissingInputError, match='is empty or a link'):
         find_fmriprep_bold(tmp_path, _scan())
+
+
+def test_run_without_confounds_is_taken_from_the_raw_series_and_says_so(tmp_path):
+    _tree(tmp_path, *_run(1, SPACE, OTHER), *_run(2, SPACE, OTHER)[1:])
+    runs = [_scan(), _scan('sub-01_task-rest_run-2_bold.nii.gz')]
+    t1w = _scan('sub-01_T1w.nii.gz', 'sub-01/anat')
+    first, second = match_series(runs, [t1w], ('fmriprep', tmp_path))
+    assert first.ready.space == SPACE
+    assert first.source_uri.startswith('bids:fmriprep:sub-01/func/')
+    assert first.note == ''
+    assert (second.ready, second.source_uri) == (None, runs[1].uri)
+    assert second.note.startswith('not taken from fmriprep, the raw series is used:')
+    assert f'expected the same name with {CONFOUNDS}' in second.note
 
 
 def test_missing_series_say_what_is_there(tmp_path):
