@@ -28,7 +28,7 @@ PEOPLE = 60
 #: Validation r that every system must pass.
 LEAST_R = 0.8
 #: Correlation of inputs made from truth with those that the participant level makes.
-LEAST_ALIKE = {'modulated_gm': 0.95, 't1w_brain': 0.99, 't1w_connectivity': 0.99}
+LEAST_ALIKE = {'modulated_gm': 0.95, 't1w_brain': 0.98, 't1w_connectivity': 0.98}
 #: Relative error of their grey matter volume.
 VOLUME_TOLERANCE = 0.06
 NEWCOMERS = {'sub-a': (28.0, 'F'), 'sub-b': (78.0, 'M')}
