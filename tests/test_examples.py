@@ -2,8 +2,11 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import yaml
 
@@ -23,7 +26,9 @@ def sparse_checkout(tmp_path):
         folder.mkdir(parents=True)
         image = folder / f'sub-{label}_T1w.nii.gz'
         if label == '01':
-            image.write_bytes(b'image')
+            nib.save(
+                nib.Nifti1Image(np.ones((64, 64, 64), np.uint8), np.diag([3, 3, 3, 1])), image
+            )
         else:
             image.symlink_to('../../.git/annex/objects/absent')
     (root / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
@@ -56,6 +61,21 @@ def test_babs_command_selects_the_one_participant_that_is_there(babs, sparse_che
     assert [(scan.subject, scan.problem) for scan in scans] == [('01', None)]
     assert config.execution.work_dir == tmp_path / 'work'
     assert (config.nipype.nprocs, config.nipype.memory_gb) == (2, 4.0)
+
+
+def test_babs_command_runs_from_its_first_word_to_the_plan(babs, sparse_checkout, tmp_path):
+    arguments = babs_command(babs, sparse_checkout, tmp_path / 'outputs', tmp_path / 'work')
+    answer = subprocess.run(
+        [sys.executable, '-m', 'bids_brainage', *arguments, '--dry-run'],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(EXAMPLES.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert '1 T1w images, 1 to do' in answer.stdout
+    assert 'sub-01/anat/sub-01_T1w.nii.gz' in answer.stdout
 
 
 def test_babs_names_this_version(babs):

@@ -250,6 +250,13 @@ def test_plugin_is_known_in_any_case_and_waits_for_its_jobs(folders, capsys):
     assert 'SLURM' in told
 
 
+def test_training_makes_the_folder_of_its_model(folders, capsys):
+    arguments = ('--arch', 'vgg8', '--bundle-name', 'x', '--model-dir', 'new')
+    config = parse([str(folders / 'bids'), str(folders / 'out'), 'train', *arguments], {})
+    assert config.workflow.model_dir == folders / 'new'
+    assert 'new is not a folder' in _problems(capsys, '--model-dir', 'new')[0]
+
+
 def test_plugin_needs_the_programs_of_its_scheduler(tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(tmp_path))
     require_scheduler('MultiProc')

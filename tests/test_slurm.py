@@ -131,6 +131,9 @@ def test_a_job_per_participant_survives_a_requeue_and_a_kill(cluster, place):
     assert (tasks['1']['JobState'], tasks['1']['Restarts']) == ('COMPLETED', '1')
     assert tasks['2']['JobState'] in ('FAILED', 'CANCELLED')
     assert not list((place / 'array').rglob('sub-02*_brainage.tsv'))
+    stopped = (place / 'array-1.txt').read_text()
+    assert 'finished scans are kept' in stopped
+    assert not [word for word in ('Traceback', 'could not be written') if word in stopped]
 
     again = submit_array(cluster, place, '2')
     tasks = wait_for(lambda: ended(cluster, again), 'end of the job')

@@ -92,7 +92,7 @@ def run_participant(config: Config) -> int:
             lost = record_series(config, plan, digest, status, crashed)
             lost += record_cbv(config, plan.scans, plan.cbv, status, crashed)
             write_combined(config, plan)
-        report_errors = _write_reports(config, plan.scans)
+        report_errors = _write_reports(config, plan.scans, ended)
     return _finish(config, plan, failures, lost + report_errors, status)
 
 
@@ -308,12 +308,18 @@ def _execute(config: Config, workflow: LiterateWorkflow, progress: Progress) -> 
     return ''
 
 
-def _write_reports(config: Config, scans: Sequence[Scan]) -> int:
-    """Write session summaries and pages; return how many failed."""
+def _write_reports(config: Config, scans: Sequence[Scan], ended: bool = True) -> int:
+    """Write session summaries and pages; return how many failed.
+
+    In a run that was stopped (`ended` false) people without a result get none.
+    """
     from bids_brainage.reports.participant import build_participant_report
 
     failed = 0
     for subject in dict.fromkeys(scan.subject for scan in scans):
+        own = config.execution.output_dir / f'sub-{subject}'
+        if not ended and not any(own.rglob('*_brainage.tsv')):
+            continue
         try:
             write_sessions_summary(config.execution.output_dir, subject)
             build_participant_report(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from nipype.pipeline.engine import Workflow
@@ -58,6 +60,11 @@ class ScanByScan(MultiProcPlugin):
         """Kill the worker processes, which would else finish their nodes before they end."""
         for process in list((self.pool._processes or {}).values()):
             process.kill()
+
+    def _async_callback(self, args: Future[Any]) -> None:
+        # a pool that broke is told by the next submission; here it would print a traceback
+        if not isinstance(args.exception(), BrokenProcessPool):
+            super()._async_callback(args)
 
     def _sort_jobs(self, jobids: Sequence[int], scheduler: str | None = None) -> list[int]:
         return sorted(jobids, key=lambda job: (self._position(job), job))
