@@ -29,13 +29,15 @@ RUN pip install --no-deps . && pip check
 FROM packages AS resources
 WORKDIR /
 # The packaged bundles are checked and get a short path; --model-dir adds others.
+# A mode is changed only where it must be: each changed file is stored once more.
 RUN python -m bids_brainage.preprocessing.template /opt/templateflow \
  && ln -s "$(python -c 'from bids_brainage.cli.bundles import model_dirs as d; print(d(None)[-1])')" \
       /opt/brainage/models \
  && python -m bids_brainage.models.check /opt/brainage/models/* \
  && find -L /opt/templateflow /opt/brainage/models -type f -print0 | sort -z \
       | xargs -0 sha256sum > /opt/brainage/SHA256SUMS \
- && chmod -R a+rX /opt/templateflow /opt/brainage
+ && find /opt/templateflow /opt/brainage \( ! -perm -o=r -o -type d ! -perm -o=x \) ! -type l \
+      -exec chmod a+rX {} +
 
 # --- the image ------------------------------------------------------------------------------
 FROM ${BASE}

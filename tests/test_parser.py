@@ -171,6 +171,8 @@ def test_environment(folders):
     assert config.execution.offline is True
     assert config.environment.container_type == 'apptainer'
     assert config.environment.container_tag == 'bids/brainage:1'
+    inside = _parse(environ={'IS_DOCKER_8395080871': '1'})  # Podman has no /.dockerenv
+    assert inside.environment.container_type == 'docker'
     assert _parse(environ={'BIDS_BRAINAGE_OFFLINE': '0'}).execution.offline is False
 
 

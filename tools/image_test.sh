@@ -112,6 +112,7 @@ unpack_image() {
         '{{range .OCIv1.Config.Env}}{{println .}}{{end}}' "$IMAGE" | sed '/^$/d' >"$STATE/env"
     mapfile -t ENTRYPOINT < <(buildah inspect --type image --format \
         '{{range .OCIv1.Config.Entrypoint}}{{println .}}{{end}}' "$IMAGE" | sed '/^$/d')
+    WORKDIR=$(buildah inspect --type image --format '{{.OCIv1.Config.WorkingDir}}' "$IMAGE")
 }
 
 # enter IN OUT COMMAND...: run a command in the image; IN is mounted on /data, OUT on /out.
@@ -137,7 +138,7 @@ enter() {
         ln -s /proc/self/fd "$root/dev/fd"
         mount -o remount,bind,ro "$root"
         exec chroot --userspec="$user:$user" "$root" env -i "$@"
-    ' enter "$ROOT" "$in" "$out" "$USER_ID" "${variables[@]}" "$@"
+    ' enter "$ROOT" "$in" "$out" "$USER_ID" --chdir="$WORKDIR" "${variables[@]}" "$@"
 }
 
 empty_out() {
@@ -148,12 +149,26 @@ empty_out() {
 # section NAME: lines of one section of singularity.def
 section() { awk -v name="%$1" '/^%/ {inside = ($1 == name); next} inside' singularity.def; }
 
+# expect STATUS OPTION...: the program must end with this status.
+expect() {
+    local wanted=$1 status=0
+    shift
+    enter demo "$STATE/none" "${ENTRYPOINT[@]}" "$@" >/dev/null 2>&1 || status=$?
+    if [ "$status" != "$wanted" ]; then
+        say "ended with $status instead of $wanted: $*"
+        exit 1
+    fi
+}
+
 test_contract() {
     say 'any user, read-only root, no network'
     empty_out none
     local version
     version=$(enter demo "$STATE/none" "${ENTRYPOINT[@]}" --version)
     [ "$version" = "bids_brainage $(cat "$ROOT/version")" ]
+    [ "$(buildah inspect --type image --format \
+        '{{index .OCIv1.Config.Labels "org.opencontainers.image.version"}}' "$IMAGE")" \
+        = "$(cat "$ROOT/version")" ]
     if enter demo "$STATE/none" sh -c 'touch /written 2>/dev/null'; then
         say 'the root is writable: the test would prove nothing'
         exit 1
@@ -166,6 +181,11 @@ except OSError as error:
     assert error.errno == 101, error  # network is unreachable
 else:
     raise SystemExit("there is a network")'
+    say 'exit statuses'
+    expect 2 /data/bids /out nonsense
+    expect 16 /data /out participant
+    expect 18 /data/bids /out participant --participant-label nobody
+    expect 66 /data/bids /out participant --models sfcn.none
     say 'runscript and test of singularity.def'
     enter demo "$STATE/none" sh -c "$(section environment; section test)"
     enter demo "$STATE/none" sh -c "$(section environment; section runscript)" run --help >/dev/null

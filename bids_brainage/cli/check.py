@@ -104,7 +104,7 @@ def _environment(environ: Mapping[str, str]) -> Environment:
     kind = None
     if 'APPTAINER_CONTAINER' in environ or 'SINGULARITY_CONTAINER' in environ:
         kind = 'apptainer'
-    elif Path('/.dockerenv').exists():
+    elif 'IS_DOCKER_8395080871' in environ or Path('/.dockerenv').exists():
         kind = 'docker'
     return Environment(
         version=__version__,
