@@ -70,8 +70,11 @@ def features_of(volumes: pd.DataFrame, intracranial: pd.Series) -> np.ndarray:
     return np.array([log_ratios(row, FEATURES) for row in table.to_dict('records')])
 
 
-def freesurfer(folder: Path) -> People:
-    """Read the FreeSurfer table (OpenNeuro)."""
+def freesurfer_volumes(folder: Path) -> pd.DataFrame:
+    """Read the FreeSurfer table (OpenNeuro): structures and ``icv`` in ml, and who it is.
+
+    Column ``valid`` is False where the intracranial volume is implausible.
+    """
     table = pd.read_csv(folder / 'openneuro_freesurfer_age.csv.gz', na_values='n/a')
 
     def both(*names: str) -> pd.Series:
@@ -97,12 +100,19 @@ def freesurfer(folder: Path) -> People:
     }) / 1000  # fmt: skip
     icv = table['hdr_eTIV'] / 1000
     fraction = volumes.sum(axis=1) / icv
-    valid = (
-        icv.between(*ICV_ML) & fraction.between(*BRAIN_FRACTION) & (volumes > 0).all(axis=1)
-    ).to_numpy()
+    valid = icv.between(*ICV_ML) & fraction.between(*BRAIN_FRACTION) & (volumes > 0).all(axis=1)
+    person = table['dataset'] + '_' + table['participant_id']
+    names = table[['dataset', 'age', 'sex']]
+    return volumes.assign(icv=icv, valid=valid, person=person, **names)
+
+
+def freesurfer(folder: Path) -> People:
+    """Return the features of the FreeSurfer table."""
+    table = freesurfer_volumes(folder)
+    valid = table['valid'].to_numpy()
     features = np.full((len(table), len(FEATURES)), np.nan)
-    features[valid] = features_of(volumes[valid], icv[valid])
-    person = (table['dataset'] + '_' + table['participant_id']).to_numpy()
+    features[valid] = features_of(table[valid], table['icv'][valid])
+    person = table['person'].to_numpy()
     adult = valid & (table['age'] >= ADULT).to_numpy()
     centre = np.nanmedian(features[adult], axis=0)
     spread = 1.4826 * np.nanmedian(np.abs(features[adult] - centre), axis=0)
@@ -127,18 +137,24 @@ def _with_cortex(volumes: pd.DataFrame, grey: pd.Series, white: pd.Series) -> pd
     )
 
 
-def dlmuse(folder: Path) -> dict[str, People]:
-    """Read the DLMUSE table (IXI): the 1 mm and the 2 mm run."""
+def dlmuse_volumes(folder: Path) -> pd.DataFrame:
+    """Read the DLMUSE table (IXI): structures and ``icv`` in ml, and who it is."""
     table = pd.read_csv(folder / 'ixi_dlmuse_age.csv.gz')
     volumes = pd.DataFrame(
         {name: sum(table[f'muse_{code}'] for code in codes) for name, codes in MUSE.items()}
     )
     volumes = _with_cortex(volumes, table['muse_601'], table['muse_604']) / 1000
-    features = features_of(volumes, table['muse_702'] / 1000)
+    names = table[['age', 'table']].assign(person=table['ixi_id'])
+    return volumes.assign(icv=table['muse_702'] / 1000, **names)
+
+
+def dlmuse(folder: Path) -> dict[str, People]:
+    """Return the features of the DLMUSE table: the 1 mm and the 2 mm run."""
+    table = dlmuse_volumes(folder)
     everyone = People(
-        features,
+        features_of(table, table['icv']),
         table['age'].to_numpy(float),
-        table['ixi_id'].to_numpy(),
+        table['person'].to_numpy(),
         np.ones(len(table), bool),
     )
     return {
@@ -147,16 +163,21 @@ def dlmuse(folder: Path) -> dict[str, People]:
     }
 
 
-def centile_medians(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return ages and the features of the median person of each age (DLMUSE centiles)."""
+def centile_volumes(folder: Path) -> pd.DataFrame:
+    """Read the DLMUSE centiles: the median person of each age, per intracranial volume."""
     names = pd.read_csv(folder / 'muse_roi_names.csv').set_index('Index')['Name']
     table = pd.read_csv(folder / 'dlmuse_centiles_CN_icv_normalised.csv.gz')
     medians = table.pivot_table(index='Age', columns='VarName', values='centile_50')
     volumes = pd.DataFrame(
         {name: sum(medians[names[code]] for code in codes) for name, codes in MUSE.items()}
     )
-    volumes = _with_cortex(volumes, medians['GM'], medians['WM'])
-    return medians.index.to_numpy(float), features_of(volumes, pd.Series(1.0, volumes.index))
+    return _with_cortex(volumes, medians['GM'], medians['WM'])
+
+
+def centile_medians(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return ages and the features of the median person of each age (DLMUSE centiles)."""
+    volumes = centile_volumes(folder)
+    return volumes.index.to_numpy(float), features_of(volumes, pd.Series(1.0, volumes.index))
 
 
 def balanced_weights(age: np.ndarray) -> np.ndarray:

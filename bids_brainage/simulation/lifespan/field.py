@@ -1,0 +1,122 @@
+"""Warps on the GPU or CPU: the operations of `bids_brainage.simulation.warp` in torch.
+
+Fields have shape (3, nx, ny, nz), are in mm and live on a `Grid`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bids_brainage.simulation.grid import Grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def grid_points(grid: Grid, device: str = 'cpu') -> Tensor:
+    """Voxel centres of a grid in mm, shape (3, nx, ny, nz)."""
+    import torch
+
+    axes = [torch.from_numpy(grid.axis(k)).to(device) for k in range(3)]
+    return torch.stack(torch.meshgrid(*axes, indexing='ij'))
+
+
+def sample(volume: Tensor, grid: Grid, points: Tensor, *, border: bool = False) -> Tensor:
+    """Trilinear interpolation of channels at points in mm.
+
+    Parameters
+    ----------
+    volume : Tensor, shape (C, nx, ny, nz)
+        On `grid`.
+    points : Tensor, shape (3, ...)
+        mm.
+    border : bool
+        Repeat the border outside the grid instead of 0.
+
+    Returns
+    -------
+    Tensor, shape (C, ...)
+    """
+    import torch
+    import torch.nn.functional as functional
+
+    origin = torch.tensor(grid.origin, dtype=points.dtype, device=points.device)
+    last = torch.tensor([n - 1 for n in grid.shape], dtype=points.dtype, device=points.device)
+    flat = points.reshape(3, -1)
+    unit = (flat - origin[:, None]) * (2 / (grid.spacing * last[:, None])) - 1
+    # torch counts axes from the last: x of its grid is our z
+    where = unit.flip(0).T.reshape(1, 1, 1, -1, 3)
+    mode = 'border' if border else 'zeros'
+    out = functional.grid_sample(volume[None], where, 'bilinear', mode, align_corners=True)
+    return out.reshape(volume.shape[0], *points.shape[1:])
+
+
+def exponentiate(velocity: Tensor, grid: Grid, points: Tensor, squarings: int = 5) -> Tensor:
+    """Displacement after unit time (Arsigny et al. 2006, doi:10.1007/11866565_113).
+
+    Parameters
+    ----------
+    velocity : Tensor, shape (3, nx, ny, nz)
+        mm per unit time.
+    points : Tensor, shape (3, nx, ny, nz)
+        `grid_points` of `grid`.
+    """
+    displacement = velocity * 0.5**squarings
+    for _ in range(squarings):
+        displacement = displacement + sample(displacement, grid, points + displacement)
+    return displacement
+
+
+def jacobian(displacement: Tensor, spacing: float) -> Tensor:
+    """Local volume change of ``x -> x + u(x)``, shape (nx, ny, nz)."""
+    import torch
+
+    rows = []
+    for k in range(3):
+        gradient = list(torch.gradient(displacement[k], spacing=spacing))
+        gradient[k] = gradient[k] + 1
+        rows.append(gradient)
+    a, b, c = rows
+    return (
+        a[0] * (b[1] * c[2] - b[2] * c[1])
+        - a[1] * (b[0] * c[2] - b[2] * c[0])
+        + a[2] * (b[0] * c[1] - b[1] * c[0])
+    )
+
+
+def smooth(volume: Tensor, sd: tuple[float, float, float]) -> Tensor:
+    """Gaussian smoothing of channels, zero outside the grid.
+
+    Parameters
+    ----------
+    volume : Tensor, shape (C, nx, ny, nz)
+    sd : tuple of float
+        Voxels along each axis; 0 leaves an axis alone.
+    """
+    import math
+
+    import torch
+    import torch.nn.functional as functional
+
+    out = volume[:, None]
+    for axis, width in enumerate(sd):
+        if width <= 0:
+            continue
+        reach = math.ceil(3.5 * width)
+        steps = torch.arange(-reach, reach + 1, dtype=out.dtype, device=out.device)
+        kernel = torch.exp(-0.5 * (steps / width) ** 2)
+        size, padding = [1] * 5, [0] * 3
+        size[2 + axis], padding[axis] = len(kernel), reach
+        weight = (kernel / kernel.sum()).reshape(size)
+        out = functional.conv3d(out, weight, padding=(padding[0], padding[1], padding[2]))
+    return out[:, 0]
+
+
+def slice_sd(edge: float, spacing: float) -> float:
+    """SD in voxels of the Gaussian that makes voxels of `spacing` as wide as `edge`, mm.
+
+    Its full width at half maximum is the root of the difference of the squared edges.
+    """
+    import math
+
+    return math.sqrt(max(edge**2 - spacing**2, 0)) / spacing / math.sqrt(8 * math.log(2))
