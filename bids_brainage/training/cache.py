@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ INDEX = 'cache.json'
 SCHEMA = 'bids_brainage-cache-1'
 LARGEST_HALF = 6.0e4
 Arrays = tuple[npt.NDArray[Any], ...]
+CacheRow = tuple[str, float, Arrays]
 
 
 @dataclass(frozen=True)
@@ -120,23 +121,56 @@ def _write_cache(
     workers: int,
 ) -> list[tuple[Candidate, str]]:
     """Write arrays first and the index last, so that a half-written cache is none."""
+    unusable: list[tuple[Candidate, str]] = []
+    reasons: list[tuple[str, str]] = []
+
+    def rows() -> Iterator[CacheRow]:
+        for candidate, outcome in _prepared(candidates, declared, synthetic, workers):
+            reason = outcome if isinstance(outcome, str) else _row_problem(outcome, declared)
+            if reason:
+                unusable.append((candidate, reason))
+                reasons.append((candidate.item.source, reason))
+                continue
+            for arrays in outcome:
+                yield candidate.item.source, candidate.item.age, arrays  # type: ignore[misc]
+
+    write_rows(folder, declared, rows(), key, reasons)
+    return unusable
+
+
+def write_rows(
+    folder: Path,
+    declared: Mapping[str, Any],
+    rows: Iterable[CacheRow],
+    key: str,
+    unusable: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Write prepared rows as a cache, wherever they come from.
+
+    Parameters
+    ----------
+    folder : Path
+        Of this cache; an old one in it is replaced.
+    declared : mapping
+        The ``input`` block of the bundle.
+    rows : iterable of (str, float, tuple of ndarray)
+        Source, age in years, the model's inputs without batch axis.
+    key : str
+        Says what the rows depend on.
+    unusable : sequence of (str, str)
+        Sources that give no row, and why; read after the last row.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink(missing_ok=True)
     for old in folder.glob('input-*.bin'):
         old.unlink()
     writer = _Writer(folder)
-    unusable: list[tuple[Candidate, str]] = []
     sources: list[str] = []
     ages: list[float] = []
-    for candidate, outcome in _prepared(candidates, declared, synthetic, workers):
-        reason = outcome if isinstance(outcome, str) else _row_problem(outcome, declared)
-        if reason:
-            unusable.append((candidate, reason))
-            continue
-        for arrays in outcome:
-            writer.add(arrays)  # type: ignore[arg-type]
-            sources.append(candidate.item.source)
-            ages.append(candidate.item.age)
+    for source, age, arrays in rows:
+        writer.add(arrays)
+        sources.append(source)
+        ages.append(age)
     content = {
         'schema': SCHEMA,
         'key': key,
@@ -144,10 +178,9 @@ def _write_cache(
         'arrays': writer.close(),
         'sources': sources,
         'ages': ages,
-        'unusable': [[c.item.source, reason] for c, reason in unusable],
+        'unusable': [list(pair) for pair in unusable],
     }
     write_json(folder / INDEX, content)
-    return unusable
 
 
 def open_cache(folder: Path, *, verify: bool = True) -> Cache:

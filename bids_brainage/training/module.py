@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from bids_brainage.errors import WorkflowError
 from bids_brainage.training.augment import augment
 from bids_brainage.training.data import Batch
 from bids_brainage.training.losses import AgeLoss
@@ -154,12 +155,25 @@ class AgeTraining(pl.LightningModule):
         self._sums += torch.stack([m.sum() for m in moments])
 
     def summarise(self) -> Row:
-        """Return the row of the finished epoch, the same on every process."""
+        """Return the row of the finished epoch, the same on every process.
+
+        Raises
+        ------
+        WorkflowError
+            The weights are not numbers any more.
+        """
         assert self._sums is not None and self._train_sums is not None
         both = torch.cat([self._sums, self._train_sums])
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(both)
         n, error, size, p, y, pp, yy, py, train, n_train = both.tolist()
+        if not math.isfinite(error + train):
+            raise WorkflowError(
+                f'The loss is not a number after epoch {self.epoch + 1} (training {train:g}, '
+                f'validation {error:g}): the training has diverged. Lower learning_rate in '
+                '[optimiser] of --recipe, or use precision = "32" in [run]; what was exported '
+                'before is untouched.'
+            )
         spread = math.sqrt(max(pp / n - (p / n) ** 2, 0) * max(yy / n - (y / n) ** 2, 0))
         r = (py / n - p * y / n**2) / spread if spread > 0 else float('nan')
         return {
@@ -168,7 +182,7 @@ class AgeTraining(pl.LightningModule):
             'train_loss': train / n_train,
             'val_loss': error / n,
             'val_mae': size / n,
-            'val_r': max(-1.0, min(1.0, r)),
+            'val_r': max(-1.0, min(1.0, r)) if math.isfinite(r) else r,
         }
 
 

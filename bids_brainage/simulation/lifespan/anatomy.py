@@ -77,7 +77,7 @@ class HeadAnatomy:
 
     def fractions(self) -> Array:
         """Return the structures' fractions, 0 to 1, shape (15, nx, ny, nz)."""
-        return self.brain.astype('f4') / np.float32(255)
+        return (self.brain / np.float32(255)).astype('f4')
 
 
 def load_anatomies(folder: Path, cache: Path) -> list[HeadAnatomy]:
@@ -139,9 +139,7 @@ def prepare_anatomy(path: Path) -> HeadAnatomy:
     fixed = template.get_fdata(dtype=np.float32)
     transform, _ = register(fixed, template_mask, template.affine, image, mask, source.affine)
     to_native = np.linalg.inv(source.affine) @ transform.affine
-    brain = np.stack(
-        [_fraction(labels, LABELS[name], BRAIN, to_native) for name in STRUCTURES]
-    )
+    brain = np.stack([_fraction(labels, LABELS[name], BRAIN, to_native) for name in STRUCTURES])
     outer = np.stack([_fraction(labels, (number,), HEAD, to_native) for number in OUTER])
     return HeadAnatomy(
         path.name.split('.')[0],
@@ -149,6 +147,33 @@ def prepare_anatomy(path: Path) -> HeadAnatomy:
         outer,
         _on_brain_grid(transform.displacement, transform.grid),
         float(abs(np.linalg.det(transform.affine[:3, :3]))),
+    )
+
+
+def atlas_anatomy() -> HeadAnatomy:
+    """Return an average brain made of the packaged structure atlas: needs no label map.
+
+    It has no skull (scans of it are skull-stripped), and its folds are blurred.  A rim of fluid
+    is added, which the template's brain mask leaves out.
+    """
+    from nilearn.datasets import load_mni152_brain_mask
+    from scipy.ndimage import binary_dilation
+
+    from bids_brainage.preprocessing.atlas import load_atlas
+    from bids_brainage.preprocessing.transforms import sample_image
+
+    points = BRAIN.points().reshape(3, -1).T
+    prior = load_atlas().sample(points) ** 2
+    mask = load_mni152_brain_mask(resolution=2)
+    rim = binary_dilation(np.asarray(mask.dataobj) > 0).astype('f4')
+    inside = sample_image(rim, mask.affine, points)
+    share = prior / np.maximum(prior.sum(0), 1e-6) * inside
+    return HeadAnatomy(
+        'atlas',
+        np.rint(255 * share).astype('u1').reshape(-1, *BRAIN.shape),
+        np.zeros((len(OUTER), *HEAD.shape), 'u1'),
+        np.zeros((3, *BRAIN.shape), 'f4'),
+        1.0,
     )
 
 
@@ -192,12 +217,16 @@ def _on_brain_grid(displacement: NDArray, affine: NDArray) -> Array:
     points = BRAIN.points().reshape(3, -1)
     inverse = np.linalg.inv(affine)
     index = inverse[:3, :3] @ points + inverse[:3, 3:]
-    return np.stack(
-        [
-            map_coordinates(displacement[..., k], index, order=1, mode='nearest')
-            for k in range(3)
-        ]
-    ).reshape(3, *BRAIN.shape).astype('f4')
+    return (
+        np.stack(
+            [
+                map_coordinates(displacement[..., k], index, order=1, mode='nearest')
+                for k in range(3)
+            ]
+        )
+        .reshape(3, *BRAIN.shape)
+        .astype('f4')
+    )
 
 
 @lru_cache(maxsize=1)

@@ -80,17 +80,17 @@ class Warp:
 
     Attributes
     ----------
-    forward : Tensor, shape (3, nx, ny, nz)
-        Displacement in mm from the anatomy to the person in head space, on `FLOW`.
+    velocity : Tensor, shape (3, nx, ny, nz)
+        Its flow for unit time takes the anatomy to the person, in head space; mm, on `FLOW`.
     inverse : Tensor, same shape
-        Displacement back.
+        Displacement from the person back to the anatomy.
     growth : Tensor, shape (nx, ny, nz)
         Local volume change, at the anatomy's positions.
     share : array, shape (15,)
         What the structures' volumes came out as, per intracranial volume of the anatomy.
     """
 
-    forward: Tensor
+    velocity: Tensor
     inverse: Tensor
     growth: Tensor
     share: NDArray[np.float64]
@@ -224,14 +224,14 @@ def carve(
         if error < LIMIT or not exact:
             break
         bias = achieved - quick
-    forward, growth, _ = _volumes(carver, velocity)
+    _, growth, _ = _volumes(carver, velocity)
     if error > LIMIT or float(growth.min()) <= 0:
         raise ProcessingError(
             f'No smooth warp of {carver.anatomy.name} reaches the wanted volumes: largest error '
             f'{100 * error:.1f} % (expected at most {100 * LIMIT:.0f} %), smallest Jacobian '
             f'determinant {float(growth.min()):.3f} (expected above 0). Take another anatomy.'
         )
-    return Warp(forward, inverse, growth, np.exp(achieved) * before / before.sum())
+    return Warp(velocity, inverse, growth, np.exp(achieved) * before / before.sum())
 
 
 @dataclass(frozen=True)

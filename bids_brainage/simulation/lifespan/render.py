@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
     from torch import Tensor
 
+Shape = tuple[int, int, int]
+
 #: Lowest and highest T1w intensity of each class, white matter = 1.
 INTENSITIES = {
     'csf': (0.08, 0.30),
-    'gm': (0.52, 0.74),
+    'gm': (0.52, 0.82),
     'wm': (1.0, 1.0),
-    'thalamus': (0.70, 0.88),
-    'striatum': (0.58, 0.78),
+    'thalamus': (0.70, 0.92),
+    'striatum': (0.58, 0.86),
     'pallidum': (0.80, 0.97),
     'brainstem': (0.84, 0.98),
 }
@@ -141,7 +143,7 @@ def paint(person: Individual, acquisition: Acquisition, rng: np.random.Generator
     return image[None]
 
 
-def scan_grid(person: Individual, acquisition: Acquisition) -> tuple[tuple[int, int, int], NDArray]:
+def scan_grid(person: Individual, acquisition: Acquisition) -> tuple[Shape, NDArray]:
     """Shape and affine of the scan: a box around head or brain, voxel edges as asked."""
     scale = person.volume_scale ** (1 / 3)
     box = BRAIN if acquisition.skull_strip else HEAD
@@ -201,7 +203,7 @@ def take_scan(
 
 
 def _anatomy_points(
-    person: Individual, acquisition: Acquisition, shape: tuple[int, int, int], affine: NDArray
+    person: Individual, acquisition: Acquisition, shape: Shape, affine: NDArray
 ) -> Tensor:
     """Where each voxel of the scan lies in the anatomy before its warp, mm, shape (3, ...)."""
     import torch

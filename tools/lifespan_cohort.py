@@ -1,0 +1,268 @@
+"""Generate people of all ages and write what models take of them, ready for training.
+
+    python tools/lifespan_cohort.py LABEL_MAP_DIR OUT --people 2000
+
+``LABEL_MAP_DIR`` holds SynthSeg's training label maps (Apache-2.0).  ``OUT`` gets one folder of
+prepared inputs for each grid, ``split.tsv``, and ``truth.tsv`` (true volumes, and the best age
+anybody could say from them).  A run that was stopped goes on where it was.
+
+Seven tenths of the people train, a tenth chooses the epoch, a fifth tests; the first test people
+are scanned three times: again on the same day (retest), and years later (longitudinal).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bids_brainage.outputs.files import write_tsv
+from bids_brainage.simulation.lifespan.anatomy import load_anatomies
+from bids_brainage.simulation.lifespan.cohort import (
+    Individual,
+    draw_age,
+    draw_traits,
+    individual_at,
+)
+from bids_brainage.simulation.lifespan.inputs import (
+    Imperfection,
+    TemplateAnatomy,
+    modulated_gm,
+    normalise,
+    t1w_brain,
+    template_anatomy,
+)
+from bids_brainage.simulation.lifespan.person import Carver, prepare_carver
+from bids_brainage.simulation.lifespan.population import Population, load_population
+from bids_brainage.simulation.lifespan.render import draw_acquisition
+from bids_brainage.training.cache import write_rows
+from bids_brainage.training.prepare import input_block
+from bids_brainage.training.recipe import make_recipe
+from bids_brainage.training.split_table import write_split
+from bids_brainage.training.splits import (
+    LONGITUDINAL,
+    RETEST,
+    TEST,
+    TRAINING,
+    VALIDATION,
+    Assignment,
+    Item,
+)
+
+LOG = logging.getLogger('lifespan_cohort')
+AGES = (18.0, 95.0)
+YEARS_LATER = 4.0
+CHUNK = 50
+#: Volume that the program's segmentation finds / FreeSurfer's, median of real people measured
+#: both ways (6 to 11, by structure; `tools/match_measures.py`).
+GAIN = {
+    'cortex': 1.12, 'cerebellum_cortex': 1.0, 'thalamus': 0.89, 'caudate': 0.96, 'putamen': 1.03,
+    'pallidum': 0.96, 'hippocampus': 0.96, 'amygdala': 1.12,
+}  # fmt: skip
+#: Inputs: name, architecture whose grid it is, how much coarser.
+GRIDS = (
+    ('modulated_gm-6mm', 'resnet_crossvit', 3),
+    ('modulated_gm-4mm', 'resnet_crossvit', 2),
+    ('t1w_brain-4mm', 'vgg8', 4),
+)
+
+
+KEYS = ('source', 'number', 'session', 'age', 'sex', 'role', 'log_share')
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to generate."""
+
+    label_maps: Path
+    out: Path
+    people: int
+    seed: int
+    repeated: int
+
+    @property
+    def n_chunks(self) -> int:
+        """Number of chunks."""
+        return -(-self.people // CHUNK)
+
+
+@dataclass(frozen=True)
+class World:
+    """What all people are made with."""
+
+    population: Population
+    carvers: list[Carver]
+    templates: dict[str, TemplateAnatomy]
+    blocks: dict[str, dict]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One scan of one person."""
+
+    source: str
+    number: int
+    session: int
+    age: float
+    sex: str
+    role: str
+    log_share: np.ndarray
+    inputs: dict[str, np.ndarray]
+
+
+def role_of(number: int) -> str:
+    """Return the role of a person: fixed by the number, so that cohorts can grow."""
+    return ((TRAINING,) * 7 + (VALIDATION, TEST, TEST))[number % 10]
+
+
+def visits_of(seed: int, number: int, repeated: int, world: World) -> list[Visit]:
+    """Make all scans of a person."""
+    traits = draw_traits(world.population, seed, number)
+    age, role = draw_age(seed, number, AGES), role_of(number)
+    first = individual_at(traits, age, world.population, world.carvers, exact=False)
+    out = [_visit(first, 1, role, world)]
+    if role == TEST and number < 5 * repeated:
+        out.append(_visit(first, 2, RETEST, world))
+        if age + YEARS_LATER <= AGES[1]:
+            later = individual_at(
+                traits, age + YEARS_LATER, world.population, [first.carver], exact=False
+            )
+            out.append(_visit(later, 3, LONGITUDINAL, world))
+    return out
+
+
+def _visit(person: Individual, session: int, role: str, world: World) -> Visit:
+    seed, number = person.traits.key
+    template = world.templates[person.carver.anatomy.name]
+    error = Imperfection()
+    scan = normalise(person, template, session, error)
+    contrast = draw_acquisition(np.random.default_rng([seed, number, 6, session])).contrast
+    inputs = {}
+    for name, block in world.blocks.items():
+        shape, affine = tuple(block['shape']), np.array(block['affine'])
+        if block['kind'] == 'modulated_gm':
+            inputs[name] = modulated_gm(scan, shape, affine, error)
+        else:
+            inputs[name] = t1w_brain(scan, contrast, shape, affine, error)
+    source = f'bids::sub-{number:05d}/ses-{session}/anat/sub-{number:05d}_ses-{session}_T1w.nii.gz'
+    return Visit(
+        source, number, session, person.age, person.traits.sex, role, person.log_share, inputs
+    )
+
+
+@lru_cache(maxsize=1)
+def make_world(label_maps: Path, cache: Path) -> World:
+    """Prepare anatomies (once) and grids."""
+    carvers = [prepare_carver(a) for a in load_anatomies(label_maps, cache)]
+    templates = {c.anatomy.name: template_anatomy(c.anatomy, gain=GAIN) for c in carvers}
+    blocks = {
+        name: input_block(arch, make_recipe(arch, {'data': {'coarsen': factor}}))
+        for name, arch, factor in GRIDS
+    }
+    return World(load_population(), carvers, templates, blocks)
+
+
+def generate(plan: Plan, workers: int) -> None:
+    """Make all chunks that are not there yet."""
+    (plan.out / 'chunks').mkdir(parents=True, exist_ok=True)
+    load_anatomies(plan.label_maps, plan.out / 'anatomies')
+    missing = [k for k in range(plan.n_chunks) if not chunk_path(plan.out, k).is_file()]
+    with ProcessPoolExecutor(workers, get_context('spawn')) as pool:
+        for done, _ in enumerate(pool.map(make_chunk, repeat(plan), missing), start=1):
+            LOG.info('%d of %d people', (plan.n_chunks - len(missing) + done) * CHUNK, plan.people)
+
+
+def make_chunk(plan: Plan, k: int) -> None:
+    """Make one chunk of people."""
+    torch.set_num_threads(1)
+    world = make_world(plan.label_maps, plan.out / 'anatomies')
+    visits = [
+        visit
+        for number in range(k * CHUNK, min((k + 1) * CHUNK, plan.people))
+        for visit in visits_of(plan.seed, number, plan.repeated, world)
+    ]
+    partial = plan.out / 'chunks' / f'partial-{k}.npz'
+    np.savez(
+        partial,
+        **{name: np.array([getattr(v, name) for v in visits]) for name in KEYS},
+        **{
+            name: np.stack([v.inputs[name] for v in visits]).astype(np.float16)
+            for name in world.blocks
+        },
+    )
+    partial.rename(chunk_path(plan.out, k))
+
+
+def chunk_path(out: Path, number: int) -> Path:
+    """Return where a chunk lies."""
+    return out / 'chunks' / f'{number:04d}.npz'
+
+
+def assemble(plan: Plan) -> None:
+    """Write caches, split and truth from the chunks."""
+    out = plan.out
+    paths = [chunk_path(out, k) for k in range(plan.n_chunks)]
+    for name, arch, factor in GRIDS:
+        block = input_block(arch, make_recipe(arch, {'data': {'coarsen': factor}}))
+
+        def rows(name: str = name):
+            for path in paths:
+                with np.load(path) as chunk:
+                    values = chunk[name]
+                    for source, age, image in zip(
+                        chunk['source'], chunk['age'], values, strict=True
+                    ):
+                        yield str(source), float(age), (image[None],)
+
+        write_rows(out / name, block, rows(), f'lifespan-{plan.seed}-{plan.people}')
+    columns: dict[str, list] = {key: [] for key in KEYS}
+    for path in paths:
+        with np.load(path) as chunk:
+            for key in KEYS:
+                columns[key].extend(chunk[key])
+    population = load_population()
+    best = population.expected_age(np.array(columns['log_share']), *AGES)
+    assignments, truth = [], []
+    for i, source in enumerate(columns['source']):
+        label = f'{int(columns["number"][i]):05d}'
+        item = Item(
+            str(source), label, str(columns['session'][i]), float(columns['age'][i]),
+            str(columns['sex'][i]), 'lifespan',
+        )  # fmt: skip
+        assignments.append(Assignment(item, 1, str(columns['role'][i])))
+        shares = dict(zip(population.structures, columns['log_share'][i], strict=True))
+        truth.append({
+            'source': str(source), 'participant_id': f'sub-{label}',
+            'session_id': f'ses-{columns["session"][i]}', 'role': str(columns['role'][i]),
+            'age': item.age, 'sex': item.sex, 'expected_age': float(best[i]), **shares,
+        })  # fmt: skip
+    write_split(out / 'split.tsv', assignments)
+    write_tsv(out / 'truth.tsv', truth, list(truth[0]))
+
+
+def main() -> None:
+    """Generate and assemble."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('label_map_dir', type=Path)
+    parser.add_argument('out', type=Path)
+    parser.add_argument('--people', type=int, default=2000)
+    parser.add_argument('--repeated', type=int, default=60, help='test people scanned again')
+    parser.add_argument('--seed', type=int, default=1)
+    parser.add_argument('--workers', type=int, default=1, help='processes, 2.5 GB each')
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
+    plan = Plan(options.label_map_dir, options.out, options.people, options.seed, options.repeated)
+    generate(plan, options.workers)
+    assemble(plan)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,247 @@
+r"""Train one system on generated people, judge it on generated and on real ones, and export it.
+
+    python tools/lifespan_train.py COHORT MODELS --arch vgg8 --grid t1w_brain-4mm \
+        --recipe RECIPE.toml --real REAL_OUTPUT --ages PARTICIPANTS_TSV
+
+``COHORT`` comes from ``tools/lifespan_cohort.py``.  ``REAL_OUTPUT`` are participant-level
+derivatives of real scans, ``PARTICIPANTS_TSV`` has their ages; the straight line that takes the
+network's scale to theirs is fitted on adults, and every figure of it leaves the person out.
+A run that was stopped goes on where it was.  Figures go to ``MODELS/<name>.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from bids_brainage.errors import BrainAgeError
+from bids_brainage.models.bundle import export_bundle
+from bids_brainage.preprocessing.inputs import prepare_input
+from bids_brainage.statistics.conformal import half_width
+from bids_brainage.statistics.longitudinal import change_accuracy
+from bids_brainage.statistics.reliability import reliability
+from bids_brainage.training.cache import open_cache
+from bids_brainage.training.calibrate import calibrate_predictions
+from bids_brainage.training.export import Cohort, bundle_metadata
+from bids_brainage.training.fit import fit_job, model_options
+from bids_brainage.training.job import Job, fold_sources
+from bids_brainage.training.predictions import of_role, prediction_rows, trained_model
+from bids_brainage.training.recipe import make_recipe, read_overrides
+from bids_brainage.training.splits import LONGITUDINAL, RETEST, TEST, TRAINING
+
+LOG = logging.getLogger('lifespan_train')
+ADULT, LEVEL = 18.0, 0.90
+ROLES = {
+    'gm_modulated': '*_label-GM_desc-modulated_probseg.nii.gz',
+    't1w': '*_space-MNI152NLin2009aSym_res-1_desc-preproc_T1w.nii.gz',
+}
+
+
+def simulated_figures(rows: list[dict], truth: pd.DataFrame) -> dict:
+    """Return accuracy beside the oracle, test-retest and change over time on generated people."""
+    table = pd.DataFrame(rows).set_index('source')
+    expected = truth.set_index('source')['expected_age']
+    test = table[table['role'] == TEST]
+    error = test['predicted_age'] - test['age']
+    oracle = expected[test.index] - test['age']
+    by_person = {role: table[table['role'] == role].set_index('participant_id') for role in
+                 (TEST, RETEST, LONGITUDINAL)}  # fmt: skip
+    first, again, later = (by_person[role] for role in (TEST, RETEST, LONGITUDINAL))
+    pairs = np.stack([first.loc[again.index, 'predicted_age'], again['predicted_age']], axis=1)
+    stable = reliability(pairs, np.zeros(len(pairs)))
+    change = change_accuracy(
+        first.loc[later.index, 'age'],
+        later['age'] - first.loc[later.index, 'age'],
+        later['predicted_age'] - first.loc[later.index, 'predicted_age'],
+    )
+    return {
+        'n_test': len(test),
+        'mae': float(error.abs().mean()),
+        'bias': float(error.mean()),
+        'r': float(np.corrcoef(test['predicted_age'], test['age'])[0, 1]),
+        'median_baseline_mae': float((test['age'] - test['age'].median()).abs().mean()),
+        'oracle_mae': float(oracle.abs().mean()),
+        'ratio_to_oracle': float(error.abs().mean() / oracle.abs().mean()),
+        'retest': {key: value.value for key, value in stable.items()},
+        'longitudinal': {key: value.value for key, value in change.items()},
+    }
+
+
+def real_predictions(model, declared: dict, output: Path, ages: Path) -> pd.DataFrame:
+    """Predict all real adults with known age."""
+    people = pd.read_csv(ages, sep='\t', na_values='n/a', dtype={'participant_id': str})
+    people = people.set_index('participant_id')
+    rows = []
+    for folder in sorted(output.glob('sub-*/**/anat')):
+        for path in sorted(folder.glob(ROLES['t1w'])):
+            stem = path.name.split('_space-')[0]
+            person = stem.split('_')[0]
+            age = float(people.loc[person, 'age'])
+            if not age >= ADULT:
+                continue
+            files = {
+                role: next(folder.glob(stem + mask[1:]), None) for role, mask in ROLES.items()
+            }
+            try:
+                arrays = prepare_input(declared, {k: v for k, v in files.items() if v}).arrays
+            except BrainAgeError as problem:
+                LOG.warning('%s: %s', stem, problem)
+                continue
+            with torch.inference_mode():
+                raw = float(model(torch.from_numpy(np.ascontiguousarray(arrays[0]))[None].float()))
+            source = str(people.loc[person].get('source', 'n/a'))
+            rows.append({
+                'scan': stem, 'person': person, 'age': age, 'raw': raw,
+                'group': str(people.loc[person].get('group', 'n/a')),
+                'source': (re.search(r'ds\d+|IXI|NiChart', source) or [source])[0],
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def calibrated_left_out(real: pd.DataFrame) -> np.ndarray:
+    """Return calibrated ages; slope and intercept come from the other people."""
+    out = np.empty(len(real))
+    for person in real['person'].unique():
+        mine = (real['person'] == person).to_numpy()
+        line = np.polyfit(real['raw'][~mine], real['age'][~mine], 1)
+        out[mine] = np.polyval(line, real['raw'][mine])
+    return out
+
+
+def real_row(name: str, age: pd.Series, predicted: np.ndarray, method: str) -> dict:
+    """Return one validation row on real scans."""
+    error = predicted - age.to_numpy()
+    return {
+        'dataset': name,
+        'simulated': False,
+        'n': len(age),
+        'mae': round(float(np.abs(error).mean()), 2),
+        'bias': round(float(error.mean()), 2),
+        'r': round(float(np.corrcoef(predicted, age)[0, 1]), 3) if len(age) > 2 else None,
+        'median_baseline_mae': round(float((age - age.median()).abs().mean()), 2),
+        'method': method,
+    }
+
+
+def real_figures(real: pd.DataFrame) -> tuple[list[dict], float]:
+    """Return validation rows on real adults and the half width of the interval."""
+    out = calibrated_left_out(real)
+    method = 'line fitted on the other people'
+    healthy = real['group'].isin(['healthy', 'healthy control']).to_numpy()
+    rows = [
+        real_row('real scans, all adults', real['age'], out, method),
+        real_row(
+            'real scans, stated healthy adults', real['age'][healthy], out[healthy], method
+        ),
+        real_row('real scans, all adults, not calibrated', real['age'], real['raw'].to_numpy(),
+                 'as trained on generated people'),
+    ]  # fmt: skip
+    for source, part in real.groupby('source'):
+        index = part.index.to_numpy()
+        if len(index) >= 3:
+            rows.append(real_row(f'real scans, {source}', part['age'], out[index], method))
+    return rows, half_width(out - real['age'].to_numpy(), LEVEL).value
+
+
+def fold_in(model, slope: float, intercept: float) -> None:
+    """Put a straight line into the last layer of a network."""
+    layer = model.get_submodule(model.output_layer)
+    with torch.no_grad():
+        layer.weight *= slope
+        layer.bias *= slope
+        layer.bias += intercept
+
+
+def make_job(options: argparse.Namespace, declared: dict) -> Job:
+    """Return the training."""
+    recipe = make_recipe(options.arch, read_overrides(options.recipe) if options.recipe else {})
+    name = f'{options.arch}.{options.tag}'
+    return Job(
+        name=name,
+        arch=options.arch,
+        declared=declared,
+        recipe=recipe,
+        seed=options.seed,
+        folder=str(options.cohort / 'training' / f'{name}-{options.grid}'),
+        cache=str(options.cohort / options.grid),
+        split=str(options.cohort / 'split.tsv'),
+        accelerator='cuda' if torch.cuda.is_available() else 'cpu',
+    )
+
+
+def main() -> None:
+    """Train, measure, calibrate, export."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('cohort', type=Path)
+    parser.add_argument('models', type=Path)
+    parser.add_argument('--arch', required=True)
+    parser.add_argument('--grid', required=True)
+    parser.add_argument('--recipe', type=Path)
+    parser.add_argument('--tag', default='lifespan')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--real', type=Path)
+    parser.add_argument('--ages', type=Path)
+    parser.add_argument('--threads', type=int, default=1)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
+    torch.set_num_threads(options.threads)
+    declared = json.loads((options.cohort / options.grid / 'cache.json').read_text())['input']
+    job = make_job(options, declared)
+    job.write()
+    fit_job(job)
+    cache = open_cache(Path(job.cache), verify=False)
+    rows = prediction_rows(job, cache, job.accelerator)
+    truth = pd.read_csv(options.cohort / 'truth.tsv', sep='\t')
+    figures = {'name': job.name, 'grid': options.grid, 'recipe': asdict(job.recipe)}
+    figures['simulated'] = simulated_figures(rows, truth)
+    LOG.info('%s', {k: v for k, v in figures['simulated'].items() if not isinstance(v, dict)})
+    export(options, job, cache, rows, figures)
+
+
+def export(options, job: Job, cache, rows: list[dict], figures: dict) -> None:
+    """Judge on real scans, fold the calibration in, write bundle and figures."""
+    model = trained_model(job, cache, 1)
+    chosen = fold_sources(job)[1][TRAINING]
+    architecture = model_options(job, cache.ages[cache.rows_of(chosen)])
+    calibration = calibrate_predictions(
+        of_role(rows, TRAINING, TEST), dataset='generated people', simulated=True,
+        method='held-out generated people',
+    )  # fmt: skip
+    metadata = bundle_metadata(
+        job, rows, Cohort('generated people', True), calibration, architecture
+    )
+    metadata['bias_correction'] = None
+    metadata['saliency'] = list(model.saliency_methods)
+    options.models.mkdir(parents=True, exist_ok=True)
+    if options.real:
+        real = real_predictions(model, job.declared, options.real, options.ages)
+        checks, half = real_figures(real)
+        figures['real'] = checks
+        for row in checks:
+            LOG.info('%s', row)
+        slope, intercept = np.polyfit(real['raw'], real['age'], 1)
+        fold_in(model, float(slope), float(intercept))
+        metadata['validation'] = [*checks, calibration.validation]
+        metadata['conformal'] = {
+            'level': LEVEL, 'half_width_years': round(half, 2), 'n': len(real),
+            'source': 'absolute leave-one-out errors on real scans of adults',
+        }  # fmt: skip
+        metadata['training']['calibration'] = {'slope': slope, 'intercept': intercept}
+        real.assign(calibrated=calibrated_left_out(real)).to_csv(
+            options.models / f'{job.name}-real.tsv', sep='\t', index=False
+        )
+    (options.models / f'{job.name}.json').write_text(json.dumps(figures, indent=1) + '\n')
+    if not (options.models / job.name).exists():
+        export_bundle(options.models / job.name, model.eval(), metadata)
+
+
+if __name__ == '__main__':
+    main()
