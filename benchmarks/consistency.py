@@ -1,4 +1,4 @@
-"""Does one brain keep its age, however its image is stored?
+"""Measure whether one brain keeps its age, however its image is stored.
 
     python benchmarks/consistency.py SCAN.nii.gz WORK_DIR [--brain-mask MASK.nii.gz]
 

@@ -18,7 +18,7 @@ def test_a_training_that_diverges_says_so(tmp_path):
         'run': {'epochs': 5, 'batch_size': 4},
         'fusion': {'fit': 'none'},
     }
-    with pytest.raises(WorkflowError, match='not a number after epoch [1-5] .* has diverged'):
+    with pytest.raises(WorkflowError, match=r'not a number after epoch [1-5] .* has diverged'):
         fit_job(phantom_job(tmp_path, 'vgg8', changes, n=20))
 
 

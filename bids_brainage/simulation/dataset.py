@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_brainage import __version__
-from bids_brainage.errors import OptionError
-from bids_brainage.simulation.ageing import AGE_RANGE
+from bids_brainage.errors import OptionError, ProcessingError
+from bids_brainage.simulation.ageing import AGE_RANGE, VolumeWarp
 from bids_brainage.simulation.anatomy import REGIONS
 from bids_brainage.simulation.person import Person, make_person
 from bids_brainage.simulation.render import draw_acquisition
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 RETEST_YEARS, FOLLOW_UP_YEARS = 0.1, 2.0
 DAYS_A_YEAR = 365.25
 GOLDEN = 0.6180339887498949
+#: Draws of a person until the program gives up.
+MAX_DRAWS = 5
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ def write_dataset(out: Path, plan: Plan) -> None:
     ------
     OptionError
         If the plan cannot be simulated or `out` already holds files.
+    ProcessingError
+        If no draw of a person can be warped to the ages.
     """
     check_plan(plan)
     if out.exists() and any(out.iterdir()):
@@ -140,14 +144,30 @@ def write_dataset(out: Path, plan: Plan) -> None:
     rows = []
     for number in range(plan.participants):
         age, sex = participant(plan, number)
-        person = make_person((plan.seed, number), sex, spacing)
         name = f'sub-{number + 1:02d}'
         log.info('%s: %.1f years, %s', name, age, sex)
         intervals = plan.schedules[number % len(plan.schedules)]
-        _write_person(out, plan, name, person, age, intervals)
+        ages = [round(age + interval, 4) for interval in intervals]
+        person, warps = _draw_person((plan.seed, number), sex, spacing, ages)
+        _write_person(out, plan, name, person, intervals, list(zip(ages, warps, strict=True)))
         rows.append((name, age, sex, round(person.gap, 3)))
     columns = ('participant_id', 'age', 'sex', 'simulated_gap')
     _write_tsv(out / 'participants.tsv', columns, rows)
+
+
+def _draw_person(
+    key: tuple[int, int], sex: str, spacing: int, ages: Sequence[float]
+) -> tuple[Person, list[VolumeWarp]]:
+    """Draw a person whose brain can be warped to all ages; some draws are out of reach."""
+    last = ProcessingError(f'Nobody was drawn from {key}.')
+    for attempt in range(MAX_DRAWS):
+        person = make_person(key if attempt == 0 else (*key, attempt), sex, spacing)
+        try:
+            return person, [person.at_age(age) for age in ages]
+        except ProcessingError as error:
+            log.info('Drawn again, attempt %d: %s', attempt + 1, error)
+            last = error
+    raise last
 
 
 def _write_person(
@@ -155,8 +175,8 @@ def _write_person(
     plan: Plan,
     name: str,
     person: Person,
-    first_age: float,
     intervals: tuple[float, ...],
+    states: Sequence[tuple[float, VolumeWarp]],
 ) -> None:
     """Write all sessions of one participant, `intervals` years after the first."""
     rng = np.random.default_rng([*person.seed, 0xDA7E])
@@ -164,10 +184,9 @@ def _write_person(
         days=int(rng.integers(3650)), minutes=int(rng.integers(600))
     )
     sessions: list[Sequence[object]] = []
-    for number, interval in enumerate(intervals):
-        age = round(first_age + interval, 4)
+    for number, (interval, (age, warp)) in enumerate(zip(intervals, states, strict=True)):
         label = f'ses-{number + 1}' if plan.has_sessions else ''
-        _write_session(out, plan, person, (name, label), age, number)
+        _write_session(out, plan, person, (name, label), (age, warp), number)
         time = start + datetime.timedelta(days=round(interval * DAYS_A_YEAR))
         sessions.append((label, time.isoformat(), age))
     if plan.has_sessions:
@@ -177,15 +196,22 @@ def _write_person(
 
 
 def _write_session(
-    out: Path, plan: Plan, person: Person, names: tuple[str, str], age: float, number: int
+    out: Path,
+    plan: Plan,
+    person: Person,
+    names: tuple[str, str],
+    state: tuple[float, VolumeWarp],
+    number: int,
 ) -> None:
     """Simulate and write session `number` (from 0); `names` is subject and session folder."""
+    age, warp = state
     scan = simulate_scan(
         person,
         age,
         draw_acquisition((*person.seed, 1000 + number)),
         voxel_size(plan.resolution),
         skull_strip=plan.skull_strip,
+        warp=warp,
     )
     stem = '_'.join(filter(None, names))
     folder = Path(*names, 'anat')
