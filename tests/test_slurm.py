@@ -87,7 +87,7 @@ def slurm(cluster, *command):
 def jobs(cluster):
     """Fields of every job that the controller still knows."""
     lines = slurm(cluster, 'scontrol', 'show', 'job', '--oneliner').splitlines()
-    return [dict(re.findall(r'(\w+)=(\S+)', line)) for line in lines]
+    return [dict(re.findall(r'(\w+)=(\S+)', line)) for line in lines if line.startswith('JobId')]
 
 
 def wait_for(condition, what):
