@@ -262,7 +262,7 @@ def test_training_makes_the_folder_of_its_model(folders, capsys):
 def test_plugin_needs_the_programs_of_its_scheduler(tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(tmp_path))
     require_scheduler('MultiProc')
-    with pytest.raises(MissingExecutableError, match='sbatch and squeue') as caught:
+    with pytest.raises(MissingExecutableError, match='needs sbatch, squeue, scancel,') as caught:
         require_scheduler('SLURM')
     assert caught.value.exit_code == 127
 

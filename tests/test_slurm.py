@@ -190,7 +190,32 @@ def test_cancelled_step_costs_one_scan_and_the_next_run_completes_it(cluster, pl
     slurm(cluster, 'scancel', wait_for(registration, 'registration')[0])
     output, messages = process.communicate(timeout=SECONDS)
     assert process.returncode == 1, messages
-    assert 'results file does not exist' in messages + output
+    assert 'Traceback' not in messages
+    assert '1 ages, 1 failed' in output + messages
+    told = ''.join(path.read_text() for path in (place / 'plugin').glob('logs/*/status.tsv'))
+    assert 'results file does not exist' in told
     answer = program(*arguments, cwd=place, environment=cluster)
     assert answer.returncode == 0, answer.stderr
     assert content(place / 'plugin') == content(place / 'local')
+
+
+def test_stopped_run_cancels_its_jobs(cluster, place):
+    (place / 'slurm.yml').write_text(PLUGIN, 'utf-8')
+    seen = {job['JobId'] for job in jobs(cluster)}
+    process = subprocess.Popen(
+        [
+            sys.executable, '-m', 'bids_brainage', 'bids', 'stopped', 'participant',
+            '--use-plugin', 'slurm.yml', '-w', 'work_stopped', *OPTIONS,
+        ],
+        cwd=place, env=cluster, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def own():
+        return [job for job in jobs(cluster) if job['JobId'] not in seen]
+
+    wait_for(lambda: [job for job in own() if job['JobState'] == 'RUNNING'], 'job')
+    process.terminate()
+    _, messages = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130, messages
+    left = ('PENDING', 'RUNNING', 'CONFIGURING')
+    wait_for(lambda: not [job for job in own() if job['JobState'] in left], 'empty queue')

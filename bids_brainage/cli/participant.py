@@ -283,9 +283,10 @@ def _execute(config: Config, workflow: LiterateWorkflow, progress: Progress) -> 
 
         plugin = ScanByScan(list(progress.scans), arguments)
     elif plugin in SUBMITTERS:
-        from bids_brainage.workflows.scheduling import suit_cluster
+        from bids_brainage.workflows.scheduling import make_cluster_plugin, suit_cluster
 
         suit_cluster(workflow)
+        plugin = make_cluster_plugin(plugin, arguments, cancel=SUBMITTERS[plugin][-1])
     # Nipype collects garbage at every look at its queue; without this it goes through all
     # modules each time and takes a fifth of a core
     gc.collect()

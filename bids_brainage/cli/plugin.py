@@ -12,14 +12,14 @@ from bids_brainage.errors import MissingExecutableError
 
 DEFAULT = 'MultiProc'
 SUBMITTERS = {
-    'SLURM': ('sbatch', 'squeue'),
-    'PBS': ('qsub', 'qstat'),
-    'SGE': ('qsub', 'qstat'),
-    'LSF': ('bsub', 'bjobs'),
-    'OAR': ('oarsub', 'oarstat'),
-    'Condor': ('condor_qsub', 'condor_q'),
+    'SLURM': ('sbatch', 'squeue', 'scancel'),
+    'PBS': ('qsub', 'qstat', 'qdel'),
+    'SGE': ('qsub', 'qstat', 'qdel'),
+    'LSF': ('bsub', 'bjobs', 'bkill'),
+    'OAR': ('oarsub', 'oarstat', 'oardel'),
+    'Condor': ('condor_qsub', 'condor_q', 'condor_rm'),
 }
-"""Plugins that hand every step to a scheduler → programs that they call."""
+"""Plugins that hand every step to a scheduler → programs that submit, ask for and cancel jobs."""
 
 PLUGINS = (DEFAULT, 'LegacyMultiProc', 'Linear', *SUBMITTERS)
 # Nipype's graph plugins return before their jobs have run, so there would be nothing to report.
@@ -95,7 +95,7 @@ def require_scheduler(plugin: str) -> None:
     missing = [name for name in SUBMITTERS.get(plugin, ()) if shutil.which(name) is None]
     if missing:
         raise MissingExecutableError(
-            f'The plugin {plugin} calls {" and ".join(missing)}, not found on PATH. '
+            f'The plugin {plugin} needs {", ".join(missing)}, not found on PATH. '
             'Start the run on a machine that may submit jobs, or leave --use-plugin out. A '
             'container does not see the scheduler around it: run one job per participant instead.'
         )

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import getpass
 import os
+import subprocess
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from nipype.pipeline import plugins
 from nipype.pipeline.engine import Workflow
+from nipype.pipeline.plugins.base import PluginBase
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 
 CLUSTER_POLL_S = 2.0
@@ -39,6 +42,43 @@ def suit_cluster(workflow: Workflow) -> None:
             os.environ['LOGNAME'] = getpass.getuser()
         except (KeyError, OSError):  # a user id without a name
             os.environ['LOGNAME'] = str(os.getuid())
+
+
+def make_cluster_plugin(name: str, plugin_args: dict[str, Any], cancel: str) -> PluginBase:
+    """Return a plugin that submits jobs, survives one that was killed, and cancels its own.
+
+    Parameters
+    ----------
+    name : str
+        As Nipype spells it, for example ``SLURM``.
+    plugin_args : dict
+        As for Nipype's plugin.
+    cancel : str
+        Program that takes numbers of jobs and cancels them.
+
+    Returns
+    -------
+    PluginBase
+        With a method ``stop``, as `ScanByScan` has.
+    """
+    base: type[Any] = getattr(plugins, f'{name}Plugin')
+
+    class ClusterPlugin(base):
+        def _report_crash(self, node: Any, result: dict[str, Any] | None = None) -> str:
+            # Nipype adds lines to the traceback; that of a job which left no result is a text,
+            # and the failed addition ended the whole run
+            if result is not None and isinstance(result['traceback'], str):
+                lines = result['traceback'].splitlines(keepends=True)
+                result = {**result, 'traceback': lines}
+            return str(super()._report_crash(node, result=result))
+
+        def stop(self) -> None:
+            """Cancel the jobs that wait or run."""
+            if self._pending:
+                command = [cancel, *(str(job) for job in self._pending)]
+                subprocess.run(command, check=False, capture_output=True)
+
+    return ClusterPlugin(plugin_args=plugin_args)
 
 
 class ScanByScan(MultiProcPlugin):
