@@ -32,7 +32,7 @@ from scipy.linalg import block_diag
 from bids_brainage.models.bundle import export_bundle
 from bids_brainage.preprocessing.atlas import load_structures
 from bids_brainage.preprocessing.volumes import log_ratios
-from bids_brainage.statistics.conformal import half_width
+from bids_brainage.statistics.conformal import half_width, leave_one_out_half_widths
 
 LOG = logging.getLogger('fit_volumes')
 FEATURES = (
@@ -341,6 +341,12 @@ def calibrate_left_out(measured: pd.DataFrame, raw: np.ndarray) -> np.ndarray:
     return out
 
 
+def coverage(error: np.ndarray, part: np.ndarray) -> float:
+    """Return the share of `part` whose error lies in the interval that all others give."""
+    half = leave_one_out_half_widths(error, LEVEL)
+    return round(float((np.abs(error) <= half)[part].mean()), 3)
+
+
 def figures(name: str, age: pd.Series, predicted: np.ndarray) -> dict:
     """Return one validation row: errors in years beside always saying the median age."""
     error = predicted - age.to_numpy()
@@ -391,9 +397,12 @@ def main() -> None:
     validation.append(
         figures('real scans, stated healthy adults', measured['age'][healthy], calibrated[healthy])
     )
+    error = calibrated - measured['age'].to_numpy()
+    validation[0]['interval_coverage'] = coverage(error, np.full(len(error), True))
+    validation[1]['interval_coverage'] = coverage(error, healthy)
     for row in (*validation, table_figures(tables)):
         LOG.info('%s', row)
-    half = half_width(calibrated - measured['age'].to_numpy(), LEVEL).value
+    half = half_width(error, LEVEL).value
     export(tables, measured, own, raw, validation, half, options.out_dir)
 
 
