@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_brainage.cli.bundles import user_model_dir
+from bids_brainage.cli.generator import run_generator
 from bids_brainage.config import Config
 from bids_brainage.errors import OptionError, WorkflowError
+from bids_brainage.inference.aicbv import ARCHITECTURES
 
 if TYPE_CHECKING:
     from bids_brainage.training.job import Job
@@ -49,6 +51,8 @@ def run_train(config: Config) -> int:
     TrainingInputError
         The people or images cannot be trained on (65).
     """
+    if config.train.arch[0] in ARCHITECTURES:
+        return run_generator(config)
     recipes = {arch: final_recipe(config, arch) for arch in config.train.arch}
     models = config.workflow.model_dir or user_model_dir()
     done = _exported(config, models)
@@ -61,7 +65,7 @@ def run_train(config: Config) -> int:
         whole_batch(recipe, config.train.devices * config.train.num_nodes)
     trainings: dict[str, list[Row]] = {}
     for arch, recipe in recipes.items():
-        name = _name(config, arch)
+        name = model_name(config, arch)
         if name in done:
             log.log(IMPORTANT, '%s is trained and exported already', name)
             trainings[name] = read_predictions(training_dir(config) / name / 'predictions.tsv')
@@ -69,7 +73,7 @@ def run_train(config: Config) -> int:
         if config.train.devices * config.train.num_nodes > 1 and global_rank() > 0:
             _join(_work(config, arch))
             continue
-        job = _prepare(config, arch, recipe)
+        job = prepare_job(config, arch, recipe)
         if job is not None:
             _fit(job)
             trainings[job.name] = _finish(config, job, models)
@@ -86,7 +90,7 @@ def _exported(config: Config, models: Path) -> set[str]:
     OptionError
         A bundle is there, and not from the training that is resumed.
     """
-    names = [_name(config, arch) for arch in config.train.arch]
+    names = [model_name(config, arch) for arch in config.train.arch]
     there = [name for name in names if (models / name).exists()]
     for name in there:
         own = (training_dir(config) / name / 'predictions.tsv').is_file()
@@ -114,12 +118,13 @@ def final_recipe(config: Config, arch: str) -> Recipe:
     return make_recipe(arch, changes)
 
 
-def _name(config: Config, arch: str) -> str:
+def model_name(config: Config, arch: str) -> str:
+    """Return ``<arch>.<tag>``."""
     return f'{arch}.{config.train.bundle_name}'
 
 
 def _work(config: Config, arch: str) -> Path:
-    return config.execution.work_dir / 'train' / _name(config, arch)
+    return config.execution.work_dir / 'train' / model_name(config, arch)
 
 
 def training_dir(config: Config) -> Path:
@@ -127,7 +132,7 @@ def training_dir(config: Config) -> Path:
     return config.execution.output_dir / 'logs' / 'training'
 
 
-def _prepare(config: Config, arch: str, recipe: Recipe) -> Job | None:
+def prepare_job(config: Config, arch: str, recipe: Recipe) -> Job | None:
     """Check everything and write the job; None after a dry run."""
     from bids_brainage.dataset import find_scans
     from bids_brainage.training.job import Job, check_resumable
@@ -149,7 +154,7 @@ def _prepare(config: Config, arch: str, recipe: Recipe) -> Job | None:
     first = config.train.arch[0]
     given = config.train.split
     if given is None and arch != first:
-        given = training_dir(config) / _name(config, first) / 'split.tsv'
+        given = training_dir(config) / model_name(config, first) / 'split.tsv'
     prepared = prepare_training(
         scans,
         execution.bids_dir,
@@ -157,7 +162,7 @@ def _prepare(config: Config, arch: str, recipe: Recipe) -> Job | None:
         execution.work_dir / 'train',
         recipe,
         declared,
-        split_path=training_dir(config) / _name(config, arch) / 'split.tsv',
+        split_path=training_dir(config) / model_name(config, arch) / 'split.tsv',
         given_split=given,
         reference=(column, value) if column else None,
         seed=config.seeds.random_seed,
@@ -165,10 +170,10 @@ def _prepare(config: Config, arch: str, recipe: Recipe) -> Job | None:
         check_only=execution.dry_run,
     )
     if execution.dry_run:
-        log.log(IMPORTANT, 'Would train %s on %d T1w scans', _name(config, arch), len(scans))
+        log.log(IMPORTANT, 'Would train %s on %d T1w scans', model_name(config, arch), len(scans))
         return None
     job = Job(
-        name=_name(config, arch),
+        name=model_name(config, arch),
         arch=arch,
         declared=declared,
         recipe=recipe,
@@ -249,7 +254,7 @@ def _finish(config: Config, job: Job, models: Path) -> list[Row]:
     cache = open_cache(Path(job.cache), verify=False)
     rows = prediction_rows(job, cache, job.accelerator)
     write_predictions(folder / 'predictions.tsv', rows)
-    cohort = Cohort(*_dataset(config))
+    cohort = Cohort(*dataset_facts(config))
     calibration = calibrate_predictions(
         rows, dataset=f'held-out people of {cohort.name}', method=_method(job.recipe),
         simulated=cohort.simulated,
@@ -300,7 +305,7 @@ def histories(job: Job) -> dict[int, list[dict[str, float]]]:
     }
 
 
-def _dataset(config: Config) -> tuple[str, bool]:
+def dataset_facts(config: Config) -> tuple[str, bool]:
     """Return the name of the dataset, and whether it says that it is simulated."""
     path = config.execution.bids_dir / 'dataset_description.json'
     try:

@@ -83,14 +83,18 @@ def train_settings(settings: Mapping[str, Any], problems: list[str]) -> Train:
 
 def _check_names(arch: tuple[str, ...], tag: Any, problems: list[str]) -> None:
     """Demand known architectures and a usable tag."""
+    from bids_brainage.inference.aicbv import ARCHITECTURES
     from bids_brainage.models.registry import list_models, model_info
 
     trainable = [name for name in list_models() if model_info(name).backend == 'torch']
+    trainable += ARCHITECTURES
     if not arch:
         problems.append(f'--arch: needed to train; one of {", ".join(trainable)}.')
     for name in arch:
         if name not in trainable:
             problems.append(f'--arch: expected {", ".join(trainable)}, found {name!r}.')
+    if len(arch) > 1 and not ARCHITECTURES.keys().isdisjoint(arch):
+        problems.append('--arch: a generator of maps is trained alone.')
     if not tag:
         problems.append('--bundle-name: needed to train; it becomes the model ARCH.TAG.')
     elif not _TAG.fullmatch(str(tag)):

@@ -42,16 +42,23 @@ def generate(
     """
     import torch
 
-    from bids_brainage.inference.aicbv import load_generator, synthesise_aicbv
-    from bids_brainage.inference.aicbv_slices import synthesise_uptake
+    from bids_brainage.inference.aicbv import load_generator
     from bids_brainage.inference.predict import choose_device
-    from bids_brainage.models.aicbv_mamba import AICBVMamba
-    from bids_brainage.preprocessing.intensity import scale_by_top_percent
 
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     model: Any = load_generator(weights, device=choose_device(device))
+    return synthesise(model, t1w, mask)
+
+
+def synthesise(model: Any, t1w: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Generate a map with a generator of either architecture; see `generate`."""
+    from bids_brainage.inference.aicbv import synthesise_aicbv
+    from bids_brainage.inference.aicbv_slices import synthesise_uptake
+    from bids_brainage.models.aicbv_mamba import AICBVMamba
+    from bids_brainage.preprocessing.intensity import scale_by_top_percent
+
     brain = t1w * mask
     if isinstance(model, AICBVMamba):
         return synthesise_aicbv(scale_by_top_percent(brain), mask, model)

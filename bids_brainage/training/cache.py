@@ -22,6 +22,7 @@ import numpy.typing as npt
 from bids_brainage.errors import BrainAgeError, OutputError
 from bids_brainage.outputs.files import read_json, write_json
 from bids_brainage.training.cohort import Candidate
+from bids_brainage.training.pairs import KIND, prepare_pair
 
 log = logging.getLogger(__name__)
 
@@ -284,6 +285,8 @@ def prepare_rows(
     """
     from bids_brainage.preprocessing.inputs import prepare_input, prepare_slices
 
+    if declared['kind'] == KIND:
+        return [prepare_pair(files, tuple(declared['shape']))]
     if synthetic:
         return [_complete(item.arrays) for item in prepare_slices(declared, files)]
     return [_complete(prepare_input(declared, files).arrays)]

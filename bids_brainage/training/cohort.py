@@ -10,6 +10,7 @@ from typing import Any
 from bids_brainage.dataset.phenotype import phenotype_columns
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.outputs.naming import derivative_path
+from bids_brainage.training.pairs import KIND, pair_problem
 from bids_brainage.training.splits import Item
 
 COHORT_COLUMNS = ('site', 'study', 'cohort', 'scanner', 'dataset')
@@ -84,7 +85,10 @@ def find_candidates(
             sex=scan.sex or '',
             cohort=cohort,
         )
-        problem = _age_problem(scan) or _file_problem(files, output_dir)
+        if declared['kind'] == KIND:
+            problem = pair_problem(files, output_dir) or _file_problem(files, output_dir)
+        else:
+            problem = _age_problem(scan) or _file_problem(files, output_dir)
         if reference and _look_up(columns[reference[0]], scan) != reference[1]:
             problem = f'{NOT_HEALTHY} ({reference[0]} is not {reference[1]})'
         result.append(Candidate(item, files, problem))
@@ -110,6 +114,8 @@ def derivative_files(
         return {'t1w_uncorrected': scan.path, 'mask_native': place(desc='brain', suffix='mask')}
     name = 'aicbv' if modality == 'aicbv' else 'preproc'
     files = {'t1w': place(**in_space, desc=name, suffix='T1w')}
+    if kind == KIND:
+        files['cbv'] = place(**in_space, desc='aicbv', suffix='T1w')
     if kind == 't1w_connectivity':
         folder = output_dir / f'sub-{scan.subject}'
         folder = folder / f'ses-{scan.session}' if scan.session else folder

@@ -30,6 +30,16 @@ log = logging.getLogger(__name__)
 RANK_VARIABLES = ('RANK', 'LOCAL_RANK', 'SLURM_PROCID')
 
 
+SMALLEST_AXIS = {
+    'modulated_gm': 17,
+    't1w_brain': 32,
+    't1w_clinical': 16,
+    't1w_connectivity': 32,
+    't1w_sfcn': 32,
+}
+"""Fewest voxels along an axis that the networks of an input kind can halve."""
+
+
 def model_options(job: Job, ages: npt.ArrayLike) -> dict[str, Any]:
     """Return the options of the architecture for a fold's training people.
 
@@ -73,6 +83,12 @@ def check_grid(arch: str, recipe: Recipe, declared: Mapping[str, Any]) -> None:
     """
     import torch
 
+    smallest = SMALLEST_AXIS[declared['kind']]
+    if min(declared['shape']) < smallest:
+        raise OptionError(
+            f'data.coarsen = {recipe.data.coarsen} is too much for {arch}. Input grid '
+            f'{tuple(declared["shape"])}: expected at least {smallest} voxels per axis.'
+        )
     try:
         with torch.random.fork_rng(devices=[]):
             create_model(arch, **arch_options(arch, recipe, declared, (20.0, 80.0)))
@@ -140,7 +156,7 @@ def fit_fold(job: Job, cache: Cache, fold: int, *, later_folds: int = 0) -> None
     folder.mkdir(parents=True, exist_ok=True)
     roles = fold_sources(job)[fold]
     rows, chosen = cache.rows_of(roles[TRAINING]), cache.rows_of(roles[VALIDATION])
-    resumed = _resumed(folder / LAST)
+    resumed = read_state(folder / LAST)
     model = start_model(job, cache.ages[rows], fold)
     if resumed is not None:
         if close_fold(folder, resumed['history'], job.recipe.run):
@@ -179,8 +195,8 @@ def fit_fold(job: Job, cache: Cache, fold: int, *, later_folds: int = 0) -> None
     trainer.strategy.barrier()
 
 
-def _resumed(path: Path) -> dict[str, Any] | None:
-    """Read the last state of a fold, None if there is none."""
+def read_state(path: Path) -> dict[str, Any] | None:
+    """Read a checkpoint, None if there is none."""
     import torch
 
     if not path.is_file():

@@ -98,7 +98,8 @@ class Keeper(pl.Callback):
     def _save(self, trainer: pl.Trainer, module: AgeTraining, is_best: bool) -> None:
         weights = module.model.state_dict()
         if is_best:
-            self._replace(BEST, {'model': weights, 'history': module.history, 'card': self.card})
+            best = {'model': weights, 'history': module.history, 'card': self.card}
+            replace_state(self.folder / BEST, best)
         state = {
             'model': weights,
             'optimiser': trainer.optimizers[0].state_dict(),
@@ -106,16 +107,8 @@ class Keeper(pl.Callback):
             'seed': module.seed,
             'card': self.card,
         }
-        self._replace(LAST, state)
+        replace_state(self.folder / LAST, state)
         write_tsv(self.folder / HISTORY, module.history)
-
-    def _replace(self, name: str, content: dict[str, Any]) -> None:
-        partial = self.folder / f'.{name}.partial'
-        with partial.open('wb') as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(self.folder / name)
 
     def _tell(self, module: AgeTraining, values: list[float], over: bool) -> None:
         best = best_epoch(values)
@@ -133,6 +126,16 @@ class Keeper(pl.Callback):
         )  # fmt: skip
         if over:
             _say_done(self.folder, values)
+
+
+def replace_state(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all."""
+    partial = path.with_name(f'.{path.name}.partial')
+    with partial.open('wb') as stream:
+        torch.save(content, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
 
 
 def monitored(history: Sequence[Row], run: RunRecipe) -> list[float]:

@@ -12,10 +12,12 @@ import numpy as np
 
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import MissingInputError
+from bids_brainage.inference.aicbv import ARCHITECTURES
 from bids_brainage.models.registry import model_info
 from bids_brainage.training.cache import build_cache
 from bids_brainage.training.cohort import Candidate, find_candidates, problem_sentences
 from bids_brainage.training.errors import TrainingInputError
+from bids_brainage.training.pairs import pair_block
 from bids_brainage.training.recipe import Recipe
 from bids_brainage.training.split_table import read_split, split_problems, write_split
 from bids_brainage.training.splits import USED, Assignment, make_split
@@ -50,6 +52,8 @@ def input_block(arch: str, recipe: Recipe) -> dict[str, Any]:
     recipe : Recipe
         Its `coarsen` makes the published grid coarser by a whole factor, same corner.
     """
+    if arch in ARCHITECTURES:
+        return pair_block()
     published = model_info(arch).input
     block: dict[str, Any] = {
         'space': None,

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from bids_brainage.errors import OptionError
-from bids_brainage.models.registry import model_info
 
 
 @dataclass(frozen=True)
@@ -24,13 +23,15 @@ class DataRecipe:
 
     `coarsen` averages the published grid by a whole factor; `synthetic_slices` cuts research
     scans into thick-slice ones (System C); `on_problem` is ``stop`` or ``leave_out`` (scans
-    that cannot be used); `modality` is ``t1w`` or ``aicbv``.
+    that cannot be used); `modality` is ``t1w`` or ``aicbv``.  `patches` is how many patches or
+    slices of each scan a generator of maps sees in an epoch.
     """
 
     modality: str = 't1w'
     coarsen: int = 1
     synthetic_slices: bool = False
     on_problem: str = 'stop'
+    patches: int = 1
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ class SplitRecipe:
 class LossRecipe:
     """What is minimised.
 
-    `main`: ``mse``, ``l1`` or ``soft_bins`` (networks with a distribution over ages, whose
-    labels are spread by `bin_sigma_years`).  `auxiliary_weight` times rank loss plus
-    `difference_weight` times age-difference loss is added.  `scale` ``range`` measures ages in
-    units of the training ages' range.
+    `main`: ``mse``, ``l1``, ``smooth_l1`` (generators of maps) or ``soft_bins`` (networks with a
+    distribution over ages, whose labels are spread by `bin_sigma_years`).  `auxiliary_weight`
+    times rank loss plus `difference_weight` times age-difference loss is added.  `scale`
+    ``range`` measures ages in units of the training ages' range.
     """
 
     main: str = 'mse'
@@ -187,9 +188,8 @@ def published_recipe(arch: str) -> Recipe:
     OptionError
         There is none: the architecture is not trained by gradient descent.
     """
-    info = model_info(arch)
     path = files('bids_brainage') / 'data' / 'recipes' / f'{arch}.toml'
-    if info.backend != 'torch' or not path.is_file():
+    if not path.is_file():
         raise OptionError(f'Architecture {arch!r} has no training recipe.')
     content = tomllib.loads(path.read_text('utf-8'))
     base = Recipe()
@@ -236,7 +236,7 @@ def make_recipe(arch: str, overrides: Mapping[str, Any]) -> Recipe:
 
     problems: list[str] = []
     recipe = _merged(published_recipe(arch), overrides, problems)
-    problems += without_effect(recipe, overrides)
+    problems += without_effect(arch, recipe, overrides)
     problems += value_problems(recipe) + model_problems(arch, recipe)
     if problems:
         raise OptionError(f'Recipe of {arch}: ' + ' '.join(problems))

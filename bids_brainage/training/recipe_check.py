@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from bids_brainage.inference.aicbv import ARCHITECTURES
 from bids_brainage.models.registry import model_info
 from bids_brainage.training.recipe import Recipe
 
@@ -16,7 +17,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     'split.method': ('random', 'kl', 'folds'),
     'split.selection': ('halves', 'nested', 'fold_val'),
     'split.unit': ('subject', 'scan'),
-    'loss.main': ('mse', 'l1', 'soft_bins'),
+    'loss.main': ('mse', 'l1', 'soft_bins', 'smooth_l1'),
     'loss.scale': ('years', 'range'),
     'optimiser.name': ('adam', 'adamw', 'sgd'),
     'schedule.name': ('none', 'warmup_cosine', 'plateau', 'step'),
@@ -48,6 +49,7 @@ ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
 # Lowest and highest value of numbers.
 LIMITS: dict[str, tuple[float, float]] = {
     'data.coarsen': (1, 16),
+    'data.patches': (1, 10000),
     'split.validation': (0.01, 0.9),
     'split.test': (0.01, 0.9),
     'split.folds': (2, 100),
@@ -71,16 +73,39 @@ LIMITS: dict[str, tuple[float, float]] = {
 }
 
 
+# What counts for generators of maps, besides optimiser and schedule.
+GENERATOR_KEYS = (
+    'data.on_problem',
+    'data.patches',
+    'split.validation',
+    'split.test',
+    'loss.main',
+    'run.epochs',
+    'run.batch_size',
+    'run.patience',
+)
+
+
 def factory_options(arch: str) -> tuple[str, ...]:
     """Return the names of the options that an architecture takes."""
-    info = model_info(arch)
-    factory = getattr(import_module(info.module), info.factory)
+    if arch in ARCHITECTURES:
+        module, name = ARCHITECTURES[arch]
+    else:
+        info = model_info(arch)
+        module, name = info.module, info.factory
+    factory = getattr(import_module(module), name)
     return tuple(inspect.signature(factory).parameters)
 
 
-def without_effect(recipe: Recipe, overrides: Mapping[str, Any]) -> list[str]:
+def without_effect(arch: str, recipe: Recipe, overrides: Mapping[str, Any]) -> list[str]:
     """Name the given keys that the other choices make meaningless."""
-    problems = []
+    problems = [
+        f'{name}.{key} has no effect on {arch}.'
+        for name, values in overrides.items()
+        if isinstance(values, Mapping) and name != 'model'
+        for key in values
+        if not _counts(arch, name, key)
+    ]
     for dotted, (switch, needed) in ONLY_WITH.items():
         section, key = dotted.split('.')
         values = overrides.get(section)
@@ -91,6 +116,13 @@ def without_effect(recipe: Recipe, overrides: Mapping[str, Any]) -> list[str]:
                 f'{" or ".join(needed)}).'
             )
     return problems
+
+
+def _counts(arch: str, section: str, key: str) -> bool:
+    """Tell whether a key means anything for an age model, or for a generator of maps."""
+    if arch not in ARCHITECTURES:
+        return f'{section}.{key}' != 'data.patches'
+    return section in ('optimiser', 'schedule') or f'{section}.{key}' in GENERATOR_KEYS
 
 
 def value_problems(recipe: Recipe) -> list[str]:
@@ -129,6 +161,12 @@ def model_problems(arch: str, recipe: Recipe) -> list[str]:
         for key in recipe.model
         if key not in options or key in fixed
     ]
+    if arch in ARCHITECTURES:
+        if recipe.loss.main == 'soft_bins':
+            problems.append(f'loss.main: soft_bins is for ages, {arch} generates maps.')
+        return problems
+    if recipe.loss.main == 'smooth_l1':
+        problems.append(f'loss.main: smooth_l1 is for generators of maps, not {arch}.')
     info = model_info(arch)
     if recipe.data.synthetic_slices and info.input['kind'] != 't1w_clinical':
         problems.append(f'data.synthetic_slices: {arch} does not take clinical T1w images.')

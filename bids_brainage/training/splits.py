@@ -155,7 +155,8 @@ def _unit(recipe: SplitRecipe) -> Callable[[Item], str]:
 def _decade_strata(firsts: Mapping[str, Item]) -> dict[Hashable, list[str]]:
     strata: dict[Hashable, list[str]] = defaultdict(list)
     for name, item in firsts.items():
-        strata[(f'{int(item.age // 10):02d}', item.sex, item.cohort)].append(name)
+        decade = '' if math.isnan(item.age) else f'{int(item.age // 10):02d}'
+        strata[(decade, item.sex, item.cohort)].append(name)
     return strata
 
 
