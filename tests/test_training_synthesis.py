@@ -159,6 +159,12 @@ def test_stopped_and_resumed_equals_never_stopped(study, monkeypatch):
         for name in ('whole', 'part')
     )
     assert all(torch.equal(whole[key], part[key]) for key in whole)
+    # Killed after the last epoch, before the weights were written.
+    weights = study / 'models/aicbv_mamba.part.safetensors'
+    weights.unlink()
+    assert run_train(settings('--epochs', '3', '--resume', name='part')) == 0
+    again = load_generator(weights).state_dict()
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
 
 
 def test_a_training_that_diverges_says_so_and_exports_nothing(study):

@@ -53,8 +53,7 @@ def mean_map(cache: Cache, rows: npt.NDArray[np.intp]) -> Map:
     for row in rows:
         total += cache.arrays[1][row, 0]
         count += cache.arrays[0][row, 0] != 0
-    mean: Map = total / np.maximum(count, np.float32(1))
-    return mean
+    return np.divide(total, np.maximum(count, 1), dtype=np.float32)
 
 
 def map_errors(made: Map, measured: Map, brain: npt.NDArray[np.bool_]) -> dict[str, float]:
