@@ -38,6 +38,7 @@ REQUIRES = [
 
 TEST = [
     'bids-validator-deno>=2.0',
+    'filelock>=3.13',
     'mypy>=1.15',
     'pingouin>=0.5.5',
     'pytest>=8.3',
