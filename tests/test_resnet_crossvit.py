@@ -260,10 +260,10 @@ def test_batch_and_repeat_do_not_change_an_age(model):
     assert torch.allclose(together, alone, atol=FLOAT32_TOLERANCE)
 
 
-def phantoms(n, generator):
+def phantoms(n, generator, grid):
     """Draw shells whose hole grows and whose density falls with age; values and years."""
-    axis = torch.linspace(-1, 1, 32)
-    radius = sum(a**2 for a in torch.meshgrid(axis, axis, axis, indexing='ij')).sqrt()
+    axes = [torch.linspace(-1, 1, size) for size in grid]
+    radius = sum(a**2 for a in torch.meshgrid(*axes, indexing='ij')).sqrt()
     age = 20 + 70 * torch.rand(n, generator=generator)
     outer = (0.85 + 0.05 * torch.rand(n, generator=generator)).view(-1, 1, 1, 1)
     inner = (0.15 + 0.35 * (age - 20) / 70).view(-1, 1, 1, 1)
@@ -274,19 +274,20 @@ def phantoms(n, generator):
 
 
 @pytest.mark.slow
-def test_it_learns_age_from_a_phantom():
+@pytest.mark.parametrize(('grid', 'steps'), [((32, 32, 32), 60), ((42, 51, 42), 120)])
+def test_it_learns_age_from_a_phantom(grid, steps):
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     model = create_model('resnet_crossvit').train()
     model.set_output_bias(55.0)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=1e-5)
-    for _ in range(60):
-        x, age = phantoms(8, generator)
+    for _ in range(steps):
+        x, age = phantoms(8, generator, grid)
         optimiser.zero_grad()
         F.mse_loss(model(x), age).backward()
         optimiser.step()
     model.eval()
     with torch.no_grad():
-        x, age = phantoms(32, generator)
+        x, age = phantoms(32, generator, grid)
         predicted = model(x)
     assert torch.corrcoef(torch.stack((predicted, age)))[0, 1] > 0.8
