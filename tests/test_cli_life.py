@@ -110,6 +110,7 @@ def test_template_is_laid_out_where_none_is(tmp_path, environ):
 
 
 def test_log_goes_to_the_terminal_and_to_a_file(config, capsys):
+    before = list(logging.getLogger('bids_brainage').handlers)
     with open_log(config) as logger:
         logger.log(IMPORTANT, 'scan done')
         logger.info('detail')
@@ -123,7 +124,7 @@ def test_log_goes_to_the_terminal_and_to_a_file(config, capsys):
     assert 'IMPORTANT: scan done' in text
     assert 'INFO: detail' in text
     assert 'chatter' not in text
-    assert logging.getLogger('bids_brainage').handlers == []
+    assert logging.getLogger('bids_brainage').handlers == before
 
 
 def test_dry_run_leaves_no_log(config):
