@@ -24,7 +24,7 @@ ORIENTATIONS = ('LPS', 'PIR', 'ASL')
 
 def variants(scan: Path, mask: Path | None) -> dict[str, nib.Nifti1Image]:
     """Return name → image; ``asis`` is the scan itself."""
-    from nibabel.processing import resample_to_output
+    from nibabel.processing import resample_from_to, resample_to_output
     from scipy.ndimage import gaussian_filter
 
     image = nib.load(scan)
@@ -36,15 +36,14 @@ def variants(scan: Path, mask: Path | None) -> dict[str, nib.Nifti1Image]:
             nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(code)
         )
         out[code] = image.as_reoriented(change)
-    bare = {'whole': image}
+    width = 0.5 * 2.0 / np.asarray(image.header.get_zooms()[:3])
+    smooth = nib.Nifti1Image(gaussian_filter(data, width / 1.18), image.affine)
+    out['whole2mm'] = small = resample_to_output(smooth, 2.0, order=1)
     if mask is not None:
-        inside = np.asarray(nib.load(mask).dataobj) > 0
-        bare['stripped'] = nib.Nifti1Image(data * inside, image.affine)
-        out['stripped1mm'] = bare['stripped']
-    for name, source in bare.items():
-        width = 0.5 * 2.0 / np.asarray(source.header.get_zooms()[:3])
-        smooth = nib.Nifti1Image(gaussian_filter(source.get_fdata(), width / 1.18), source.affine)
-        out[f'{name}2mm'] = resample_to_output(smooth, 2.0, order=1)
+        brain = nib.load(mask)
+        out['stripped1mm'] = nib.Nifti1Image(data * (brain.get_fdata() > 0), image.affine)
+        inside = resample_from_to(brain, small, order=0).get_fdata() > 0
+        out['stripped2mm'] = nib.Nifti1Image(small.get_fdata() * inside, small.affine)
     return out
 
 
