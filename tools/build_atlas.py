@@ -22,59 +22,32 @@ from scipy import ndimage
 from bids_brainage.preprocessing.atlas import SPACE
 from bids_brainage.preprocessing.registration import register, score
 from bids_brainage.preprocessing.transforms import grid_points, sample_image
+from bids_brainage.simulation.lifespan.anatomy import LABELS, t1w_of
 
 DATA = Path(__file__).parents[1] / 'bids_brainage' / 'data' / 'atlas'
 SMOOTHING_VOXELS = 0.7
 LOG = logging.getLogger('build_atlas')
 
-STRUCTURES = [
-    # name, tissue, intensity class, FreeSurfer labels, T1w intensity, title
-    ('csf', 'CSF', 'csf', [24], 0.20, 'Fluid around the brain'),
-    (
-        'lateral_ventricle',
-        'CSF',
-        'csf',
-        [4, 5, 43, 44, 31, 63, 136, 137, 163, 164],
-        0.15,
-        'Lateral ventricles',
-    ),
-    ('third_ventricle', 'CSF', 'csf', [14, 72], 0.18, 'Third ventricle'),
-    ('fourth_ventricle', 'CSF', 'csf', [15], 0.18, 'Fourth ventricle'),
-    ('cortex', 'GM', 'gm', [3, 42], 0.62, 'Cerebral cortex'),
-    (
-        'cerebral_white_matter',
-        'WM',
-        'wm',
-        [2, 41, 25, 57, 77, 30, 62],
-        1.0,
-        'Cerebral white matter',
-    ),
-    ('cerebellum_cortex', 'GM', 'gm', [8, 47], 0.62, 'Cerebellar cortex'),
-    ('cerebellum_white_matter', 'WM', 'wm', [7, 46], 0.95, 'Cerebellar white matter'),
-    ('thalamus', 'GM', 'thalamus', [10, 49], 0.80, 'Thalamus'),
-    ('caudate', 'GM', 'striatum', [11, 50, 26, 58], 0.65, 'Caudate and accumbens'),
-    ('putamen', 'GM', 'striatum', [12, 51], 0.70, 'Putamen'),
-    ('pallidum', 'GM', 'pallidum', [13, 52], 0.88, 'Pallidum'),
-    ('hippocampus', 'GM', 'gm', [17, 53], 0.62, 'Hippocampus'),
-    ('amygdala', 'GM', 'gm', [18, 54], 0.62, 'Amygdala'),
-    ('brainstem', 'WM', 'brainstem', [16, 28, 60, 85], 0.92, 'Brain stem and ventral DC'),
-]
+TABLE = {
+    # name: tissue, intensity class, title
+    'csf': ('CSF', 'csf', 'Fluid around the brain'),
+    'lateral_ventricle': ('CSF', 'csf', 'Lateral ventricles'),
+    'third_ventricle': ('CSF', 'csf', 'Third ventricle'),
+    'fourth_ventricle': ('CSF', 'csf', 'Fourth ventricle'),
+    'cortex': ('GM', 'gm', 'Cerebral cortex'),
+    'cerebral_white_matter': ('WM', 'wm', 'Cerebral white matter'),
+    'cerebellum_cortex': ('GM', 'gm', 'Cerebellar cortex'),
+    'cerebellum_white_matter': ('WM', 'wm', 'Cerebellar white matter'),
+    'thalamus': ('GM', 'thalamus', 'Thalamus'),
+    'caudate': ('GM', 'striatum', 'Caudate and accumbens'),
+    'putamen': ('GM', 'striatum', 'Putamen'),
+    'pallidum': ('GM', 'pallidum', 'Pallidum'),
+    'hippocampus': ('GM', 'gm', 'Hippocampus'),
+    'amygdala': ('GM', 'gm', 'Amygdala'),
+    'brainstem': ('WM', 'brainstem', 'Brain stem and ventral DC'),
+}
 OUTSIDE = 400
 """Labels above this are skull, scalp and other tissue outside the brain."""
-
-
-def brain_image(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a T1w-like brain image of a label map and its mask."""
-    image = np.zeros(labels.shape, np.float32)
-    brain = np.zeros(labels.shape, bool)
-    for name, _, _, codes, intensity, _ in STRUCTURES:
-        here = np.isin(labels, codes)
-        image[here] = intensity
-        if name != 'csf':
-            brain |= here
-    near = ndimage.binary_closing(brain, iterations=4)
-    brain = ndimage.binary_fill_holes(brain | (near & (labels > 0)))
-    return ndimage.gaussian_filter(image, 0.6) * brain, brain
 
 
 def main() -> None:
@@ -86,19 +59,19 @@ def main() -> None:
     template = load_mni152_template(resolution=2)
     fixed = template.get_fdata(dtype=np.float32)
     mask = np.asarray(load_mni152_brain_mask(resolution=2).dataobj) > 0
-    priors = np.zeros((len(STRUCTURES), *fixed.shape))
+    priors = np.zeros((len(LABELS), *fixed.shape))
     maps = sorted(folder.glob('training_seg_*.nii.gz'))
     for path in maps:
         source = nib.as_closest_canonical(nib.load(path))
         labels = np.asanyarray(source.dataobj).astype(int)
-        image, brain = brain_image(labels)
+        image, brain = t1w_of(labels)
         transform, _ = register(
             fixed, mask, template.affine, image, brain, source.affine, threads=2
         )
         result = score(transform, fixed, mask, image, brain, source.affine)
         LOG.info('%s: overlap %.3f, similarity %.3f', path.name, result.overlap, result.similarity)
         points = transform.to_native(grid_points(fixed.shape, template.affine))
-        for i, (name, _, _, codes, _, _) in enumerate(STRUCTURES):
+        for i, (name, codes) in enumerate(LABELS.items()):
             here = np.isin(labels, codes)
             if name == 'csf':
                 here |= (labels > OUTSIDE) | (labels == 0)
@@ -120,7 +93,7 @@ def write(priors: np.ndarray, affine: np.ndarray) -> None:
     nib.save(image, DATA / f'tpl-{SPACE}_res-2_atlas-structures_probseg.nii.gz')
     table = [
         {'index': i, 'name': n, 'title': title, 'tissue': t, 'intensity': c}
-        for i, (n, t, c, _, _, title) in enumerate(STRUCTURES, start=1)
+        for i, (n, (t, c, title)) in enumerate(TABLE.items(), start=1)
     ]
     (DATA / 'structures.json').write_text(json.dumps(table, indent=1) + '\n', 'utf-8')
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from fit_volumes import ADULT, LEVEL, calibrate_left_out, figures
 
 from bids_brainage.errors import BrainAgeError
 from bids_brainage.models.bundle import export_bundle
@@ -38,7 +39,6 @@ from bids_brainage.training.recipe import make_recipe, read_overrides
 from bids_brainage.training.splits import LONGITUDINAL, RETEST, TEST, TRAINING
 
 LOG = logging.getLogger('lifespan_train')
-ADULT, LEVEL = 18.0, 0.90
 ROLES = {
     'gm_modulated': '*_label-GM_desc-modulated_probseg.nii.gz',
     't1w': '*_space-MNI152NLin2009aSym_res-1_desc-preproc_T1w.nii.gz',
@@ -99,55 +99,30 @@ def real_predictions(model, declared: dict, output: Path, ages: Path) -> pd.Data
                 raw = float(model(torch.from_numpy(np.ascontiguousarray(arrays[0]))[None].float()))
             source = str(people.loc[person].get('source', 'n/a'))
             rows.append({
-                'scan': stem, 'person': person, 'age': age, 'raw': raw,
+                'scan': stem, 'participant_id': person, 'age': age, 'raw': raw,
                 'group': str(people.loc[person].get('group', 'n/a')),
                 'source': (re.search(r'ds\d+|IXI|NiChart', source) or [source])[0],
             })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def calibrated_left_out(real: pd.DataFrame) -> np.ndarray:
-    """Return calibrated ages; slope and intercept come from the other people."""
-    out = np.empty(len(real))
-    for person in real['person'].unique():
-        mine = (real['person'] == person).to_numpy()
-        line = np.polyfit(real['raw'][~mine], real['age'][~mine], 1)
-        out[mine] = np.polyval(line, real['raw'][mine])
-    return out
-
-
-def real_row(name: str, age: pd.Series, predicted: np.ndarray, method: str) -> dict:
-    """Return one validation row on real scans."""
-    error = predicted - age.to_numpy()
-    return {
-        'dataset': name,
-        'simulated': False,
-        'n': len(age),
-        'mae': round(float(np.abs(error).mean()), 2),
-        'bias': round(float(error.mean()), 2),
-        'r': round(float(np.corrcoef(predicted, age)[0, 1]), 3) if len(age) > 2 else None,
-        'median_baseline_mae': round(float((age - age.median()).abs().mean()), 2),
-        'method': method,
-    }
-
-
 def real_figures(real: pd.DataFrame) -> tuple[list[dict], float]:
     """Return validation rows on real adults and the half width of the interval."""
-    out = calibrated_left_out(real)
+    out = calibrate_left_out(real, real['raw'].to_numpy())
     method = 'line fitted on the other people'
     healthy = real['group'].isin(['healthy', 'healthy control']).to_numpy()
     rows = [
-        real_row('real scans, all adults', real['age'], out, method),
-        real_row(
+        figures('real scans, all adults', real['age'], out, method),
+        figures(
             'real scans, stated healthy adults', real['age'][healthy], out[healthy], method
         ),
-        real_row('real scans, all adults, not calibrated', real['age'], real['raw'].to_numpy(),
+        figures('real scans, all adults, not calibrated', real['age'], real['raw'].to_numpy(),
                  'as trained on generated people'),
     ]  # fmt: skip
     for source, part in real.groupby('source'):
         index = part.index.to_numpy()
         if len(index) >= 3:
-            rows.append(real_row(f'real scans, {source}', part['age'], out[index], method))
+            rows.append(figures(f'real scans, {source}', part['age'], out[index], method))
     return rows, half_width(out - real['age'].to_numpy(), LEVEL).value
 
 
@@ -200,13 +175,13 @@ def main() -> None:
     cache = open_cache(Path(job.cache), verify=False)
     rows = prediction_rows(job, cache, job.accelerator)
     truth = pd.read_csv(options.cohort / 'truth.tsv', sep='\t')
-    figures = {'name': job.name, 'grid': options.grid, 'recipe': asdict(job.recipe)}
-    figures['simulated'] = simulated_figures(rows, truth)
-    LOG.info('%s', {k: v for k, v in figures['simulated'].items() if not isinstance(v, dict)})
-    export(options, job, cache, rows, figures)
+    results = {'name': job.name, 'grid': options.grid, 'recipe': asdict(job.recipe)}
+    results['simulated'] = simulated_figures(rows, truth)
+    LOG.info('%s', {k: v for k, v in results['simulated'].items() if not isinstance(v, dict)})
+    export(options, job, cache, rows, results)
 
 
-def export(options, job: Job, cache, rows: list[dict], figures: dict) -> None:
+def export(options, job: Job, cache, rows: list[dict], results: dict) -> None:
     """Judge on real scans, fold the calibration in, write bundle and figures."""
     model = trained_model(job, cache, 1)
     chosen = fold_sources(job)[1][TRAINING]
@@ -224,7 +199,7 @@ def export(options, job: Job, cache, rows: list[dict], figures: dict) -> None:
     if options.real:
         real = real_predictions(model, job.declared, options.real, options.ages)
         checks, half = real_figures(real)
-        figures['real'] = checks
+        results['real'] = checks
         for row in checks:
             LOG.info('%s', row)
         slope, intercept = np.polyfit(real['raw'], real['age'], 1)
@@ -235,10 +210,10 @@ def export(options, job: Job, cache, rows: list[dict], figures: dict) -> None:
             'source': 'absolute leave-one-out errors on real scans of adults',
         }  # fmt: skip
         metadata['training']['calibration'] = {'slope': slope, 'intercept': intercept}
-        real.assign(calibrated=calibrated_left_out(real)).to_csv(
+        real.assign(calibrated=calibrate_left_out(real, real['raw'].to_numpy())).to_csv(
             options.models / f'{job.name}-real.tsv', sep='\t', index=False
         )
-    (options.models / f'{job.name}.json').write_text(json.dumps(figures, indent=1) + '\n')
+    (options.models / f'{job.name}.json').write_text(json.dumps(results, indent=1) + '\n')
     if not (options.models / job.name).exists():
         export_bundle(options.models / job.name, model.eval(), metadata)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_brainage.cli.bundles import user_model_dir
+from bids_brainage.cli.logs import IMPORTANT
 from bids_brainage.config import Config
 from bids_brainage.errors import OptionError
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from bids_brainage.training.job import Job
 
 log = logging.getLogger(__name__)
-
-IMPORTANT = 25
 
 
 def run_generator(config: Config) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_brainage.cli.cbv import record_cbv
 from bids_brainage.cli.combined import combined_names, write_combined
+from bids_brainage.cli.logs import IMPORTANT
 from bids_brainage.cli.plan import (
     Plan,
     Work,
@@ -21,7 +22,7 @@ from bids_brainage.cli.plan import (
     show_plan,
 )
 from bids_brainage.cli.plugin import SUBMITTERS, require_scheduler
-from bids_brainage.cli.progress import IMPORTANT, Progress, summary_table
+from bids_brainage.cli.progress import Progress, summary_table
 from bids_brainage.cli.series import GRAPH_KIND, connectivity_of, record_series
 from bids_brainage.config import Config
 from bids_brainage.dataset.scan import Scan

@@ -11,7 +11,7 @@ from bids_brainage.cli.bundles import DEFAULT_MODELS, model_dirs
 from bids_brainage.cli.cbv import CbvMaps, cbv_written, select_cbv
 from bids_brainage.cli.combined import combined_names, consensus_of
 from bids_brainage.cli.fusions import partner_of
-from bids_brainage.cli.progress import IMPORTANT
+from bids_brainage.cli.logs import IMPORTANT
 from bids_brainage.cli.series import GRAPH_KIND, select_series, series_finished, session_series
 from bids_brainage.config import Config
 from bids_brainage.dataset import find_scans

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from bids_brainage.cli.logs import IMPORTANT
+
 LOG = logging.getLogger('bids_brainage')
-IMPORTANT = 25
 
 STEPS = {
     'check': ('read', 3.0),

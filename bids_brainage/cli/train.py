@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_brainage.cli.bundles import user_model_dir
 from bids_brainage.cli.generator import run_generator
+from bids_brainage.cli.logs import IMPORTANT
 from bids_brainage.config import Config
 from bids_brainage.errors import OptionError, WorkflowError
 from bids_brainage.inference.aicbv import ARCHITECTURES
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-IMPORTANT = 25
 WAIT_SECONDS = 24 * 3600.0
 
 

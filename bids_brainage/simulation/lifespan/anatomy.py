@@ -65,15 +65,12 @@ class HeadAnatomy:
     to_head : array of float32, shape (3, nx, ny, nz)
         Displacement in mm from template points on `BRAIN` to head space: what a registration
         of this anatomy finds.
-    volume_ml : float
-        Millilitres of the real head per millilitre of head space.
     """
 
     name: str
     brain: NDArray[np.uint8]
     outer: NDArray[np.uint8]
     to_head: Array
-    volume_ml: float
 
     def fractions(self) -> Array:
         """Return the structures' fractions, 0 to 1, shape (15, nx, ny, nz)."""
@@ -114,13 +111,11 @@ def _cached(path: Path, cache: Path) -> HeadAnatomy:
         partial = stored.with_suffix('.part.npz')
         np.savez_compressed(
             partial, brain=made.brain, outer=made.outer, to_head=made.to_head,
-            volume_ml=made.volume_ml,
         )  # fmt: skip
         partial.rename(stored)
     with np.load(stored) as found:
         return HeadAnatomy(
             path.name.split('.')[0], found['brain'], found['outer'], found['to_head'],
-            float(found['volume_ml']),
         )  # fmt: skip
 
 
@@ -146,7 +141,6 @@ def prepare_anatomy(path: Path) -> HeadAnatomy:
         brain,
         outer,
         _on_brain_grid(transform.displacement, transform.grid),
-        float(abs(np.linalg.det(transform.affine[:3, :3]))),
     )
 
 
@@ -173,7 +167,6 @@ def atlas_anatomy() -> HeadAnatomy:
         np.rint(255 * share).astype('u1').reshape(-1, *BRAIN.shape),
         np.zeros((len(OUTER), *HEAD.shape), 'u1'),
         np.zeros((3, *BRAIN.shape), 'f4'),
-        1.0,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,10 +72,6 @@ class Acquisition:
     noise_sd: float
     cut_mm: float
     skull_strip: bool
-
-    def parameters(self) -> dict:
-        """Return a record for JSON."""
-        return asdict(self)
 
 
 def draw_acquisition(
