@@ -195,6 +195,7 @@ def test_incomplete_metadata_are_refused(copied, changes, message):
         ({'orientation': 'LAS'}, 'must be RAS'),
         ({'kind': 't1w_connectivity'}, '`input.n_nodes` is missing'),
         ({'affine': [[1, 0], [0, 1]]}, 'must be 4 x 4'),
+        ({'structural_only': 'yes'}, '`input.structural_only` must be true or false'),
     ],
 )
 def test_wrong_input_blocks_are_refused(copied, stored, changes, message):

@@ -165,6 +165,16 @@ def test_connectivity_model_takes_what_there_is(files):
         prepare_input(block, {})
 
 
+def test_weights_trained_on_t1w_alone_do_not_get_connectivity(files):
+    block = declared('amagenet', SMALL) | {'structural_only': True}
+    image, matrix = prepare_input(block, files).arrays
+    assert image.shape == (1, *SMALL)
+    assert matrix is None
+    assert 'not trained on' in prepare_input(block, files).note
+    with pytest.raises(MissingInputError, match='found neither'):
+        prepare_input(block, {'connectivity': files['connectivity']})
+
+
 def test_volume_features_come_from_the_table(files):
     block = {'kind': 'volumes', 'features': ['cortex/brain', 'brain/intracranial'], 'space': SPACE}
     volumes = json.loads(files['volumes'].read_text())['volumes_ml']

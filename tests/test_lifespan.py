@@ -22,13 +22,19 @@ from bids_brainage.simulation.lifespan.inputs import (  # noqa: E402
     ageing_map,
     modulated_gm,
     normalise,
+    painted,
     t1w_brain,
+    t1w_clinical,
+    t1w_structural,
     template_anatomy,
 )
 from bids_brainage.simulation.lifespan.person import FLOW, prepare_carver  # noqa: E402
 from bids_brainage.simulation.lifespan.population import load_population  # noqa: E402
 from bids_brainage.simulation.lifespan.render import draw_acquisition, take_scan  # noqa: E402
+from bids_brainage.training.prepare import input_block  # noqa: E402
+from bids_brainage.training.recipe import make_recipe  # noqa: E402
 
+COARSE = {'data': {'coarsen': 2}}
 VOLUME_TOLERANCE = 0.02
 SCAN_VOLUME_TOLERANCE = 0.05
 """Of structures above 5 ml on the scan's own grid, where the head is turned and resampled."""
@@ -100,7 +106,7 @@ def test_warps_do_not_fold_and_can_be_inverted(lives):
         points = person.carver.points
         forward = field.exponentiate(person.warp.velocity, FLOW, points)
         there = points + forward
-        back = there + field.sample(person.warp.inverse, FLOW, there, border=True)
+        back = there + field.sample(person.warp.inverse(points), FLOW, there, border=True)
         error = (back - points).norm(dim=0)[person.carver.blocks.sum(0) > 0.5]
         assert float(error.quantile(0.99)) < ROUND_TRIP_MM
         assert float(error.max()) < FLOW.spacing
@@ -113,7 +119,7 @@ def test_the_same_number_is_the_same_person(carver):
         for _ in range(2)
     ]
     other = draw_traits(population, 3, 8)
-    assert torch.equal(pair[0].warp.inverse, pair[1].warp.inverse)
+    assert torch.equal(pair[0].warp.velocity, pair[1].warp.velocity)
     assert not np.allclose(pair[0].traits.deviation, other.deviation)
     assert draw_age(3, 7, (18, 95)) == draw_age(3, 7, (18, 95)) != draw_age(3, 8, (18, 95))
 
@@ -168,9 +174,33 @@ def test_a_second_scan_of_a_person_differs_less_than_another_person(carver, temp
 
 def test_t1w_inputs_are_brains_in_units_of_their_brightest(lives, template):
     contrast = draw_acquisition(np.random.default_rng(2)).contrast
-    values = t1w_brain(normalise(lives[0], template), contrast, *GM_GRID)
+    values = t1w_brain(normalise(lives[0], template), painted(template, contrast), *GM_GRID)
     assert values.min() >= 0
     assert 0.9 < np.sort(values.ravel())[-values.size // 100 :].mean() < 1.1
+
+
+def test_thick_slice_inputs_are_brains_of_one_scale(lives, template):
+    block = input_block('densenet169_clinical', make_recipe('densenet169_clinical', COARSE))
+    image = painted(template, draw_acquisition(np.random.default_rng(2)).contrast)
+    young, _, old = (
+        t1w_clinical(person, image, block, np.random.default_rng(3)) for person in lives
+    )
+    assert young.shape == (40, 60, 20)
+    occupied = np.argwhere(young > 0)
+    assert np.all(np.ptp(occupied, axis=0) * 4 > (100, 130, 70))
+    assert young[young > 0].std() == pytest.approx(1, abs=0.35)
+    dark = [float((v[(v > 0)] < 0.3 * np.median(v[v > 0])).mean()) for v in (young, old)]
+    assert dark[1] > dark[0]
+
+
+def test_inputs_of_system_d_are_shares_of_the_brightest(lives, template):
+    block = input_block('amagenet', make_recipe('amagenet', {'data': {'coarsen': 4}}))
+    image = painted(template, draw_acquisition(np.random.default_rng(2)).contrast)
+    shape, affine = tuple(block['shape']), np.array(block['affine'])
+    values = t1w_structural(normalise(lives[0], template), image, shape, affine)
+    assert values.shape == (32, 32, 32)
+    assert 0.6 < values.max() <= 1.01
+    assert values.min() == 0
 
 
 def test_missing_label_maps_are_named(tmp_path):

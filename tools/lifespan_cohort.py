@@ -34,10 +34,14 @@ from bids_brainage.simulation.lifespan.cohort import (
 )
 from bids_brainage.simulation.lifespan.inputs import (
     Imperfection,
+    Normalised,
     TemplateAnatomy,
     modulated_gm,
     normalise,
+    painted,
     t1w_brain,
+    t1w_clinical,
+    t1w_structural,
     template_anatomy,
 )
 from bids_brainage.simulation.lifespan.person import Carver, prepare_carver
@@ -70,8 +74,9 @@ GAIN = {
 #: Inputs: name, architecture whose grid it is, how much coarser.
 GRIDS = (
     ('modulated_gm-6mm', 'resnet_crossvit', 3),
-    ('modulated_gm-4mm', 'resnet_crossvit', 2),
     ('t1w_brain-4mm', 'vgg8', 4),
+    ('t1w_clinical-4mm', 'densenet169_clinical', 2),
+    ('t1w_structural-6mm', 'amagenet', 4),
 )
 
 
@@ -142,20 +147,28 @@ def visits_of(seed: int, number: int, repeated: int, world: World) -> list[Visit
 def _visit(person: Individual, session: int, role: str, world: World) -> Visit:
     seed, number = person.traits.key
     template = world.templates[person.carver.anatomy.name]
-    error = Imperfection()
-    scan = normalise(person, template, session, error)
-    contrast = draw_acquisition(np.random.default_rng([seed, number, 6, session])).contrast
-    inputs = {}
-    for name, block in world.blocks.items():
-        shape, affine = tuple(block['shape']), np.array(block['affine'])
-        if block['kind'] == 'modulated_gm':
-            inputs[name] = modulated_gm(scan, shape, affine, error)
-        else:
-            inputs[name] = t1w_brain(scan, contrast, shape, affine, error)
+    rng = np.random.default_rng([seed, number, 6, session])
+    image = painted(template, draw_acquisition(rng).contrast)
+    scan = normalise(person, template, session, Imperfection())
+    inputs = {name: network_input(scan, block, image, rng) for name, block in world.blocks.items()}
     source = f'bids::sub-{number:05d}/ses-{session}/anat/sub-{number:05d}_ses-{session}_T1w.nii.gz'
     return Visit(
         source, number, session, person.age, person.traits.sex, role, person.log_share, inputs
     )
+
+
+def network_input(
+    scan: Normalised, block: dict, image: torch.Tensor, rng: np.random.Generator
+) -> np.ndarray:
+    """Return what one kind of network takes of a scan whose brain is painted already."""
+    grid, error = (tuple(block['shape']), np.array(block['affine'])), Imperfection()
+    if block['kind'] == 'modulated_gm':
+        return modulated_gm(scan, *grid, error)
+    if block['kind'] == 't1w_clinical':
+        return t1w_clinical(scan.person, image, block, rng)
+    if block['kind'] == 't1w_connectivity':
+        return t1w_structural(scan, image, *grid, error)
+    return t1w_brain(scan, image, *grid, error)
 
 
 @lru_cache(maxsize=1)

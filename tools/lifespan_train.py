@@ -1,12 +1,13 @@
 r"""Train one system on generated people, judge it on generated and on real ones, and export it.
 
     python tools/lifespan_train.py COHORT MODELS --arch vgg8 --grid t1w_brain-4mm \
-        --recipe RECIPE.toml --real REAL_OUTPUT --ages PARTICIPANTS_TSV
+        --recipe tools/recipes/vgg8.toml --bids REAL_BIDS --real REAL_OUTPUT
 
 ``COHORT`` comes from ``tools/lifespan_cohort.py``.  ``REAL_OUTPUT`` are participant-level
-derivatives of real scans, ``PARTICIPANTS_TSV`` has their ages; the straight line that takes the
+derivatives of the real scans in ``REAL_BIDS``, with ages; the straight line that takes the
 network's scale to theirs is fitted on adults, and every figure of it leaves the person out.
-A run that was stopped goes on where it was.  Figures go to ``MODELS/<name>.json``.
+A run that was stopped goes on where it was.  Figures go to ``MODELS/<name>.json``,
+predictions on generated people to ``MODELS/<name>-generated.tsv``.
 """
 
 from __future__ import annotations
@@ -18,31 +19,39 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
 from fit_volumes import ADULT, LEVEL, calibrate_left_out, figures
 
+from bids_brainage.dataset.discovery import find_scans
 from bids_brainage.errors import BrainAgeError
 from bids_brainage.models.bundle import export_bundle
-from bids_brainage.preprocessing.inputs import prepare_input
+from bids_brainage.models.registry import model_info
+from bids_brainage.models.untrained import output_block
+from bids_brainage.preprocessing.inputs import prepare_input, prepare_slices
 from bids_brainage.statistics.conformal import half_width
 from bids_brainage.statistics.longitudinal import change_accuracy
 from bids_brainage.statistics.reliability import reliability
 from bids_brainage.training.cache import open_cache
 from bids_brainage.training.calibrate import calibrate_predictions
+from bids_brainage.training.cohort import find_candidates
 from bids_brainage.training.export import Cohort, bundle_metadata
 from bids_brainage.training.fit import fit_job, model_options
 from bids_brainage.training.job import Job, fold_sources
-from bids_brainage.training.predictions import of_role, prediction_rows, trained_model
+from bids_brainage.training.predictions import (
+    of_role,
+    prediction_rows,
+    trained_model,
+    write_predictions,
+)
 from bids_brainage.training.recipe import make_recipe, read_overrides
 from bids_brainage.training.splits import LONGITUDINAL, RETEST, TEST, TRAINING
 
 LOG = logging.getLogger('lifespan_train')
-ROLES = {
-    'gm_modulated': '*_label-GM_desc-modulated_probseg.nii.gz',
-    't1w': '*_space-MNI152NLin2009aSym_res-1_desc-preproc_T1w.nii.gz',
-}
+#: Slices farther apart are those of a routine scan.
+THICK_MM = 4.0
 
 
 def simulated_figures(rows: list[dict], truth: pd.DataFrame) -> dict:
@@ -75,35 +84,46 @@ def simulated_figures(rows: list[dict], truth: pd.DataFrame) -> dict:
     }
 
 
-def real_predictions(model, declared: dict, output: Path, ages: Path) -> pd.DataFrame:
-    """Predict all real adults with known age."""
-    people = pd.read_csv(ages, sep='\t', na_values='n/a', dtype={'participant_id': str})
-    people = people.set_index('participant_id')
+def real_predictions(
+    model: torch.nn.Module, declared: dict, bids_dir: Path, output: Path
+) -> pd.DataFrame:
+    """Predict all real adults with known age.
+
+    For thick slices a research scan counts as the mean of the thick-slice scans it contains.
+    """
+    people = pd.read_csv(bids_dir / 'participants.tsv', sep='\t', na_values='n/a', index_col=0)
     rows = []
-    for folder in sorted(output.glob('sub-*/**/anat')):
-        for path in sorted(folder.glob(ROLES['t1w'])):
-            stem = path.name.split('_space-')[0]
-            person = stem.split('_')[0]
-            age = float(people.loc[person, 'age'])
-            if not age >= ADULT:
-                continue
-            files = {
-                role: next(folder.glob(stem + mask[1:]), None) for role, mask in ROLES.items()
-            }
-            try:
-                arrays = prepare_input(declared, {k: v for k, v in files.items() if v}).arrays
-            except BrainAgeError as problem:
-                LOG.warning('%s: %s', stem, problem)
-                continue
-            with torch.inference_mode():
-                raw = float(model(torch.from_numpy(np.ascontiguousarray(arrays[0]))[None].float()))
-            source = str(people.loc[person].get('source', 'n/a'))
-            rows.append({
-                'scan': stem, 'participant_id': person, 'age': age, 'raw': raw,
-                'group': str(people.loc[person].get('group', 'n/a')),
-                'source': (re.search(r'ds\d+|IXI|NiChart', source) or [source])[0],
-            })  # fmt: skip
+    for one in find_candidates(find_scans(bids_dir), bids_dir, output, declared):
+        item = one.item
+        wanted = {role: path for role, path in one.files.items() if role != 'connectivity'}
+        absent = [role for role, path in wanted.items() if not path.is_file()]
+        if not item.age >= ADULT or absent:
+            continue
+        try:
+            raw = predict_real(model, declared, wanted)
+        except BrainAgeError as problem:
+            LOG.warning('%s: %s', item.source, problem)
+            continue
+        person = people.loc[f'sub-{item.participant}']
+        source = str(person.get('source', 'n/a'))
+        rows.append({
+            'scan': item.source, 'participant_id': item.participant, 'age': item.age, 'raw': raw,
+            'group': str(person.get('group', 'n/a')),
+            'source': (re.search(r'ds\d+|IXI|NiChart', source) or [source])[0],
+        })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def predict_real(model: torch.nn.Module, declared: dict, files: dict[str, Path]) -> float:
+    """Predict one real scan, years."""
+    thick = True
+    if declared['kind'] == 't1w_clinical':
+        image = nib.as_closest_canonical(nib.load(files['t1w_uncorrected']))
+        thick = float(image.header.get_zooms()[2]) >= THICK_MM
+    scans = [prepare_input(declared, files)] if thick else prepare_slices(declared, files)
+    images = np.stack([np.ascontiguousarray(scan.arrays[0]) for scan in scans])
+    with torch.inference_mode():
+        return float(model(torch.from_numpy(images).float()).mean())
 
 
 def real_figures(real: pd.DataFrame) -> tuple[list[dict], float]:
@@ -127,12 +147,17 @@ def real_figures(real: pd.DataFrame) -> tuple[list[dict], float]:
 
 
 def fold_in(model, slope: float, intercept: float) -> None:
-    """Put a straight line into the last layer of a network."""
+    """Put a straight line, in years, into the last layer of a network.
+
+    System D's last layer gives a share of its age range.
+    """
+    low = getattr(model, 'age_min', 0.0)
+    span = getattr(model, 'age_max', 1.0) - low
     layer = model.get_submodule(model.output_layer)
     with torch.no_grad():
         layer.weight *= slope
         layer.bias *= slope
-        layer.bias += intercept
+        layer.bias += (slope * low + intercept - low) / span
 
 
 def make_job(options: argparse.Namespace, declared: dict) -> Job:
@@ -152,6 +177,44 @@ def make_job(options: argparse.Namespace, declared: dict) -> Job:
     )
 
 
+def card(arch: str, declared: dict, results: dict, n: int) -> dict:
+    """Say in plain words what the weights are good for and what not."""
+    edges = ' x '.join(f'{v:.1f}'.removesuffix('.0') for v in declared['voxel_size_mm'])
+    simulated = results['simulated']
+    structural = (
+        ' Its functional part is untrained and not used: no open data could teach it.'
+        if declared['kind'] == 't1w_connectivity'
+        else ''
+    )
+    return {
+        'title': f'{model_info(arch).title}, reduced, trained on generated people',
+        'description': (
+            f'A reduced version of the published system: voxels of {edges} mm, {n} generated '
+            'people, few epochs on a CPU. The people are real heads warped to structure volumes '
+            'drawn from tables of real people; a straight line takes its ages to the scale of '
+            f'real scans.{structural}'
+        ),
+        'intended_use': (
+            'To try the whole way of this system without training, to see what it looks at, and '
+            'as a start for training on real scans ([run] start_from). For ages use '
+            'volumes.lifespan, or weights trained on your own healthy cohort.'
+        ),
+        'limitations': (
+            f'Not the published weights and not their accuracy. On generated people its error is '
+            f'{simulated["ratio_to_oracle"]:.2f} times what true volumes allow; on real scans see '
+            'the validation rows. The line and the interval come from a small, mixed set of real '
+            'scans of adults. Generated people age in volume only: it knows nothing of contrast '
+            'changes, lesions or disease. Not for children, not for diagnosis. To use it, '
+            'calibrate on a healthy group of your own (group level, --calibrate) or train.'
+        ),
+        'license': (
+            'Apache-2.0 for the weights; made of SynthSeg label maps (Apache-2.0) and of tables: '
+            'OpenNeuro (CC0/PDDL), IXI (CC BY-SA 3.0), DLMUSE (SBIA licence)'
+        ),
+        'copyright': 'The bids_brainage developers',
+    }  # fmt: skip
+
+
 def main() -> None:
     """Train, measure, calibrate, export."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -160,10 +223,10 @@ def main() -> None:
     parser.add_argument('--arch', required=True)
     parser.add_argument('--grid', required=True)
     parser.add_argument('--recipe', type=Path)
-    parser.add_argument('--tag', default='lifespan')
+    parser.add_argument('--tag', default='lifespan-reduced')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--real', type=Path)
-    parser.add_argument('--ages', type=Path)
+    parser.add_argument('--bids', type=Path)
     parser.add_argument('--threads', type=int, default=1)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
@@ -194,10 +257,14 @@ def export(options, job: Job, cache, rows: list[dict], results: dict) -> None:
         job, rows, Cohort('generated people', True), calibration, architecture
     )
     metadata['bias_correction'] = None
+    metadata['output'] = output_block(model)
     metadata['saliency'] = list(model.saliency_methods)
+    if job.declared['kind'] == 't1w_connectivity':
+        metadata['input'] = {**metadata['input'], 'structural_only': True}
+    metadata |= card(options.arch, job.declared, results, len(chosen))
     options.models.mkdir(parents=True, exist_ok=True)
     if options.real:
-        real = real_predictions(model, job.declared, options.real, options.ages)
+        real = real_predictions(model, job.declared, options.bids, options.real)
         checks, half = real_figures(real)
         results['real'] = checks
         for row in checks:
@@ -213,9 +280,10 @@ def export(options, job: Job, cache, rows: list[dict], results: dict) -> None:
         real.assign(calibrated=calibrate_left_out(real, real['raw'].to_numpy())).to_csv(
             options.models / f'{job.name}-real.tsv', sep='\t', index=False
         )
+    write_predictions(options.models / f'{job.name}-generated.tsv', rows)
     (options.models / f'{job.name}.json').write_text(json.dumps(results, indent=1) + '\n')
     if not (options.models / job.name).exists():
-        export_bundle(options.models / job.name, model.eval(), metadata)
+        export_bundle(options.models / job.name, model.eval(), metadata, dtype='float16')
 
 
 if __name__ == '__main__':

@@ -161,6 +161,8 @@ def _input_problems(declared: Mapping[str, Any]) -> list[str]:
         problems.append('`input.orientation` must be RAS')
     if declared['kind'] == 't1w_connectivity' and not isinstance(declared.get('n_nodes'), int):
         problems.append('`input.n_nodes` is missing for a connectivity model')
+    if not isinstance(declared.get('structural_only', False), bool):
+        problems.append('`input.structural_only` must be true or false')
     if declared.get('modality', 't1w') not in ('t1w', 'aicbv'):
         problems.append('`input.modality` must be t1w or aicbv')
     if declared['affine'] is not None and np.shape(declared['affine']) != (4, 4):

@@ -248,7 +248,8 @@ def _t1w_connectivity(declared: Mapping[str, Any], files: Files) -> PreparedInpu
         image = image[None]
     else:
         missing.append('T1w')
-    if files.get('connectivity'):
+    structural_only = declared.get('structural_only', False)
+    if files.get('connectivity') and not structural_only:
         matrix = read_connectivity(_file(files, 'connectivity'), n_nodes=declared['n_nodes'])
     else:
         missing.append('connectivity')
@@ -257,6 +258,8 @@ def _t1w_connectivity(declared: Mapping[str, Any], files: Files) -> PreparedInpu
             'the model needs a T1w image or a connectivity matrix of this scan; found neither.'
         )
     note = f'predicted without {missing[0]}' if missing else ''
+    if structural_only:
+        note += ', which these weights were not trained on'
     return PreparedInput((image, matrix), affine, declared['space'], note)
 
 

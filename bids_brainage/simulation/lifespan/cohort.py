@@ -135,7 +135,7 @@ def individual_at(
             continue
         total = float(warp.share.sum())
         volumes = warp.share / total * traits.intracranial_ml
-        head_ml = float(carver.fractions.sum()) * BRAIN.spacing**3 / 1000 * total
+        head_ml = float(carver.volume.sum()) * BRAIN.spacing**3 / 1000 * total
         return Individual(traits, age, carver, warp, volumes, traits.intracranial_ml / head_ml)
     raise ProcessingError(
         f'Person {traits.key} at {age:.1f} years: none of {len(carvers)} anatomies can be warped '

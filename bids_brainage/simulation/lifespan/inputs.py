@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from bids_brainage.simulation.lifespan.anatomy import (
 )
 from bids_brainage.simulation.lifespan.cohort import Individual
 from bids_brainage.simulation.lifespan.person import FLOW
+from bids_brainage.simulation.lifespan.render import head_pose
 from bids_brainage.simulation.warp import smooth_noise
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 #: ventricles varies by 0.67 between people, and still by 0.20 after registration; that of the
 #: cortex by 0.115 and 0.051.
 REGISTERED = 0.65
+#: Farther than the registration leaves a brain from the average one.
+REACH_MM = 6.0
 GREY = (
     'cortex', 'cerebellum_cortex', 'thalamus', 'caudate', 'putamen', 'pallidum', 'hippocampus',
     'amygdala',
@@ -112,14 +116,18 @@ class TemplateAnatomy:
         Grey matter as the segmentation would find it, in head space on `BRAIN`.
     classes : Tensor, shape (8, nx, ny, nz)
         Fractions of the intensity classes, then of the brain mask, in head space on `BRAIN`.
-    points : Tensor, shape (3, nx, ny, nz)
-        Head-space position of each template voxel of `BRAIN`, mm.
-    change : Tensor, shape (1, nx, ny, nz)
+    inside : Tensor of int, shape (n,)
+        Template voxels of `BRAIN` (flat indices) in and within `REACH_MM` of the brain: only
+        these are computed.
+    points : Tensor, shape (3, n)
+        Head-space position of each of them, mm.
+    change : Tensor, shape (1, n)
         Head-space volume per template volume.
     """
 
     grey: Tensor
     classes: Tensor
+    inside: Tensor
     points: Tensor
     change: Tensor
 
@@ -138,6 +146,7 @@ def template_anatomy(
         Structure → volume that the program's segmentation finds / true volume.
     """
     import torch
+    import torch.nn.functional as functional
 
     fractions = torch.from_numpy(anatomy.fractions()).to(device)
     weight = torch.zeros(len(STRUCTURES), device=device)
@@ -146,11 +155,18 @@ def template_anatomy(
     classes = [fractions[list(indices)].sum(0) for indices in intensity_groups().values()]
     near = field.smooth(fractions[1:].sum(0)[None], (1.2, 1.2, 1.2))[0]
     displacement = torch.from_numpy(anatomy.to_head).to(device)
+    points = field.grid_points(BRAIN, device) + displacement
+    brain = field.sample(fractions.sum(0)[None], BRAIN, points)[None]
+    reach = 2 * round(REACH_MM / BRAIN.spacing) + 1
+    around = functional.max_pool3d(brain, reach, stride=1, padding=reach // 2)
+    inside = torch.nonzero(around.flatten() > 0.5)[:, 0]
+    change = field.jacobian(displacement, BRAIN.spacing)
     return TemplateAnatomy(
         torch.tensordot(weight, fractions, 1)[None],
         torch.stack([*classes, (near > 0.25).float()]),
-        field.grid_points(BRAIN, device) + displacement,
-        field.jacobian(displacement, BRAIN.spacing)[None],
+        inside,
+        points.flatten(1)[:, inside],
+        change.flatten()[inside][None],
     )
 
 
@@ -162,9 +178,9 @@ class Normalised:
     ----------
     person : Individual
     template : TemplateAnatomy
-    source : Tensor, shape (3, nx, ny, nz)
-        Position in the anatomy of each template voxel of `BRAIN`, mm.
-    volume : Tensor, shape (1, nx, ny, nz)
+    source : Tensor, shape (3, n)
+        Position in the anatomy of each template voxel that is computed, mm.
+    volume : Tensor, shape (1, n)
         Millilitres of the person per millilitre of template.
     scan : int
         Number of the scan, from 1.
@@ -201,10 +217,9 @@ def normalise(
         shift = error.draw_shift((*person.traits.key, 5), scan)
         left = left + torch.from_numpy(shift).to(left.device)
     growth = field.jacobian(found, FLOW.spacing)[None]
-    at = template.points
-    source = at + field.sample(left, FLOW, at, border=True)
-    volume = field.sample(growth, FLOW, at, border=True) * template.change * person.volume_scale
-    return Normalised(person, template, source, volume, scan)
+    here = field.sample(torch.cat([left, growth]), FLOW, template.points, border=True)
+    volume = here[3:] * template.change * person.volume_scale
+    return Normalised(person, template, template.points + here[:3], volume, scan)
 
 
 def modulated_gm(
@@ -216,7 +231,7 @@ def modulated_gm(
     ----------
     scan : Normalised
     shape, affine
-        Grid of the model: equal voxel edges of at least 2 mm, RAS+ mm of the template.
+        Grid of the model: voxel edges of at least 2 mm, RAS+ mm of the template.
     error : Imperfection, optional
         Gains of the segmentation; none without it.
 
@@ -226,16 +241,32 @@ def modulated_gm(
         Millilitres of the person's grey matter per millilitre of template.
     """
     fine = field.sample(scan.template.grey, BRAIN, scan.source) * scan.volume
-    grid = model_grid(shape, affine)
-    values = _onto(fine, grid)
+    values = _onto(_filled(fine, scan.template), shape, affine)
     if error is not None:
+        grid = model_grid(shape, affine)
         values = values * error.draw_gain((*scan.person.traits.key, 6), scan.scan, grid)
     return values
 
 
+def painted(template: TemplateAnatomy, contrast: Mapping[str, float]) -> Tensor:
+    """Return the brain of an anatomy in a contrast, in head space, shape (1, nx, ny, nz).
+
+    Parameters
+    ----------
+    template : TemplateAnatomy
+    contrast : mapping
+        Intensity class → intensity (`bids_brainage.simulation.lifespan.render.Acquisition`).
+    """
+    import torch
+
+    weight = torch.tensor([contrast[name] for name in intensity_groups()])
+    classes, mask = template.classes[:-1], template.classes[-1]
+    return (torch.tensordot(weight.to(classes.device), classes, 1) * mask)[None]
+
+
 def t1w_brain(
     scan: Normalised,
-    contrast: Mapping[str, float],
+    image: Tensor,
     shape: tuple[int, ...],
     affine: NDArray,
     error: Imperfection | None = None,
@@ -245,26 +276,113 @@ def t1w_brain(
     Parameters
     ----------
     scan : Normalised
-    contrast : mapping
-        Intensity class → intensity (`bids_brainage.simulation.lifespan.render.Acquisition`).
+    image : Tensor
+        From `painted`.
     shape, affine
-        Grid of the model: equal voxel edges of at least 2 mm, RAS+ mm of the template.
+        Grid of the model: voxel edges of at least 2 mm, RAS+ mm of the template.
     error : Imperfection, optional
         What the correction of the bias field leaves; none without it.
     """
-    import torch
-
     from bids_brainage.preprocessing.intensity import scale_by_top_percent
 
-    weight = torch.tensor([contrast[name] for name in intensity_groups()])
-    classes, mask = scan.template.classes[:-1], scan.template.classes[-1]
-    painted = torch.tensordot(weight.to(classes.device), classes, 1) * mask
-    fine = field.sample(painted[None], BRAIN, scan.source)
-    grid = model_grid(shape, affine)
-    values = _onto(fine, grid)
-    if error is not None:
-        values = values * error.draw_shading((*scan.person.traits.key, 7, scan.scan), grid)
+    values = _reduced(scan, image, shape, affine, error)
     return scale_by_top_percent(values, source=f'simulated person {scan.person.traits.key}')
+
+
+def t1w_structural(
+    scan: Normalised,
+    image: Tensor,
+    shape: tuple[int, ...],
+    affine: NDArray,
+    error: Imperfection | None = None,
+) -> NDArray[np.float32]:
+    """Return the brain-extracted T1w on the grid of System D, from 0 to about 1.
+
+    Parameters are those of `t1w_brain`.  The brightest voxel of a 2 mm brain is 1, as far as
+    a simulated scan has no vessels.
+    """
+    values = _reduced(scan, image, shape, affine, error)
+    return (values / image.max().item()).astype('f4')
+
+
+def t1w_clinical(
+    person: Individual,
+    image: Tensor,
+    declared: Mapping[str, Any],
+    rng: np.random.Generator,
+) -> NDArray[np.float32]:
+    """Return a routine scan with thick slices, as System C takes it.
+
+    Slices lie 5 to 7.5 mm apart, along an axis tilted by some degrees, and are from 1 mm to
+    their distance thick; the bias field is not corrected.
+
+    Parameters
+    ----------
+    person : Individual
+    image : Tensor
+        From `painted`.
+    declared : mapping
+        The ``input`` block of the model.
+    rng : Generator
+        Of the acquisition.
+    """
+    import torch
+
+    from bids_brainage.preprocessing.clinical import prepare_clinical
+
+    edge = float(declared['voxel_size_mm'][0])
+    distance = float(rng.uniform(5.0, 7.5))
+    thickness = float(rng.uniform(1.0, distance))
+    size = person.volume_scale ** (1 / 3)
+    spacing = np.array([edge, edge, distance])
+    low = size * np.array(BRAIN.origin) + spacing * rng.uniform(0, 1, 3)
+    shape = tuple(int(n) for n in size * BRAIN.spacing * np.array(BRAIN.shape) / spacing)
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = low
+    turn = head_pose(size, 6.0 * np.clip(rng.standard_normal(3), -2, 2))
+    back = torch.from_numpy(np.linalg.inv(turn).astype('f4')).to(image.device)
+    at = torch.from_numpy(_positions(shape, affine, thickness)).to(image.device)
+    points = (back[:3, :3] @ at.flatten(1)).reshape(at.shape)
+    inverse = person.warp.inverse(person.carver.points)
+    source = points + field.sample(inverse, FLOW, points, border=True)
+    slices = field.sample(image, BRAIN, source)[0].mean(0).cpu().numpy()
+    smoothness, strength = float(rng.uniform(35, 60)), float(rng.uniform(0.02, 0.20))
+    coarse = (shape[0], shape[1], int(shape[2] * distance / edge) + 1)
+    noise = smooth_noise(rng, coarse, edge, smoothness)
+    shading = noise[:, :, (np.arange(shape[2]) * distance / edge).astype(int)]
+    ready = prepare_clinical(
+        slices * np.exp(strength * shading),
+        affine,
+        shape=tuple(declared['shape']),
+        voxel_size_mm=edge,
+        source=f'simulated person {person.traits.key}',
+    )
+    return ready.volume
+
+
+def _positions(shape: tuple[int, ...], affine: NDArray, thickness: float) -> NDArray[np.float32]:
+    """Scanner mm of each voxel at three depths of its slice, shape (3, 3, nx, ny, nz)."""
+    index = np.indices(shape, dtype='f4')
+    points = np.stack([affine[k, k] * index[k] + affine[k, 3] for k in range(3)])
+    depths = np.repeat(points[:, None], 3, axis=1)
+    depths[2] += thickness * np.array([-1 / 3, 0, 1 / 3]).reshape(3, 1, 1, 1)
+    return depths.astype('f4')
+
+
+def _reduced(
+    scan: Normalised,
+    image: Tensor,
+    shape: tuple[int, ...],
+    affine: NDArray,
+    error: Imperfection | None,
+) -> NDArray[np.float32]:
+    """Bring a painted brain to a model's grid."""
+    fine = field.sample(image, BRAIN, scan.source)
+    values = _onto(_filled(fine, scan.template), shape, affine)
+    if error is not None:
+        grid = model_grid(shape, affine)
+        values = values * error.draw_shading((*scan.person.traits.key, 7, scan.scan), grid)
+    return values
 
 
 def ageing_map(young: Individual, old: Individual, template: TemplateAnatomy) -> NDArray:
@@ -281,25 +399,48 @@ def ageing_map(young: Individual, old: Individual, template: TemplateAnatomy) ->
     -------
     ndarray of float32, shape of `BRAIN`
         Natural log of local growth relative to the head (negative: tissue is lost), in template
-        space.
+        space; 0 far from the brain.
     """
     import torch
 
     ratio = torch.log(old.warp.growth / young.warp.growth)[None]
-    return field.sample(ratio, FLOW, template.points, border=True)[0].cpu().numpy()
+    found = field.sample(ratio, FLOW, template.points, border=True)
+    return _filled(found, template).cpu().numpy()
 
 
 def model_grid(shape: tuple[int, ...], affine: NDArray) -> Grid:
-    """Return the grid of a model whose voxels are cubes along the axes."""
+    """Return the grid of a model along the axes, its edges replaced by their mean."""
     origin = tuple(float(v) for v in affine[:3, 3])
-    return Grid(
-        (shape[0], shape[1], shape[2]), float(affine[0, 0]), (origin[0], origin[1], origin[2])
-    )
+    edge = float(np.diag(affine)[:3].mean())
+    return Grid((shape[0], shape[1], shape[2]), edge, (origin[0], origin[1], origin[2]))
 
 
-def _onto(fine: Tensor, grid: Grid) -> NDArray[np.float32]:
+def _filled(values: Tensor, template: TemplateAnatomy) -> Tensor:
+    """Put values of the computed voxels, shape (1, n), on `BRAIN`: shape (nx, ny, nz)."""
+    flat = values.new_zeros(BRAIN.shape).flatten()
+    flat[template.inside] = values[0]
+    return flat.reshape(BRAIN.shape)
+
+
+def _onto(fine: Tensor, shape: tuple[int, ...], affine: NDArray) -> NDArray[np.float32]:
     """Smooth a map on `BRAIN` for a coarser grid, as the preparation of inputs does; sample."""
-    sd = field.slice_sd(grid.spacing, BRAIN.spacing)
-    coarse = field.smooth(fine, (sd, sd, sd))
-    points = field.grid_points(grid, str(fine.device))
-    return field.sample(coarse, BRAIN, points)[0].cpu().numpy()
+    import torch
+
+    out = fine
+    for axis in range(3):
+        line = float(affine[axis, 3]), float(affine[axis, axis]), int(shape[axis])
+        weight = torch.from_numpy(_resampling(axis, *line)).to(fine.device)
+        out = torch.tensordot(out, weight, ([0], [1]))  # the new axis comes last: a full turn
+    return out.cpu().numpy()
+
+
+@lru_cache(maxsize=64)
+def _resampling(axis: int, first: float, edge: float, count: int) -> NDArray[np.float32]:
+    """Weights of `BRAIN`'s planes (columns) in those of a coarser grid (rows)."""
+    spacing, planes = BRAIN.spacing, np.arange(BRAIN.shape[axis])
+    sd = max(field.slice_sd(edge, spacing), 1e-3)
+    kernel = np.exp(-0.5 * ((planes[:, None] - planes[None, :]) / sd) ** 2)
+    whole = np.exp(-0.5 * (np.arange(-len(planes), len(planes) + 1) / sd) ** 2).sum()
+    at = (first + edge * np.arange(count) - BRAIN.origin[axis]) / spacing
+    near = np.maximum(1 - np.abs(at[:, None] - planes[None, :]), 0)
+    return (near @ (kernel / whole)).astype('f4')

@@ -31,7 +31,7 @@ FLOW = Grid(
 )
 #: SD of the low-pass of the velocities, mm.
 LOW_PASS_MM = 2.4
-#: Accepted error of a structure's log volume while searching, and at the end.
+#: Accepted error of a structure's log volume while searching for an exact warp, and at the end.
 TOLERANCE, LIMIT = 0.008, 0.02
 MAX_ROUNDS = 10
 #: Times the quick volumes are corrected by those of the fine grid.
@@ -57,6 +57,8 @@ class Carver:
         Change of the log volumes (rows) for a unit weight (columns), near no change.
     points, fine : Tensor
         Voxel centres of `FLOW` and of `BRAIN`, mm.
+    volume, block_volume : array, shape (15,)
+        Of the structures, voxels of `BRAIN` and of `FLOW`.
     """
 
     anatomy: HeadAnatomy
@@ -66,12 +68,13 @@ class Carver:
     slope: NDArray[np.float64]
     points: Tensor
     fine: Tensor
+    volume: NDArray[np.float64]
+    block_volume: NDArray[np.float64]
 
     @property
     def share(self) -> NDArray[np.float64]:
         """Share of each structure in the anatomy's intracranial volume, shape (15,)."""
-        volume = _before(self.fractions)
-        return volume / volume.sum()
+        return self.volume / self.volume.sum()
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,6 @@ class Warp:
     ----------
     velocity : Tensor, shape (3, nx, ny, nz)
         Its flow for unit time takes the anatomy to the person, in head space; mm, on `FLOW`.
-    inverse : Tensor, same shape
-        Displacement from the person back to the anatomy.
     growth : Tensor, shape (nx, ny, nz)
         Local volume change, at the anatomy's positions.
     share : array, shape (15,)
@@ -91,9 +92,12 @@ class Warp:
     """
 
     velocity: Tensor
-    inverse: Tensor
     growth: Tensor
     share: NDArray[np.float64]
+
+    def inverse(self, points: Tensor) -> Tensor:
+        """Displacement from the person back to the anatomy on `FLOW` (its `points`), mm."""
+        return field.exponentiate(-self.velocity, FLOW, points)
 
 
 def prepare_carver(anatomy: HeadAnatomy, device: str = 'cpu') -> Carver:
@@ -106,21 +110,24 @@ def prepare_carver(anatomy: HeadAnatomy, device: str = 'cpu') -> Carver:
     basis = np.stack(
         [curl_free_velocity(d, FLOW.spacing, LOW_PASS_MM) * window for d in _drivers(blocks)]
     )
+    fractions = torch.from_numpy(anatomy.fractions()).to(device)
     carver = Carver(
         anatomy,
-        torch.from_numpy(anatomy.fractions()).to(device),
+        fractions,
         torch.from_numpy(blocks.astype('f4')).to(device),
         torch.from_numpy(basis.astype('f4')).to(device),
         np.eye(len(STRUCTURES)),
         field.grid_points(FLOW, device),
         field.grid_points(BRAIN, device),
+        _total(fractions),
+        blocks.sum((1, 2, 3), dtype='f8'),
     )
     still = np.zeros(len(STRUCTURES))
     columns = []
     for k in range(len(STRUCTURES)):
         up, down = still.copy(), still.copy()
         up[k], down[k] = STEP, -STEP
-        ratio = [_log_ratio(carver, _flow(carver, w, None)) for w in (up, down)]
+        ratio = [_volumes(carver, _flow(carver, w, None))[1] for w in (up, down)]
         columns.append((ratio[0] - ratio[1]) / (2 * STEP))
     return replace(carver, slope=np.stack(columns, axis=1))
 
@@ -156,27 +163,22 @@ def _flow(carver: Carver, weights: NDArray[np.float64], shape: Tensor | None) ->
     return velocity if shape is None else velocity + shape
 
 
-def _volumes(carver: Carver, velocity: Tensor) -> tuple[Tensor, Tensor, NDArray[np.float64]]:
-    """Forward displacement, growth, and the structures' volumes in voxels of `FLOW`."""
+def _volumes(carver: Carver, velocity: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
+    """Growth, and log of the structures' volumes after / before, on the coarse grid: quick."""
     forward = field.exponentiate(velocity, FLOW, carver.points)
     growth = field.jacobian(forward, FLOW.spacing)
     volume = (carver.blocks.flatten(1) @ growth.flatten()).double().cpu().numpy()
-    return forward, growth, volume
+    return growth, np.log(np.maximum(volume, 1e-6) / carver.block_volume)
 
 
-def _log_ratio(carver: Carver, velocity: Tensor) -> NDArray[np.float64]:
-    """Log of volume after / before, from growth on the coarse grid: quick."""
-    return np.log(np.maximum(_volumes(carver, velocity)[2], 1e-6) / _before(carver.blocks))
-
-
-def _before(fractions: Tensor) -> NDArray[np.float64]:
+def _total(fractions: Tensor) -> NDArray[np.float64]:
     return fractions.sum((1, 2, 3)).double().cpu().numpy()
 
 
 def measure(carver: Carver, inverse: Tensor) -> NDArray[np.float64]:
     """Volumes of the structures of a warped anatomy on the fine grid, shape (15,), voxels."""
     back = field.sample(inverse, FLOW, carver.fine, border=True)
-    return _before(field.sample(carver.fractions, BRAIN, carver.fine + back))
+    return _total(field.sample(carver.fractions, BRAIN, carver.fine + back))
 
 
 def carve(
@@ -210,56 +212,71 @@ def carve(
         A structure is more than 2 % from its volume, or the warp folds: the anatomy is too
         different from what is wanted.
     """
-    before = _before(carver.fractions)
+    before = carver.volume
     wanted = np.log(share * before.sum() / before)
-    search = _Search(carver, shape, np.linalg.solve(carver.slope, wanted), carver.slope)
+    weights, slope = np.linalg.solve(carver.slope, wanted), carver.slope
     bias = np.zeros(len(STRUCTURES))
-    for _ in range(REFINEMENTS):
-        search = search.towards(wanted - bias)
-        velocity = _flow(carver, search.weights, shape)
-        inverse = field.exponentiate(-velocity, FLOW, carver.points)
-        quick = _log_ratio(carver, velocity)
-        achieved = np.log(np.maximum(measure(carver, inverse), 1e-6) / before) if exact else quick
+    for _ in range(REFINEMENTS if exact else 1):
+        found = _search(
+            carver, shape, weights, slope, wanted - bias, TOLERANCE if exact else LIMIT
+        )
+        achieved = found.ratio
+        if exact:
+            inverse = field.exponentiate(-found.velocity, FLOW, carver.points)
+            achieved = np.log(np.maximum(measure(carver, inverse), 1e-6) / before)
         error = float(np.abs(achieved - wanted).max())
-        if error < LIMIT or not exact:
+        if error < LIMIT:
             break
-        bias = achieved - quick
-    _, growth, _ = _volumes(carver, velocity)
-    if error > LIMIT or float(growth.min()) <= 0:
+        bias = achieved - found.ratio
+        weights, slope = found.weights, found.slope
+    smallest = float(found.growth.min())
+    if error > LIMIT or smallest <= 0:
         raise ProcessingError(
             f'No smooth warp of {carver.anatomy.name} reaches the wanted volumes: largest error '
             f'{100 * error:.1f} % (expected at most {100 * LIMIT:.0f} %), smallest Jacobian '
-            f'determinant {float(growth.min()):.3f} (expected above 0). Take another anatomy.'
+            f'determinant {smallest:.3f} (expected above 0). Take another anatomy.'
         )
-    return Warp(velocity, inverse, growth, np.exp(achieved) * before / before.sum())
+    return Warp(found.velocity, found.growth, np.exp(achieved) * before / before.sum())
 
 
 @dataclass(frozen=True)
-class _Search:
-    """Where the search for weights stands, and the slopes it has learnt."""
+class _Found:
+    """Where a search ended, and the slopes it has learnt."""
 
-    carver: Carver
-    shape: Tensor | None
     weights: NDArray[np.float64]
     slope: NDArray[np.float64]
+    velocity: Tensor
+    growth: Tensor
+    ratio: NDArray[np.float64]
 
-    def towards(self, wanted: NDArray[np.float64]) -> _Search:
-        """Go on until the quick volumes are as wanted (Broyden's method)."""
-        weights, slope = self.weights, self.slope.copy()
-        best, least = weights, np.inf
-        last: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
-        for _ in range(MAX_ROUNDS):
-            ratio = _log_ratio(self.carver, _flow(self.carver, weights, self.shape))
-            error = wanted - ratio
-            if np.abs(error).max() < least:
-                best, least = weights, float(np.abs(error).max())
-            if least < TOLERANCE:
-                break
-            if last is not None:
-                step = weights - last[0]
-                miss = (ratio - last[1]) - slope @ step
-                slope += np.outer(miss, step) / max(float(step @ step), 1e-12)
-            last = weights, ratio
-            move = np.linalg.solve(slope, error)
-            weights = weights + np.clip(move, -LARGEST_MOVE, LARGEST_MOVE)
-        return replace(self, weights=best, slope=slope)
+
+def _search(
+    carver: Carver,
+    shape: Tensor | None,
+    weights: NDArray[np.float64],
+    slope: NDArray[np.float64],
+    wanted: NDArray[np.float64],
+    tolerance: float,
+) -> _Found:
+    """Change the weights until the quick volumes are as wanted (Broyden's method)."""
+    slope = slope.copy()
+    best: _Found | None = None
+    least, last = np.inf, None
+    for _ in range(MAX_ROUNDS):
+        velocity = _flow(carver, weights, shape)
+        growth, ratio = _volumes(carver, velocity)
+        if last is not None:
+            step = weights - last[0]
+            miss = (ratio - last[1]) - slope @ step
+            slope += np.outer(miss, step) / max(float(step @ step), 1e-12)
+        error = wanted - ratio
+        largest = float(np.abs(error).max())
+        if best is None or largest < least:
+            best, least = _Found(weights, slope, velocity, growth, ratio), largest
+        if least < tolerance:
+            break
+        last = weights, ratio
+        move = np.linalg.solve(slope, error)
+        weights = weights + np.clip(move, -LARGEST_MOVE, LARGEST_MOVE)
+    assert best is not None
+    return best

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from bids_brainage.simulation.lifespan import field
 from bids_brainage.simulation.lifespan.anatomy import (
@@ -154,12 +154,18 @@ def scan_grid(person: Individual, acquisition: Acquisition) -> tuple[Shape, NDAr
 
 def head_to_scanner(person: Individual, acquisition: Acquisition) -> NDArray[np.float64]:
     """Head size and pose: head space in mm to scanner mm, shape (4, 4)."""
+    pose = head_pose(person.volume_scale ** (1 / 3), acquisition.rotation_degrees)
+    pose[:3, 3] = acquisition.shift_mm
+    return pose
+
+
+def head_pose(size: float, rotation_degrees: ArrayLike) -> NDArray[np.float64]:
+    """Scale and turn about the three axes, shape (4, 4)."""
     from scipy.spatial.transform import Rotation
 
     pose = np.eye(4)
-    turn = Rotation.from_euler('xyz', acquisition.rotation_degrees, degrees=True).as_matrix()
-    pose[:3, :3] = person.volume_scale ** (1 / 3) * turn
-    pose[:3, 3] = acquisition.shift_mm
+    turn = Rotation.from_euler('xyz', rotation_degrees, degrees=True).as_matrix()
+    pose[:3, :3] = size * turn
     return pose
 
 
@@ -210,7 +216,8 @@ def _anatomy_points(
     axes = [torch.arange(n, dtype=torch.float32, device=device) for n in shape]
     index = torch.stack(torch.meshgrid(*axes, indexing='ij'))
     points = torch.tensordot(matrix[:3, :3], index, 1) + matrix[:3, 3].reshape(3, 1, 1, 1)
-    return points + field.sample(person.warp.inverse, FLOW, points, border=True)
+    inverse = person.warp.inverse(person.carver.points)
+    return points + field.sample(inverse, FLOW, points, border=True)
 
 
 def _brain_mask(person: Individual, acquisition: Acquisition, points: Tensor) -> NDArray:
