@@ -67,10 +67,10 @@ def exponentiate(velocity: Tensor, grid: Grid, points: Tensor, squarings: int = 
     import torch
 
     step = 0.5**squarings
-    turn = [
-        sum(slope * velocity[j] for j, slope in enumerate(_gradient(part, grid.spacing)))
-        for part in velocity
-    ]
+    turn = []
+    for part in velocity:
+        along_x, along_y, along_z = _gradient(part, grid.spacing)
+        turn.append(along_x * velocity[0] + along_y * velocity[1] + along_z * velocity[2])
     displacement = step * velocity + (0.5 * step**2) * torch.stack(turn)
     for _ in range(squarings):
         displacement = displacement + sample(displacement, grid, points + displacement)
