@@ -22,7 +22,7 @@ def test_a_training_that_diverges_says_so(tmp_path):
         fit_job(phantom_job(tmp_path, 'vgg8', changes, n=20))
 
 
-def test_half_precision_and_channels_last_are_refused_on_the_cpu(tmp_path):
-    changes = {'run': {'precision': 'bf16', 'channels_last': True}}
-    with pytest.raises(OptionError, match='Keep one of the two'):
+def test_half_precision_is_refused_on_the_cpu(tmp_path):
+    changes = {'run': {'precision': 'bf16'}}
+    with pytest.raises(OptionError, match='precision = "32"'):
         fit_job(phantom_job(tmp_path, 'vgg8', changes, n=20))

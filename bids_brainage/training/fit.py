@@ -106,15 +106,14 @@ def fit_job(job: Job) -> None:
     TemporaryError
         The GPU is out of memory.
     OptionError
-        The recipe's precision and memory layout do not work together on this device.
+        The recipe's precision does not work on this device.
     """
     import torch
 
-    run = job.recipe.run
-    if job.accelerator == 'cpu' and run.channels_last and run.precision == 'bf16':
+    if job.accelerator == 'cpu' and job.recipe.run.precision == 'bf16':
         raise OptionError(
-            'channels_last with precision = "bf16" gives losses that are not numbers on the CPU '
-            '(seen with torch 2.13). Keep one of the two in [run] of --recipe.'
+            'precision = "bf16" gives gradients that are not numbers on the CPU (seen with torch '
+            '2.13). Set precision = "32" in [run] of --recipe, or train on a GPU.'
         )
 
     cache = open_cache(Path(job.cache), verify=global_rank() == 0)

@@ -124,7 +124,7 @@ class RunRecipe:
     chooses the epoch whose weights are kept.  `output_bias` ``mean`` starts at the mean
     training age, ``none`` does not.  `freeze_backbone_epochs` holds the backbone still at the
     start; `start_from` is the folder of a bundle whose weights are the start.  `precision` is
-    ``32`` or ``bf16``.
+    ``32`` or, on a GPU, ``bf16``.
     """
 
     epochs: int = 100
