@@ -159,3 +159,14 @@ def derivatives(take_scan, fixed, archive, tmp_path_factory):
     return {
         name: Path(value) if isinstance(value, str) else value for name, value in found.items()
     }
+
+
+@pytest.fixture
+def one_thread():
+    """Networks on one thread: sums then do not depend on the machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -5,7 +5,6 @@ import re
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from training_phantom import RECIPE, STUDY_AFFINE, STUDY_GRID, write_study
 
 from bids_brainage.cli.parser import parse
@@ -18,13 +17,7 @@ from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.training.errors import TrainingInputError
 from bids_brainage.tsv import read_tsv
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from simulated_cohort import cached_cohort, normalised, take_scan, write_derivatives
 
 from bids_brainage.cli.parser import parse
@@ -22,7 +21,7 @@ from bids_brainage.training.prepare import input_block
 from bids_brainage.training.recipe import make_recipe
 from bids_brainage.tsv import read_tsv
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('one_thread')]
 
 PEOPLE = 60
 #: Validation r that every system must pass.
@@ -76,14 +75,6 @@ epochs = 8
 batch_size = 4
 """,
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='module')

@@ -29,16 +29,10 @@ from bids_brainage.training.prepare import input_block
 from bids_brainage.training.recipe import make_recipe
 from bids_brainage.training.splits import TEST, TRAINING
 
+pytestmark = pytest.mark.usefixtures('one_thread')
+
 FAST = {'run': {'epochs': 4, 'batch_size': 4, 'patience': 0}}
 TESTS = Path(__file__).parent
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def weights(job, name='last.pt', fold=1):

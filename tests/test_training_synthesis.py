@@ -30,6 +30,8 @@ from bids_brainage.training.recipe import make_recipe
 from bids_brainage.training.synthesis_export import map_errors
 from bids_brainage.tsv import read_tsv
 
+pytestmark = pytest.mark.usefixtures('one_thread')
+
 GRID = (14, 16, 12)
 TINY = aicbv_mamba.Size((8, 16, 16, 16), 16, 4, 16)
 RECIPE = """
@@ -44,14 +46,6 @@ preset = "test"
 n_blocks = 1
 drop_path = 0.1
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def head(rng):

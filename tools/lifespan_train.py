@@ -205,7 +205,7 @@ def card(arch: str, declared: dict, results: dict, n: int) -> dict:
             'the validation rows. The line and the interval come from a small, mixed set of real '
             'scans of adults. Generated people age in volume only: it knows nothing of contrast '
             'changes, lesions or disease. Not for children, not for diagnosis. To use it, '
-            'calibrate on a healthy group of your own (group level, --calibrate) or train.'
+            'calibrate on healthy people of your own (group level, --reference-group) or train.'
         ),
         'license': (
             'Apache-2.0 for the weights; made of SynthSeg label maps (Apache-2.0) and of tables: '
