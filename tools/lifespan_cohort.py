@@ -7,7 +7,8 @@ prepared inputs for each grid, ``split.tsv``, and ``truth.tsv`` (true volumes, a
 anybody could say from them).  A run that was stopped goes on where it was.
 
 Seven tenths of the people train, a tenth chooses the epoch, a fifth tests; the first test people
-are scanned three times: again on the same day (retest), and years later (longitudinal).
+are scanned three times: again on the same day (retest), and years later (longitudinal), with the
+same contrast but other noise, pose and errors.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from bids_brainage.simulation.lifespan.inputs import (
 )
 from bids_brainage.simulation.lifespan.person import Carver, prepare_carver
 from bids_brainage.simulation.lifespan.population import Population, load_population
-from bids_brainage.simulation.lifespan.render import draw_acquisition
+from bids_brainage.simulation.lifespan.render import Acquisition, draw_acquisition
 from bids_brainage.training.cache import write_rows
 from bids_brainage.training.prepare import input_block
 from bids_brainage.training.recipe import make_recipe
@@ -147,14 +148,21 @@ def visits_of(seed: int, number: int, repeated: int, world: World) -> list[Visit
 def _visit(person: Individual, session: int, role: str, world: World) -> Visit:
     seed, number = person.traits.key
     template = world.templates[person.carver.anatomy.name]
-    rng = np.random.default_rng([seed, number, 6, session])
-    image = painted(template, draw_acquisition(rng).contrast)
+    protocol, _ = acquire(seed, number, 1)
+    _, rng = acquire(seed, number, session)
+    image = painted(template, protocol.contrast)
     scan = normalise(person, template, session, Imperfection())
     inputs = {name: network_input(scan, block, image, rng) for name, block in world.blocks.items()}
     source = f'bids::sub-{number:05d}/ses-{session}/anat/sub-{number:05d}_ses-{session}_T1w.nii.gz'
     return Visit(
         source, number, session, person.age, person.traits.sex, role, person.log_share, inputs
     )
+
+
+def acquire(seed: int, number: int, session: int) -> tuple[Acquisition, np.random.Generator]:
+    """Draw how a session is scanned; the generator goes on with its slices."""
+    rng = np.random.default_rng([seed, number, 6, session])
+    return draw_acquisition(rng), rng
 
 
 def network_input(
