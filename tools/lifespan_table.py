@@ -27,7 +27,7 @@ GENERATED = (
     ('test-retest', ('n', 'icc_3_1', 'sigma_d')),
     ('longitudinal', ('n', 'made')),
 )
-REAL = ('n', 'mae', 'bias', 'r', 'median_baseline_mae')
+REAL = ('n', 'mae', 'mmae', 'bias', 'r', 'interval_coverage', 'median_baseline_mae')
 
 
 def with_first_visits(rows: list[Row]) -> list[Row]:
@@ -64,7 +64,7 @@ def real_table(results: dict[str, dict]) -> list[str]:
     lines = [f'| model | people | {" | ".join(REAL)} |', '| --- ' * (len(REAL) + 2) + '|']
     for model, result in results.items():
         for row in result.get('real', []):
-            cells = [text(row[key]) for key in REAL]
+            cells = [text(row.get(key)) for key in REAL]
             lines.append(f'| {model} | {row["dataset"]}, {row["method"]} | {" | ".join(cells)} |')
     return lines
 

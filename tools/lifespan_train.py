@@ -23,7 +23,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
-from fit_volumes import ADULT, LEVEL, calibrate_left_out, figures
+from fit_volumes import ADULT, LEVEL, calibrate_left_out, coverage, figures
 
 from bids_brainage.dataset.discovery import find_scans
 from bids_brainage.errors import BrainAgeError
@@ -31,6 +31,7 @@ from bids_brainage.models.bundle import export_bundle
 from bids_brainage.models.registry import model_info
 from bids_brainage.models.untrained import output_block
 from bids_brainage.preprocessing.inputs import prepare_input, prepare_slices
+from bids_brainage.statistics.accuracy import accuracy
 from bids_brainage.statistics.conformal import half_width
 from bids_brainage.statistics.longitudinal import change_accuracy
 from bids_brainage.statistics.reliability import reliability
@@ -52,6 +53,8 @@ from bids_brainage.training.splits import LONGITUDINAL, RETEST, TEST, TRAINING
 LOG = logging.getLogger('lifespan_train')
 #: Slices farther apart are those of a routine scan.
 THICK_MM = 4.0
+#: Ages whose mean absolute errors are compared on real scans, years; people a bin must have.
+AGE_BINS, SMALLEST_BIN = (18.0, 40.0, 65.0), 5
 
 
 def simulated_figures(rows: list[dict], truth: pd.DataFrame) -> dict:
@@ -128,22 +131,31 @@ def predict_real(model: torch.nn.Module, declared: dict, files: dict[str, Path])
 
 def real_figures(real: pd.DataFrame) -> tuple[list[dict], float]:
     """Return validation rows on real adults and the half width of the interval."""
+    age = real['age'].to_numpy()
     out = calibrate_left_out(real, real['raw'].to_numpy())
     method = 'line fitted on the other people'
     healthy = real['group'].isin(['healthy', 'healthy control']).to_numpy()
+    everybody = np.full(len(real), True)
     rows = [
         figures('real scans, all adults', real['age'], out, method),
+        figures('real scans, stated healthy adults', real['age'][healthy], out[healthy], method),
+    ]
+    for row, part in zip(rows, (everybody, healthy), strict=True):
+        row['interval_coverage'] = coverage(out - age, part)
+        row['mmae'] = accuracy(age[part], out[part], AGE_BINS, SMALLEST_BIN)['mmae'].value
+    rows.append(
         figures(
-            'real scans, stated healthy adults', real['age'][healthy], out[healthy], method
-        ),
-        figures('real scans, all adults, not calibrated', real['age'], real['raw'].to_numpy(),
-                 'as trained on generated people'),
-    ]  # fmt: skip
+            'real scans, all adults, not calibrated',
+            real['age'],
+            real['raw'].to_numpy(),
+            'as trained on generated people',
+        )
+    )
     for source, part in real.groupby('source'):
         index = part.index.to_numpy()
         if len(index) >= 3:
             rows.append(figures(f'real scans, {source}', part['age'], out[index], method))
-    return rows, half_width(out - real['age'].to_numpy(), LEVEL).value
+    return rows, half_width(out - age, LEVEL).value
 
 
 def fold_in(model, slope: float, intercept: float) -> None:
