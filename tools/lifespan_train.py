@@ -142,7 +142,7 @@ def real_figures(real: pd.DataFrame) -> tuple[list[dict], float]:
     ]
     for row, part in zip(rows, (everybody, healthy), strict=True):
         row['interval_coverage'] = coverage(out - age, part)
-        row['mmae'] = accuracy(age[part], out[part], AGE_BINS, SMALLEST_BIN)['mmae'].value
+    rows[0]['mmae'] = accuracy(age, out, AGE_BINS, SMALLEST_BIN)['mmae'].value
     rows.append(
         figures(
             'real scans, all adults, not calibrated',
