@@ -347,6 +347,18 @@ def test_headline_is_the_model_with_the_smaller_measured_error(tmp_path):
     assert 'Predicted age 56.8 years' in read(path).text
 
 
+def test_an_error_on_few_or_simulated_people_does_not_make_the_headline(tmp_path):
+    few = {**MODELS['sfcn.demo'], 'Validation': [
+        {'dataset': 'all', 'n': 30, 'mae': 9.0}, {'dataset': 'one site', 'n': 3, 'mae': 1.0},
+        {'dataset': 'generated', 'n': 900, 'mae': 0.5, 'simulated': True},
+    ]}  # fmt: skip
+    better = {**MODELS['volumes.ridge'], 'Validation': [{'dataset': 'x', 'n': 20, 'mae': 8.0}]}
+    models = {'sfcn.demo': few, 'volumes.ridge': better}
+    add_scan(tmp_path, 'sub-01', models=models, age=50.0, predicted_age=60.0)
+    (path,) = build_participant_report(tmp_path, '01')
+    assert 'Predicted age 56.8 years' in read(path).text
+
+
 def test_reading_derivatives_imports_no_heavy_library():
     import subprocess
     import sys

@@ -51,6 +51,16 @@ from bids_brainage.training.recipe import make_recipe, read_overrides
 from bids_brainage.training.splits import LONGITUDINAL, RETEST, TEST, TRAINING
 
 LOG = logging.getLogger('lifespan_train')
+TRIAL_USE = (
+    'To try the whole way of this system without training, to see what it looks at, and as a '
+    'start for training on real scans ([run] start_from, with the same [data] coarsen). For ages '
+    'use volumes.lifespan, or weights trained on your own healthy cohort.'
+)
+THICK_USE = (
+    'Routine scans with thick slices, taken as they are, without registration, where the volumes '
+    'that the default model needs are hard to measure; and as a start for training on such scans '
+    '([run] start_from, with the same [data] coarsen). Research scans take --synthetic-slices.'
+)
 #: Slices farther apart are those of a routine scan.
 THICK_MM = 4.0
 #: Ages whose mean absolute errors are compared on real scans, years; people a bin must have.
@@ -206,11 +216,7 @@ def card(arch: str, declared: dict, results: dict, n: int) -> dict:
             'drawn from tables of real people; a straight line takes its ages to the scale of '
             f'real scans.{structural}'
         ),
-        'intended_use': (
-            'To try the whole way of this system without training, to see what it looks at, and '
-            'as a start for training on real scans ([run] start_from). For ages use '
-            'volumes.lifespan, or weights trained on your own healthy cohort.'
-        ),
+        'intended_use': (THICK_USE if declared['kind'] == 't1w_clinical' else TRIAL_USE),
         'limitations': (
             f'Not the published weights and not their accuracy. On generated people its error is '
             f'{simulated["ratio_to_oracle"]:.2f} times what true volumes allow; on real scans see '

@@ -347,28 +347,33 @@ def _crashes(folder: Path) -> list[Crash]:
     return crashes
 
 
-def validated_error(result: Result) -> float:
-    """Give the smallest mean absolute error (years) measured for a model; infinite if none."""
+def validated_error(result: Result) -> tuple[bool, float]:
+    """Say whether a model was measured on simulated scans only, and its error there, years.
+
+    The mean absolute error of the validation with most people counts, one on real scans if there
+    is any; infinite without one.
+    """
     checks = result.facts.get('Validation')
-    errors = [
-        check['mae']
+    known = [
+        (bool(check.get('simulated', False)), -int(check.get('n') or 0), float(check['mae']))
         for check in (checks if isinstance(checks, list) else [])
         if isinstance(check, Mapping) and isinstance(check.get('mae'), int | float)
     ]
-    return float(min(errors, default=float('inf')))
+    simulated, _, error = min(known, default=(True, 0, float('inf')))
+    return simulated, error
 
 
 def headline_model(scans: tuple[ScanRecord, ...], modality: str) -> str | None:
     """Choose one model for the first block of all scans of a modality.
 
-    The model that gave an age for most scans; of several, the one with the smallest measured
-    error; then by name.
+    The model that gave an age for most scans; of several, one measured on real scans; of those,
+    the one with the smallest error; then by name.
     """
-    ranks: dict[str, tuple[int, float, str]] = {}
+    ranks: dict[str, tuple[int, bool, float, str]] = {}
     for scan in scans:
         for result in scan.results if scan.modality == modality else ():
-            count = ranks.get(result.model, (0, 0.0, ''))[0] - int(result.ok)
-            ranks[result.model] = (count, validated_error(result), result.model)
+            count = ranks.get(result.model, (0,))[0] - int(result.ok)
+            ranks[result.model] = (count, *validated_error(result), result.model)
     return min(ranks, key=lambda model: ranks[model], default=None)
 
 
