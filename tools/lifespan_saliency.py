@@ -32,6 +32,7 @@ from bids_brainage.simulation.lifespan.cohort import draw_traits, individual_at
 from bids_brainage.simulation.lifespan.inputs import (
     Imperfection,
     ageing_map,
+    filled,
     normalise,
     painted,
 )
@@ -87,14 +88,12 @@ def main() -> None:
         made += 1
         template = world.templates[old.carver.anatomy.name]
         truth = torch.from_numpy(np.abs(ageing_map(young, old, template)))
-        brain = torch.zeros(BRAIN.shape).flatten()
-        here = field.sample(template.classes[-1:], BRAIN, template.points)[0]
-        brain[template.inside] = here
+        brain = filled(field.sample(template.classes[-1:], BRAIN, template.points), template)
         rng = np.random.default_rng([SEED, number])
         image = painted(template, draw_acquisition(rng).contrast)
         taken = normalise(old, template, 1, Imperfection())
         for bundle, model in zip(bundles, models, strict=True):
-            inside = on_grid(brain.reshape(BRAIN.shape), bundle.input) > 0.5
+            inside = on_grid(brain, bundle.input) > 0.5
             change = on_grid(truth, bundle.input)
             given = network_input(taken, bundle.input, image, rng)
             scan = torch.from_numpy(given)[None, None].float()

@@ -49,7 +49,7 @@ def oracle_rows(truth: Path, like: list[Row]) -> list[Row]:
 
 def generated_table(trainings: dict[str, list[Row]]) -> list[str]:
     """Return one line for each model: accuracy, reliability and change."""
-    names = [f'{name}' for _, keys in GENERATED for name in keys]
+    names = [key for _, keys in GENERATED for key in keys]
     rows = comparison_rows(trainings)
     lines = [f'| model | {" | ".join(names)} |', '| --- ' * (len(names) + 1) + '|']
     for model in trainings:

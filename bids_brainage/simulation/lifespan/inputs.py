@@ -241,7 +241,7 @@ def modulated_gm(
         Millilitres of the person's grey matter per millilitre of template.
     """
     fine = field.sample(scan.template.grey, BRAIN, scan.source) * scan.volume
-    values = _onto(_filled(fine, scan.template), shape, affine)
+    values = _onto(filled(fine, scan.template), shape, affine)
     if error is not None:
         grid = model_grid(shape, affine)
         values = values * error.draw_gain((*scan.person.traits.key, 6), scan.scan, grid)
@@ -378,7 +378,7 @@ def _reduced(
 ) -> NDArray[np.float32]:
     """Bring a painted brain to a model's grid."""
     fine = field.sample(image, BRAIN, scan.source)
-    values = _onto(_filled(fine, scan.template), shape, affine)
+    values = _onto(filled(fine, scan.template), shape, affine)
     if error is not None:
         grid = model_grid(shape, affine)
         values = values * error.draw_shading((*scan.person.traits.key, 7, scan.scan), grid)
@@ -405,7 +405,7 @@ def ageing_map(young: Individual, old: Individual, template: TemplateAnatomy) ->
 
     ratio = torch.log(old.warp.growth / young.warp.growth)[None]
     found = field.sample(ratio, FLOW, template.points, border=True)
-    return _filled(found, template).cpu().numpy()
+    return filled(found, template).cpu().numpy()
 
 
 def model_grid(shape: tuple[int, ...], affine: NDArray) -> Grid:
@@ -415,8 +415,20 @@ def model_grid(shape: tuple[int, ...], affine: NDArray) -> Grid:
     return Grid((shape[0], shape[1], shape[2]), edge, (origin[0], origin[1], origin[2]))
 
 
-def _filled(values: Tensor, template: TemplateAnatomy) -> Tensor:
-    """Put values of the computed voxels, shape (1, n), on `BRAIN`: shape (nx, ny, nz)."""
+def filled(values: Tensor, template: TemplateAnatomy) -> Tensor:
+    """Put values of the template voxels that are computed on the whole of `BRAIN`.
+
+    Parameters
+    ----------
+    values : Tensor, shape (1, n)
+        At ``template.points``.
+    template : TemplateAnatomy
+
+    Returns
+    -------
+    Tensor, shape (nx, ny, nz)
+        0 elsewhere.
+    """
     flat = values.new_zeros(BRAIN.shape).flatten()
     flat[template.inside] = values[0]
     return flat.reshape(BRAIN.shape)
