@@ -27,7 +27,7 @@ import bids_brainage.simulation
 from bids_brainage.outputs.naming import derivative_path
 from bids_brainage.preprocessing import normalise
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
-from bids_brainage.preprocessing.transforms import SpatialTransform
+from bids_brainage.preprocessing.transforms import SpatialTransform, grid_points
 from bids_brainage.simulation import Person, SimulatedScan, make_person, simulate_scan
 from bids_brainage.simulation.ageing import VolumeWarp
 from bids_brainage.simulation.dataset import Plan, participant
@@ -90,17 +90,27 @@ def normalised(scan: SimulatedScan, transform: SpatialTransform) -> Normalised:
     """Bring a scan into template space with the program's own functions."""
     where = normalise.template_coordinates(transform, DERIVATIVE_GRID, DERIVATIVE_AFFINE)
 
-    def pull(data: np.ndarray) -> np.ndarray:
+    def pull(data: np.ndarray, where: np.ndarray = where) -> np.ndarray:
         return normalise.pull(data, scan.affine, where, DERIVATIVE_GRID)
 
     mask = np.asarray(scan.brain_mask.dataobj) > 0
-    t1w = pull(np.asarray(scan.image.dataobj, np.float32) * mask)
+    aligned = aligned_coordinates(where, pull(mask.astype(np.float32)) > 0.5)
+    t1w = pull(np.asarray(scan.image.dataobj, np.float32) * mask, aligned)
     gm = FOUND_GM * scan.tissue['gm']
     gm = ndimage.gaussian_filter(gm, normalise.MODULATION_SMOOTHING_MM / SCAN_MM)
     modulated = normalise.modulate(
         pull(gm), transform.jacobian(), transform.grid, DERIVATIVE_AFFINE
     )
     return Normalised(t1w, modulated)
+
+
+def aligned_coordinates(where: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """Replace a deformation by the affine that fits it best in the brain, shape (N, 3)."""
+    grid = grid_points(DERIVATIVE_GRID, DERIVATIVE_AFFINE)
+    design = np.column_stack([grid, np.ones(len(grid))])
+    inside = brain.ravel()
+    affine, *_ = np.linalg.lstsq(design[inside], where[inside], rcond=None)
+    return (design @ affine).astype(np.float32)
 
 
 def connectivity(age: float, rng: np.random.Generator) -> np.ndarray:
@@ -149,7 +159,7 @@ def write_derivatives(out: Path, name: str, scan: SimulatedScan, maps: Normalise
     space = {'space': DEFAULT_SPACE, 'res': '1'}
     gm = {'label': 'GM', 'desc': 'modulated', 'suffix': 'probseg'}
     for entities, data in (
-        ({**space, 'desc': 'preproc', 'suffix': 'T1w'}, maps.t1w),
+        ({**space, 'desc': 'affine', 'suffix': 'T1w'}, maps.t1w),
         ({**space, **gm}, maps.gm_modulated),
     ):
         path = out / derivative_path({'sub': name, **entities}, 'anat')

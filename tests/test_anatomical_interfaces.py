@@ -12,7 +12,7 @@ from bids_brainage.outputs.provenance import sha256_file
 from bids_brainage.preprocessing.atlas import load_atlas
 from bids_brainage.preprocessing.registration import dice, register
 from bids_brainage.preprocessing.segmentation import segment
-from bids_brainage.preprocessing.transforms import voxel_points
+from bids_brainage.preprocessing.transforms import load_transform, voxel_points
 from bids_brainage.preprocessing.volumes import log_ratios
 
 VOLUME_TOLERANCE = 0.01
@@ -114,6 +114,24 @@ def test_maps_share_the_output_grid_and_the_brain(derivatives, archive):
     grey = [s.index for s in load_atlas().structures if s.tissue == 'GM']
     same = np.isin(structures, grey) == (tissues == 1)
     assert same[mask].mean() > 0.95
+
+
+def test_aligned_brain_keeps_its_proportions(derivatives, archive):
+    """Its volume is that of the person times one factor; a deformation gives the template's."""
+    from bids_brainage.preprocessing.template import find_template
+
+    template = nib.load(find_template(archive, resolution=2).mask)
+    inside = np.asarray(template.dataobj) > 0
+    mask, image = array(derivatives['mask_affine']) > 0, array(derivatives['t1w_affine'])
+    assert image.shape == template.shape
+    assert (image[~mask] == 0).all() and (image[mask] > 0).mean() > 0.99
+    transform = load_transform(derivatives['transform_affine'])
+    assert not transform.displacement.any() and not transform.inverse_displacement.any()
+    native_ml = (array(derivatives['mask_native']) > 0).sum() * 0.027
+    factor = np.linalg.det(transform.affine[:3, :3])
+    assert mask.sum() * 0.008 * factor == pytest.approx(native_ml, rel=VOLUME_TOLERANCE)
+    deformed = array(derivatives['mask']) > 0
+    assert 0.85 < dice(mask, inside) < dice(deformed, inside)
 
 
 def test_modulated_grey_matter_has_the_native_volume(derivatives):

@@ -20,6 +20,7 @@ from bids_brainage.simulation.lifespan.inputs import (  # noqa: E402
     GREY,
     Imperfection,
     ageing_map,
+    align,
     modulated_gm,
     normalise,
     painted,
@@ -88,6 +89,8 @@ def test_nobody_can_know_the_age_from_volumes_better_than_some_years():
     share = population.typical(age) + np.stack([population.draw_deviation(rng) for _ in age])
     error = np.abs(population.expected_age(share, 18, 95) - age)
     assert 4.5 < error.mean() < 7.0
+    grey = np.abs(population.expected_age(share, 18, 95, GREY) - age)
+    assert grey.mean() > 1.3 * error.mean()
 
 
 def test_structures_get_their_volumes(lives):
@@ -127,7 +130,7 @@ def test_the_same_number_is_the_same_person(carver):
 def test_ageing_makes_room_for_fluid_and_says_where(lives, template):
     young, _, old = lives
     assert old.volumes_ml[VENTRICLE] > 1.5 * young.volumes_ml[VENTRICLE]
-    truth = ageing_map(young, old, template)
+    truth = ageing_map(young, old, normalise(old, template))
     structure = template.classes.new_tensor(young.carver.anatomy.fractions()).numpy()
     ventricle, cortex = structure[VENTRICLE] > 0.9, structure[STRUCTURES.index('cortex')] > 0.7
     assert truth.shape == BRAIN.shape
@@ -174,7 +177,7 @@ def test_a_second_scan_of_a_person_differs_less_than_another_person(carver, temp
 
 def test_t1w_inputs_are_brains_in_units_of_their_brightest(lives, template):
     contrast = draw_acquisition(np.random.default_rng(2)).contrast
-    values = t1w_brain(normalise(lives[0], template), painted(template, contrast), *GM_GRID)
+    values = t1w_brain(align(lives[0], template), painted(template, contrast), *GM_GRID)
     assert values.min() >= 0
     assert 0.9 < np.sort(values.ravel())[-values.size // 100 :].mean() < 1.1
 
@@ -197,7 +200,7 @@ def test_inputs_of_system_d_are_shares_of_the_brightest(lives, template):
     block = input_block('amagenet', make_recipe('amagenet', {'data': {'coarsen': 4}}))
     image = painted(template, draw_acquisition(np.random.default_rng(2)).contrast)
     shape, affine = tuple(block['shape']), np.array(block['affine'])
-    values = t1w_structural(normalise(lives[0], template), image, shape, affine)
+    values = t1w_structural(align(lives[0], template), image, shape, affine)
     assert values.shape == (32, 32, 32)
     assert 0.6 < values.max() <= 1.01
     assert values.min() == 0

@@ -121,7 +121,7 @@ def predict(root, *models):
 def files_of(folder, name):
     anat = folder / name / 'anat'
     return {
-        't1w': next(anat.glob('*_space-MNI*_desc-preproc_T1w.nii.gz')),
+        't1w': next(anat.glob('*_space-MNI*_desc-affine_T1w.nii.gz')),
         'gm_modulated': next(anat.glob('*_label-GM_desc-modulated_probseg.nii.gz')),
     }
 

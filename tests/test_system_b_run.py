@@ -131,10 +131,9 @@ def test_regressions_and_consensus_follow_from_the_networks_rows(finished):
 def test_map_stands_on_the_template_where_the_brain_is(finished):
     root, _ = finished
     (path,) = (root / 'out').glob('sub-01/**/*_space-MNI*_res-1_desc-aicbv_T1w.nii.gz')
-    (t1w,) = (root / 'out').glob('sub-01/**/*desc-preproc_T1w.nii.gz')
-    (mask,) = (root / 'out').glob('sub-01/**/*_res-1_desc-brain_mask.nii.gz')
-    brain = np.asarray(nib.load(mask).dataobj) > 0
+    (t1w,) = (root / 'out').glob('sub-01/**/*desc-affine_T1w.nii.gz')
     warped, image = (np.asarray(nib.load(p).dataobj) for p in (path, t1w))
+    brain = image != 0
     assert (
         np.corrcoef(warped[brain], image[brain])[0, 1] > 0.8
     )  # as bright, but for the bias field

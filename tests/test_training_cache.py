@@ -51,7 +51,7 @@ def test_names_are_those_that_the_participant_level_writes(tmp_path):
     stem = f'sub-01_ses-2_run-1_space-{SPACE}_res-1'
     modulated = {'gm_modulated': f'{stem}_label-GM_desc-modulated_probseg.nii.gz'}
     assert names('resnet_crossvit') == modulated
-    assert names('vgg8') == {'t1w': f'{stem}_desc-preproc_T1w.nii.gz'}
+    assert names('vgg8') == {'t1w': f'{stem}_desc-affine_T1w.nii.gz'}
     assert names('vgg8', modality='aicbv') == {'t1w': f'{stem}_desc-aicbv_T1w.nii.gz'}
     assert names('densenet169_clinical') == {
         't1w_uncorrected': 'sub-01_ses-2_run-1_T1w.nii.gz',

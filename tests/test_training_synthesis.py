@@ -74,7 +74,7 @@ def study(tmp_path, monkeypatch):
         raw = tmp_path / f'bids/sub-{subject}/anat/sub-{subject}_T1w.nii.gz'
         raw.parent.mkdir(parents=True)
         raw.write_bytes(b'not read by training')
-        for desc, data in zip(('preproc', 'aicbv'), head(rng), strict=True):
+        for desc, data in zip(('affine', 'aicbv'), head(rng), strict=True):
             path = place(tmp_path, subject, desc)
             path.parent.mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(data, np.eye(4)), path)
@@ -110,9 +110,9 @@ def test_generator_learns_and_its_file_is_what_the_participant_level_takes(study
     # The command of the node makes the map that was measured.
     row = read_tsv(study / 'out/logs/training/aicbv_mamba.mine/errors.tsv')[0]
     subject = row['participant_id'].removeprefix('sub-')
-    t1w, cbv = (nib.load(place(study, subject, desc)) for desc in ('preproc', 'aicbv'))
+    t1w, cbv = (nib.load(place(study, subject, desc)) for desc in ('affine', 'aicbv'))
     nib.save(nib.Nifti1Image((t1w.get_fdata() != 0).astype(np.uint8), t1w.affine), 'mask.nii.gz')
-    files = [str(path), str(place(study, subject, 'preproc')), 'mask.nii.gz', 'made.nii.gz']
+    files = [str(path), str(place(study, subject, 'affine')), 'mask.nii.gz', 'made.nii.gz']
     assert main([*files, '--device', 'cpu']) == 0
     measured = scale_by_top_percent(cbv.get_fdata())
     brain = t1w.get_fdata() != 0

@@ -70,6 +70,13 @@ def test_displacement_moves_before_the_affine(known):
     np.testing.assert_allclose(known.to_native(points), expected)
 
 
+def test_linear_part_is_the_affine_alone(known):
+    points = inner(known, 5)
+    expected = points @ known.affine[:3, :3].T + known.affine[:3, 3]
+    np.testing.assert_allclose(known.linear().to_native(points), expected)
+    np.testing.assert_allclose(known.linear().to_template(expected), points, atol=1e-4)
+
+
 def test_linear_field_has_the_determinant_of_its_matrix():
     grid = np.array([[2.0, 0.3, 0, 1], [-0.3, 2.0, 0, 2], [0, 0, 3.0, 3], [0, 0, 0, 1]])
     matrix = np.array([[0.2, 0.1, 0], [0, -0.1, 0.05], [0.03, 0, 0.3]])

@@ -4,7 +4,9 @@
 
 ``LABEL_MAP_DIR`` holds SynthSeg's training label maps (Apache-2.0).  ``OUT`` gets one folder of
 prepared inputs for each grid, ``split.tsv``, and ``truth.tsv`` (true volumes, and the best age
-anybody could say from them).  A run that was stopped goes on where it was.
+anybody could say from them).  This best age is what the networks learn: the age that people with
+the same volumes have in the middle, without the chance of one draw.  A run that was stopped goes
+on where it was.
 
 Seven tenths of the people train, a tenth chooses the epoch, a fifth tests; the first test people
 are scanned three times: again on the same day (retest), and years later (longitudinal), with the
@@ -36,7 +38,9 @@ from bids_brainage.simulation.lifespan.cohort import (
 from bids_brainage.simulation.lifespan.inputs import (
     Imperfection,
     Normalised,
+    Registered,
     TemplateAnatomy,
+    align,
     modulated_gm,
     normalise,
     painted,
@@ -151,8 +155,13 @@ def _visit(person: Individual, session: int, role: str, world: World) -> Visit:
     protocol, _ = acquire(seed, number, 1)
     _, rng = acquire(seed, number, session)
     image = painted(template, protocol.contrast)
-    scan = normalise(person, template, session, Imperfection())
-    inputs = {name: network_input(scan, block, image, rng) for name, block in world.blocks.items()}
+    scans = (
+        normalise(person, template, session, Imperfection()),
+        align(person, template, session, Imperfection()),
+    )
+    inputs = {
+        name: network_input(scans, block, image, rng) for name, block in world.blocks.items()
+    }
     source = f'bids::sub-{number:05d}/ses-{session}/anat/sub-{number:05d}_ses-{session}_T1w.nii.gz'
     return Visit(
         source, number, session, person.age, person.traits.sex, role, person.log_share, inputs
@@ -166,17 +175,24 @@ def acquire(seed: int, number: int, session: int) -> tuple[Acquisition, np.rando
 
 
 def network_input(
-    scan: Normalised, block: dict, image: torch.Tensor, rng: np.random.Generator
+    scans: tuple[Normalised, Registered],
+    block: dict,
+    image: torch.Tensor,
+    rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return what one kind of network takes of a scan whose brain is painted already."""
+    """Return what one kind of network takes of a scan whose brain is painted already.
+
+    ``scans`` are the scan deformed to the template and the one that was only aligned.
+    """
+    deformed, aligned = scans
     grid, error = (tuple(block['shape']), np.array(block['affine'])), Imperfection()
     if block['kind'] == 'modulated_gm':
-        return modulated_gm(scan, *grid, error)
+        return modulated_gm(deformed, *grid, error)
     if block['kind'] == 't1w_clinical':
-        return t1w_clinical(scan.person, image, block, rng)
+        return t1w_clinical(deformed.person, image, block, rng)
     if block['kind'] == 't1w_connectivity':
-        return t1w_structural(scan, image, *grid, error)
-    return t1w_brain(scan, image, *grid, error)
+        return t1w_structural(aligned, image, *grid, error)
+    return t1w_brain(aligned, image, *grid, error)
 
 
 @lru_cache(maxsize=1)
@@ -231,19 +247,6 @@ def assemble(plan: Plan) -> None:
     """Write caches, split and truth from the chunks."""
     out = plan.out
     paths = [chunk_path(out, k) for k in range(plan.n_chunks)]
-    for name, arch, factor in GRIDS:
-        block = input_block(arch, make_recipe(arch, {'data': {'coarsen': factor}}))
-
-        def rows(name: str = name):
-            for path in paths:
-                with np.load(path) as chunk:
-                    values = chunk[name]
-                    for source, age, image in zip(
-                        chunk['source'], chunk['age'], values, strict=True
-                    ):
-                        yield str(source), float(age), (image[None],)
-
-        write_rows(out / name, block, rows(), f'lifespan-{plan.seed}-{plan.people}')
     columns: dict[str, list] = {key: [] for key in KEYS}
     for path in paths:
         with np.load(path) as chunk:
@@ -251,6 +254,18 @@ def assemble(plan: Plan) -> None:
                 columns[key].extend(chunk[key])
     population = load_population()
     best = population.expected_age(np.array(columns['log_share']), *AGES)
+    for name, arch, factor in GRIDS:
+        block = input_block(arch, make_recipe(arch, {'data': {'coarsen': factor}}))
+
+        def rows(name: str = name):
+            visits = zip(columns['source'], best, strict=True)
+            for path in paths:
+                with np.load(path) as chunk:
+                    for image in chunk[name]:
+                        source, target = next(visits)
+                        yield str(source), float(target), (image[None],)
+
+        write_rows(out / name, block, rows(), f'lifespan-{plan.seed}-{plan.people}')
     assignments, truth = [], []
     for i, source in enumerate(columns['source']):
         label = f'{int(columns["number"][i]):05d}'

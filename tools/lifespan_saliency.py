@@ -26,12 +26,14 @@ from bids_brainage.errors import ProcessingError
 from bids_brainage.inference.importance import image_gradient
 from bids_brainage.inference.saliency import explain
 from bids_brainage.models.bundle import load_bundle
+from bids_brainage.preprocessing.inputs import ALIGNED_KINDS
 from bids_brainage.simulation.lifespan import field
 from bids_brainage.simulation.lifespan.anatomy import BRAIN
 from bids_brainage.simulation.lifespan.cohort import draw_traits, individual_at
 from bids_brainage.simulation.lifespan.inputs import (
     Imperfection,
     ageing_map,
+    align,
     filled,
     normalise,
     painted,
@@ -87,12 +89,13 @@ def main() -> None:
             continue
         made += 1
         template = world.templates[old.carver.anatomy.name]
-        truth = torch.from_numpy(np.abs(ageing_map(young, old, template)))
-        brain = filled(field.sample(template.classes[-1:], BRAIN, template.points), template)
         rng = np.random.default_rng([SEED, number])
         image = painted(template, draw_acquisition(rng).contrast)
-        taken = normalise(old, template, 1, Imperfection())
+        taken = [register(old, template, 1, Imperfection()) for register in (normalise, align)]
         for bundle, model in zip(bundles, models, strict=True):
+            seen = taken[bundle.input['kind'] in ALIGNED_KINDS]
+            truth = torch.from_numpy(np.abs(ageing_map(young, old, seen)))
+            brain = filled(field.sample(template.classes[-1:], BRAIN, seen.source), seen.inside)
             inside = on_grid(brain, bundle.input) > 0.5
             change = on_grid(truth, bundle.input)
             given = network_input(taken, bundle.input, image, rng)

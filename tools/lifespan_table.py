@@ -4,7 +4,8 @@
 
 ``COHORT`` comes from ``tools/lifespan_cohort.py``, ``MODELS`` from ``tools/lifespan_train.py``;
 all models must have been trained on the same split.  The oracle is the best age that anybody
-could say from a person's true volumes.
+could say from a person's true volumes: of all structures, and of those of grey matter, which is
+what System A is shown.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from lifespan_cohort import AGES
 
 from bids_brainage.errors import MissingInputError
+from bids_brainage.simulation.lifespan.inputs import GREY
+from bids_brainage.simulation.lifespan.population import load_population
 from bids_brainage.training.comparison import comparison_rows
 from bids_brainage.training.predictions import Row, read_predictions
 from bids_brainage.training.splits import LONGITUDINAL, RETEST, TEST
 
-ORACLE = 'oracle'
+ORACLES = {'oracle': None, 'oracle, grey matter alone': GREY}
 GENERATED = (
     ('all', ('n', 'mae', 'mmae', 'me', 'r')),
     ('test-retest', ('n', 'icc_3_1', 'sigma_d')),
@@ -41,10 +46,13 @@ def with_first_visits(rows: list[Row]) -> list[Row]:
     return [*rows, *again]
 
 
-def oracle_rows(truth: Path, like: list[Row]) -> list[Row]:
-    """Return predictions of the oracle for the same scans."""
-    expected = pd.read_csv(truth, sep='\t').set_index('source')['expected_age']
-    return [{**row, 'predicted_age': float(expected[row['source']])} for row in like]
+def oracle_rows(truth: pd.DataFrame, like: list[Row], seen: Sequence[str] | None) -> list[Row]:
+    """Return predictions for the same scans of an oracle that is told some true volumes."""
+    population = load_population()
+    shares = truth[list(population.structures)].to_numpy()
+    ages = population.expected_age(shares, *AGES, seen)
+    expected = dict(zip(truth['source'], ages.tolist(), strict=True))
+    return [{**row, 'predicted_age': expected[row['source']]} for row in like]
 
 
 def generated_table(trainings: dict[str, list[Row]]) -> list[str]:
@@ -92,7 +100,9 @@ def main() -> None:
         trainings[name] = with_first_visits(read_predictions(path))
         results[name] = json.loads((options.models / f'{name}.json').read_text())
     like = trainings[options.names[0]]
-    trainings = {ORACLE: oracle_rows(options.cohort / 'truth.tsv', like), **trainings}
+    truth = pd.read_csv(options.cohort / 'truth.tsv', sep='\t')
+    oracles = {name: oracle_rows(truth, like, seen) for name, seen in ORACLES.items()}
+    trainings = {**oracles, **trainings}
     sys.stdout.write('\n'.join([*generated_table(trainings), '', *real_table(results)]) + '\n')
 
 

@@ -136,6 +136,7 @@ def _expected(scan: Scan, bundle: Bundle, config: Config) -> list[Any]:
     base = {**scan.entities, 'space': DEFAULT_SPACE, 'res': '1'}
     wanted = [
         {**base, 'desc': 'preproc', 'suffix': 'T1w'},
+        {**base, 'desc': 'affine', 'suffix': 'T1w'},
         {**base, 'desc': 'brain', 'suffix': 'mask'},
         {**base, 'label': 'GM', 'desc': 'modulated', 'suffix': 'probseg'},
     ]

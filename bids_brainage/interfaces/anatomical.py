@@ -270,12 +270,19 @@ class _WarpOutputSpec(TraitedSpec):
     structures = File(exists=True)
     gm = File(exists=True)
     gm_modulated = File(exists=True)
+    t1w_affine = File(exists=True, desc='brain aligned with the template, not deformed')
+    mask_affine = File(exists=True, desc='its brain mask')
+    transform_affine = File(exists=True, desc='SpatialTransform of the alignment (.npz)')
     to_template = File(exists=True, desc='ITK composite, pulls T1w onto the template')
     to_native = File(exists=True, desc='ITK composite, the other way')
 
 
 class WarpToTemplate(SimpleInterface):
-    """Resample everything onto the template, each map in one interpolation."""
+    """Resample everything onto the template, each map in one interpolation.
+
+    The image is also brought there by the affine step alone, which keeps the proportions of
+    the person's own brain.
+    """
 
     input_spec = _WarpInputSpec
     output_spec = _WarpOutputSpec
@@ -285,26 +292,35 @@ class WarpToTemplate(SimpleInterface):
         from scipy import ndimage
 
         from bids_brainage.preprocessing import normalise
-        from bids_brainage.preprocessing.transforms import load_transform, save_itk
+        from bids_brainage.preprocessing.transforms import (
+            load_transform,
+            save_itk,
+            save_transform,
+        )
 
         folder = Path(runtime.cwd)
         transform = load_transform(Path(self.inputs.transform))
         template, grid = _load(self.inputs.template)
         box, corner = normalise.brain_box(template > 0, grid)
         shape = template[box].shape
+        linear = transform.linear()
         where = normalise.template_coordinates(transform, shape, corner)
+        aligned = normalise.template_coordinates(linear, shape, corner)
         mask, affine = _load(self.inputs.mask)
+        image = _load(self.inputs.t1w)[0]
 
-        def warp(data: Any, order: int = 1) -> Any:
+        def warp(data: Any, order: int = 1, where: Any = where) -> Any:
             return normalise.pull(data, affine, where, shape, order=order)
 
         brain = warp(mask.astype(np.float32)) > 0.5
-        t1w = warp(_load(self.inputs.t1w)[0]) * brain
+        brain_affine = warp(mask.astype(np.float32), where=aligned) > 0.5
         width = normalise.MODULATION_SMOOTHING_MM / np.linalg.norm(affine[:3, :3], axis=0)
         gm = warp(ndimage.gaussian_filter(_load(self.inputs.gm)[0], width))
         modulated = normalise.modulate(gm, transform.jacobian(), transform.grid, corner)
         for name, data, kind in (
-            ('t1w', t1w, 'float32'),
+            ('t1w', warp(image) * brain, 'float32'),
+            ('t1w_affine', warp(image, where=aligned) * brain_affine, 'float32'),
+            ('mask_affine', brain_affine, 'uint8'),
             ('mask', brain, 'uint8'),
             ('tissues', warp(_load(self.inputs.tissues)[0], 0), 'uint8'),
             ('structures', warp(_load(self.inputs.structures)[0], 0), 'uint8'),
@@ -314,6 +330,8 @@ class WarpToTemplate(SimpleInterface):
             full = np.zeros(template.shape, kind)
             full[box] = data
             self._results[name] = _save(full, grid, folder / f'{name}.nii.gz', kind)
+        save_transform(folder / 'transform_affine.npz', linear)
+        self._results['transform_affine'] = str(folder / 'transform_affine.npz')
         forward, backward = folder / 'to_template.h5', folder / 'to_native.h5'
         save_itk(
             forward, transform.affine, transform.displacement, transform.grid, affine_first=False

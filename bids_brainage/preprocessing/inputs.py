@@ -56,7 +56,8 @@ class PreparedInput:
 
 
 Files = Mapping[str, Path]
-"""Derivatives by role: ``t1w``, ``gm_modulated``, ``volumes`` (template space and table),
+"""Derivatives by role: ``t1w`` (brain, aligned with the template by an affine), ``gm_modulated``
+(deformed to the template), ``volumes`` (table),
 ``t1w_uncorrected`` (own space, RAS+, bias field left in), ``mask_native``, ``connectivity``."""
 
 
@@ -268,6 +269,10 @@ def _volumes(declared: Mapping[str, Any], files: Files) -> PreparedInput:
     features = log_ratios(table['volumes_ml'], declared['features'])
     return PreparedInput((features.astype(np.float64),), None, declared['space'])
 
+
+ALIGNED_KINDS = frozenset({'t1w_brain', 't1w_sfcn', 't1w_connectivity'})
+"""Inputs that show the brain aligned with the template by an affine, its proportions kept, as the
+papers of Systems B and SFCN have it; a deformation would take most of the ageing away."""
 
 _PREPARE: dict[str, Callable[[Mapping[str, Any], Files], PreparedInput]] = {
     'modulated_gm': _modulated_gm,

@@ -10,7 +10,7 @@ which is what pulls a native image onto the template grid.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,11 @@ class SpatialTransform:
         inverse = np.linalg.inv(self.affine)
         moved = points @ inverse[:3, :3].T + inverse[:3, 3]
         return moved + sample_vectors(self.inverse_displacement, self.grid, moved)
+
+    def linear(self) -> SpatialTransform:
+        """Return the affine alone, without the displacements."""
+        still = np.zeros_like(self.displacement)
+        return replace(self, displacement=still, inverse_displacement=still)
 
     def jacobian(self) -> np.ndarray:
         """Return the volume change template → native on the displacement grid.

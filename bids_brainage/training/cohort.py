@@ -112,7 +112,7 @@ def derivative_files(
         return {'gm_modulated': place(**in_space, **gm)}
     if kind == 't1w_clinical':
         return {'t1w_uncorrected': scan.path, 'mask_native': place(desc='brain', suffix='mask')}
-    name = 'aicbv' if modality == 'aicbv' else 'preproc'
+    name = 'aicbv' if modality == 'aicbv' else 'affine'
     files = {'t1w': place(**in_space, desc=name, suffix='T1w')}
     if kind == KIND:
         files['cbv'] = place(**in_space, desc='aicbv', suffix='T1w')

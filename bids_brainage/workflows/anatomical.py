@@ -29,7 +29,8 @@ brain, and it was registered to the {space} template with greedy: an affine and
 a deformable step maximising local normalised cross-correlation at 2 mm in double precision, each
 scored by mask overlap and intensity correlation. Probabilities of 15 structures were estimated by
 expectation maximisation of a Gaussian mixture with partial-volume classes and the warped structure
-atlas as prior. Grey-matter maps were resampled to 1 mm and modulated by the Jacobian determinant.
+atlas as prior. The bias-corrected brain was resampled to 1 mm twice: deformed, and by the affine
+alone. Grey-matter maps were resampled to 1 mm and modulated by the Jacobian determinant.
 """
 
 
@@ -60,8 +61,9 @@ def init_anat_wf(
         Input ``t1w``.  Outputs: native ``t1w_uncorrected``, ``t1w_native`` (bias-corrected),
         ``mask_native``, ``tissues_native``;
         template-space ``t1w``, ``mask``, ``tissues``, ``structures``, ``gm``,
-        ``gm_modulated``; ``transform``, ``to_template``, ``to_native``, ``volumes``,
-        ``facts``, ``quality``.
+        ``gm_modulated``; ``t1w_affine`` and ``mask_affine``, aligned with the template but not
+        deformed, with their ``transform_affine``; ``transform``, ``to_template``,
+        ``to_native``, ``volumes``, ``facts``, ``quality``.
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = METHODS.format(space=output_template.space)
@@ -114,18 +116,19 @@ def init_anat_wf(
             ('volumes', 'volumes'),
             ('structure_facts', 'structure_facts'),
         ]),
-        (warp, outputnode, [(field, field) for field in WARPED]),
+        (warp, outputnode, [(f, f) for f in (*WARPED, 'mask_affine', 'transform_affine')]),
         (quality, outputnode, [('quality', 'quality')]),
     ])  # fmt: skip
     return workflow
 
 
 WARPED = (
-    't1w', 'mask', 'tissues', 'structures', 'gm', 'gm_modulated', 'to_template', 'to_native'
+    't1w', 't1w_affine', 'mask', 'tissues', 'structures', 'gm', 'gm_modulated', 'to_template',
+    'to_native',
 )  # fmt: skip
 OUTPUTS = (
     'facts', 't1w_uncorrected', 'mask_native', 't1w_native', 'tissues_native', 'transform',
-    'volumes', 'quality', 'structure_facts', *WARPED,
+    'volumes', 'quality', 'structure_facts', 'mask_affine', 'transform_affine', *WARPED,
 )  # fmt: skip
 
 
@@ -165,6 +168,7 @@ def init_anat_derivatives_wf(
     in_template = {'space': space, 'res': '1'}
     sinks: dict[str, dict[str, Any]] = {
         't1w': {**in_template, 'desc': 'preproc', 'suffix': 'T1w', 'SkullStripped': True},
+        't1w_affine': {**in_template, 'desc': 'affine', 'suffix': 'T1w', 'SkullStripped': True},
         'mask': {**in_template, 'desc': 'brain', 'suffix': 'mask', 'Type': 'Brain'},
         'tissues': {**in_template, 'suffix': 'dseg', 'LabelMap': TISSUE_LABELS},
         'structures': {**in_template, 'desc': 'structures', 'suffix': 'dseg'},

@@ -13,10 +13,11 @@ from bids_brainage.workflows.settings import RunSettings
 
 INPUTS = ('t1w', 'mask', 'transform')
 GIVEN = """\
-Maps of cerebral blood volume were taken from derivatives and resampled once onto the {space} grid.
+Maps of cerebral blood volume were taken from derivatives and resampled once onto the {space} grid,
+aligned as the T1w images.
 """
 GENERATED = """\
-Maps of cerebral blood volume were generated from the normalised T1w images with the weights
+Maps of cerebral blood volume were generated from the aligned T1w images with the weights
 {weights}.
 """
 
@@ -45,8 +46,8 @@ def init_cbv_wf(
     Returns
     -------
     Workflow
-        Inputs `INPUTS`: T1w image and brain in template space, and the transform from template
-        to native.  Output ``cbv``, in template space.
+        Inputs `INPUTS`: T1w image and brain aligned with the template by an affine, and that
+        transform from template to native.  Output ``cbv``, on the same grid.
     """
     workflow = Workflow(name=name)
     space = settings.output_template.space

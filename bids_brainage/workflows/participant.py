@@ -14,7 +14,7 @@ from bids_brainage.dataset.series import Series
 from bids_brainage.models.bundle import Bundle
 from bids_brainage.outputs.connectivity import Connectivity
 from bids_brainage.outputs.naming import log_dir
-from bids_brainage.preprocessing.inputs import roles_of
+from bids_brainage.preprocessing.inputs import ALIGNED_KINDS, roles_of
 from bids_brainage.workflows.anatomical import (
     WARPED,
     init_anat_derivatives_wf,
@@ -179,15 +179,20 @@ def init_scan_wf(
             cbv=cbv if takes_cbv(bundle) else None,
             synthetic_slices=settings.synthetic_slices and bundle.input['kind'] == KIND,
         )
-        fields = dict.fromkeys((*COMMON, *roles_of(bundle.input['kind'])))
+        kind = bundle.input['kind']
+        fields = dict.fromkeys((*COMMON, *roles_of(kind)))
         if blood is not None and takes_cbv(bundle):
             del fields['t1w']
             workflow.connect([(blood, predict, [('outputnode.cbv', 'inputnode.t1w')])])
-        workflow.connect(
-            [(anat, predict, [(f'outputnode.{f}', f'inputnode.{f}') for f in fields])]
-        )
+        given = AFFINE if kind in ALIGNED_KINDS else {}
+        workflow.connect([
+            (anat, predict, [(f'outputnode.{given.get(f, f)}', f'inputnode.{f}') for f in fields])
+        ])  # fmt: skip
     return _log_crashes(workflow, scan, settings)
 
+
+AFFINE = {'t1w': 't1w_affine', 'mask': 'mask_affine', 'transform': 'transform_affine'}
+"""What a model of aligned images takes instead of the deformed ones."""
 
 FROM_NATIVE = (
     *((f'outputnode.{name}', f'inputnode.{name}') for name in NATIVE),
@@ -211,7 +216,9 @@ def _add_cbv(
     blood = init_cbv_wf(
         source=source, source_file=str(scan.path), source_uri=scan.uri, settings=settings
     )
-    workflow.connect([(anat, blood, [(f'outputnode.{f}', f'inputnode.{f}') for f in INPUTS])])
+    workflow.connect([
+        (anat, blood, [(f'outputnode.{AFFINE[f]}', f'inputnode.{f}') for f in INPUTS])
+    ])  # fmt: skip
     return blood
 
 

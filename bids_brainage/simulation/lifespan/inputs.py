@@ -1,8 +1,9 @@
 """What a model takes of a simulated person, without running the preprocessing.
 
 The program's preprocessing measures tissue and looks for the warp to the template; here both
-are known, so its result can be computed.  A real registration does not find all of a person's
-shape: it follows the share `REGISTERED` of the warp and leaves the rest in the images.  How far
+are known, so its result can be computed.  A real deformation does not find all of a person's
+shape: it follows the share `REGISTERED` of the warp and leaves the rest in the images; an affine
+registration leaves all of it but size, pose and the proportions of the whole brain.  How far
 the program's own preprocessing is from this stands in the tests.
 """
 
@@ -36,8 +37,12 @@ if TYPE_CHECKING:
 #: ventricles varies by 0.67 between people, and still by 0.20 after registration; that of the
 #: cortex by 0.115 and 0.051.
 REGISTERED = 0.65
-#: Farther than the registration leaves a brain from the average one.
-REACH_MM = 6.0
+#: Farther than the registration leaves a brain from the average one, and than an affine one does.
+REACH_MM, AFFINE_REACH_MM = 6.0, 16.0
+#: Voxels for one that the fit of the affine looks at.
+FIT_EVERY = 16
+#: About which an affine registration errs: the middle of the brain, mm.
+MIDDLE = (0.0, -18.0, 8.0)
 GREY = (
     'cortex', 'cerebellum_cortex', 'thalamus', 'caudate', 'putamen', 'pallidum', 'hippocampus',
     'amygdala',
@@ -59,6 +64,8 @@ class Imperfection:
         SD of the log of a smooth local gain, and its smoothness.
     shift_mm, shift_smooth_mm : float
         SD of the misplacement along each axis, and its smoothness.
+    affine_mm, affine_degrees, affine_scale_sd : float
+        SD of shift, rotation and log scale along and about each axis of an affine registration.
     shading_sd, shading_mm : float
         SD of the log of the bias field that is left, and its smoothness; new in every scan.
     rescan : float
@@ -70,6 +77,9 @@ class Imperfection:
     patch_mm: float = 15.0
     shift_mm: float = 1.0
     shift_smooth_mm: float = 15.0
+    affine_mm: float = 1.0
+    affine_degrees: float = 1.0
+    affine_scale_sd: float = 0.015
     shading_sd: float = 0.04
     shading_mm: float = 35.0
     rescan: float = 0.5
@@ -91,6 +101,20 @@ class Imperfection:
                 noise = smooth_noise(rng, FLOW.shape, FLOW.spacing, self.shift_smooth_mm)
                 axis += np.float32(share * self.shift_mm) * noise
         return total
+
+    def draw_affine(self, key: tuple[int, ...], scan: int) -> NDArray[np.float64]:
+        """Draw the error of an affine registration, template mm to template mm, shape (4, 4)."""
+        from scipy.spatial.transform import Rotation
+
+        drawn = np.zeros((3, 3))
+        for rng, share in self._parts(key, scan):
+            drawn += share * rng.standard_normal((3, 3))
+        turn = Rotation.from_euler('xyz', self.affine_degrees * drawn[0], degrees=True)
+        error = np.eye(4)
+        error[:3, :3] = turn.as_matrix() * np.exp(self.affine_scale_sd * drawn[1])
+        middle = np.array(MIDDLE)
+        error[:3, 3] = middle - error[:3, :3] @ middle + self.affine_mm * drawn[2]
+        return error
 
     def draw_shading(self, key: tuple[int, ...], grid: Grid) -> NDArray[np.float32]:
         """Draw what is left of a scan's bias field on a grid, shape of `grid`."""
@@ -116,18 +140,19 @@ class TemplateAnatomy:
         Grey matter as the segmentation would find it, in head space on `BRAIN`.
     classes : Tensor, shape (8, nx, ny, nz)
         Fractions of the intensity classes, then of the brain mask, in head space on `BRAIN`.
-    inside : Tensor of int, shape (n,)
-        Template voxels of `BRAIN` (flat indices) in and within `REACH_MM` of the brain: only
-        these are computed.
+    inside, around : Tensor of int, shape (n,) and (m,)
+        Template voxels of `BRAIN` (flat indices) in and within `REACH_MM` and `AFFINE_REACH_MM`
+        of the brain: only these are computed.
     points : Tensor, shape (3, n)
-        Head-space position of each of them, mm.
+        Head-space position of each voxel `inside`, mm.
     change : Tensor, shape (1, n)
-        Head-space volume per template volume.
+        Head-space volume per template volume there.
     """
 
     grey: Tensor
     classes: Tensor
     inside: Tensor
+    around: Tensor
     points: Tensor
     change: Tensor
 
@@ -157,46 +182,90 @@ def template_anatomy(
     displacement = torch.from_numpy(anatomy.to_head).to(device)
     points = field.grid_points(BRAIN, device) + displacement
     brain = field.sample(fractions.sum(0)[None], BRAIN, points)[None]
-    reach = 2 * round(REACH_MM / BRAIN.spacing) + 1
-    around = functional.max_pool3d(brain, reach, stride=1, padding=reach // 2)
-    inside = torch.nonzero(around.flatten() > 0.5)[:, 0]
+
+    def within(reach_mm: float) -> Tensor:
+        reach = 2 * round(reach_mm / BRAIN.spacing) + 1
+        near_brain = functional.max_pool3d(brain, reach, stride=1, padding=reach // 2)
+        return torch.nonzero(near_brain.flatten() > 0.5)[:, 0]
+
+    inside = within(REACH_MM)
     change = field.jacobian(displacement, BRAIN.spacing)
     return TemplateAnatomy(
         torch.tensordot(weight, fractions, 1)[None],
         torch.stack([*classes, (near > 0.25).float()]),
         inside,
+        within(AFFINE_REACH_MM),
         points.flatten(1)[:, inside],
         change.flatten()[inside][None],
     )
 
 
 @dataclass(frozen=True)
-class Normalised:
-    """A scan of a person as the registration brings it to the template.
+class Registered:
+    """A scan of a person as a registration brings it to the template.
 
     Attributes
     ----------
     person : Individual
     template : TemplateAnatomy
-    source : Tensor, shape (3, n)
-        Position in the anatomy of each template voxel that is computed, mm.
-    volume : Tensor, shape (1, n)
-        Millilitres of the person per millilitre of template.
     scan : int
         Number of the scan, from 1.
+    inside : Tensor of int, shape (n,)
+        Template voxels of `BRAIN` (flat indices) that are computed.
+    source : Tensor, shape (3, n)
+        Position in the anatomy of each of them, mm.
     """
 
     person: Individual
     template: TemplateAnatomy
-    source: Tensor
-    volume: Tensor
     scan: int
+    inside: Tensor
+    source: Tensor
+
+
+@dataclass(frozen=True)
+class Normalised(Registered):
+    """A scan that was deformed to the template.
+
+    Attributes
+    ----------
+    volume : Tensor, shape (1, n)
+        Millilitres of the person per millilitre of template.
+    """
+
+    volume: Tensor
+
+
+def align(
+    person: Individual, template: TemplateAnatomy, scan: int = 1, error: Imperfection | None = None
+) -> Registered:
+    """Register a scan of a person by the affine that fits the brain best (least squares).
+
+    Parameters are those of `normalise`.
+    """
+    import torch
+
+    velocity, points = person.warp.velocity, person.carver.points
+    grid = field.grid_points(BRAIN, str(points.device)).flatten(1)
+    forward = field.exponentiate(velocity, FLOW, points)
+    some = slice(None, None, FIT_EVERY)
+    at, head = grid[:, template.inside[some]], template.points[:, some].contiguous()
+    there = head + field.sample(forward, FLOW, head, border=True)
+    homogeneous = torch.cat([at, torch.ones_like(at[:1])]).double()
+    affine = torch.linalg.solve(homogeneous @ homogeneous.T, homogeneous @ there.double().T).T
+    if error is not None:
+        drawn = error.draw_affine((*person.traits.key, 8), scan)
+        affine = affine @ torch.from_numpy(drawn).to(affine.device)
+    affine = affine.float()
+    here = affine[:, :3] @ grid[:, template.around] + affine[:, 3:]
+    back = field.sample(person.warp.inverse(points), FLOW, here, border=True)
+    return Registered(person, template, scan, template.around, here + back)
 
 
 def normalise(
     person: Individual, template: TemplateAnatomy, scan: int = 1, error: Imperfection | None = None
 ) -> Normalised:
-    """Register a scan of a person.
+    """Deform a scan of a person to the template.
 
     Parameters
     ----------
@@ -219,7 +288,8 @@ def normalise(
     growth = field.jacobian(found, FLOW.spacing)[None]
     here = field.sample(torch.cat([left, growth]), FLOW, template.points, border=True)
     volume = here[3:] * template.change * person.volume_scale
-    return Normalised(person, template, template.points + here[:3], volume, scan)
+    source = template.points + here[:3]
+    return Normalised(person, template, scan, template.inside, source, volume)
 
 
 def modulated_gm(
@@ -241,7 +311,7 @@ def modulated_gm(
         Millilitres of the person's grey matter per millilitre of template.
     """
     fine = field.sample(scan.template.grey, BRAIN, scan.source) * scan.volume
-    values = _onto(filled(fine, scan.template), shape, affine)
+    values = _onto(filled(fine, scan.inside), shape, affine)
     if error is not None:
         grid = model_grid(shape, affine)
         values = values * error.draw_gain((*scan.person.traits.key, 6), scan.scan, grid)
@@ -265,7 +335,7 @@ def painted(template: TemplateAnatomy, contrast: Mapping[str, float]) -> Tensor:
 
 
 def t1w_brain(
-    scan: Normalised,
+    scan: Registered,
     image: Tensor,
     shape: tuple[int, ...],
     affine: NDArray,
@@ -275,7 +345,8 @@ def t1w_brain(
 
     Parameters
     ----------
-    scan : Normalised
+    scan : Registered
+        From `align`.
     image : Tensor
         From `painted`.
     shape, affine
@@ -290,7 +361,7 @@ def t1w_brain(
 
 
 def t1w_structural(
-    scan: Normalised,
+    scan: Registered,
     image: Tensor,
     shape: tuple[int, ...],
     affine: NDArray,
@@ -370,7 +441,7 @@ def _positions(shape: tuple[int, ...], affine: NDArray, thickness: float) -> NDA
 
 
 def _reduced(
-    scan: Normalised,
+    scan: Registered,
     image: Tensor,
     shape: tuple[int, ...],
     affine: NDArray,
@@ -378,22 +449,22 @@ def _reduced(
 ) -> NDArray[np.float32]:
     """Bring a painted brain to a model's grid."""
     fine = field.sample(image, BRAIN, scan.source)
-    values = _onto(filled(fine, scan.template), shape, affine)
+    values = _onto(filled(fine, scan.inside), shape, affine)
     if error is not None:
         grid = model_grid(shape, affine)
         values = values * error.draw_shading((*scan.person.traits.key, 7, scan.scan), grid)
     return values
 
 
-def ageing_map(young: Individual, old: Individual, template: TemplateAnatomy) -> NDArray:
+def ageing_map(young: Individual, old: Individual, scan: Registered) -> NDArray:
     """Return where a person's brain changed between two ages: the truth for saliency.
 
     Parameters
     ----------
     young, old : Individual
         The same person, made of the same anatomy.
-    template : TemplateAnatomy
-        Of that anatomy.
+    scan : Registered
+        The scan whose voxels are asked about.
 
     Returns
     -------
@@ -404,8 +475,8 @@ def ageing_map(young: Individual, old: Individual, template: TemplateAnatomy) ->
     import torch
 
     ratio = torch.log(old.warp.growth / young.warp.growth)[None]
-    found = field.sample(ratio, FLOW, template.points, border=True)
-    return filled(found, template).cpu().numpy()
+    found = field.sample(ratio, FLOW, scan.source, border=True)
+    return filled(found, scan.inside).cpu().numpy()
 
 
 def model_grid(shape: tuple[int, ...], affine: NDArray) -> Grid:
@@ -415,14 +486,14 @@ def model_grid(shape: tuple[int, ...], affine: NDArray) -> Grid:
     return Grid((shape[0], shape[1], shape[2]), edge, (origin[0], origin[1], origin[2]))
 
 
-def filled(values: Tensor, template: TemplateAnatomy) -> Tensor:
+def filled(values: Tensor, inside: Tensor) -> Tensor:
     """Put values of the template voxels that are computed on the whole of `BRAIN`.
 
     Parameters
     ----------
     values : Tensor, shape (1, n)
-        At ``template.points``.
-    template : TemplateAnatomy
+    inside : Tensor of int, shape (n,)
+        Their flat indices.
 
     Returns
     -------
@@ -430,7 +501,7 @@ def filled(values: Tensor, template: TemplateAnatomy) -> Tensor:
         0 elsewhere.
     """
     flat = values.new_zeros(BRAIN.shape).flatten()
-    flat[template.inside] = values[0]
+    flat[inside] = values[0]
     return flat.reshape(BRAIN.shape)
 
 

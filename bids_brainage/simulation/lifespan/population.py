@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -82,7 +83,11 @@ class Population:
         return intracranial_ml * np.concatenate([[1 - share.sum()], share])
 
     def expected_age(
-        self, log_share: NDArray[np.float64], low: float, high: float
+        self,
+        log_share: NDArray[np.float64],
+        low: float,
+        high: float,
+        seen: Sequence[str] | None = None,
     ) -> NDArray[np.float64]:
         """Return the best guess of age from the true volumes: what nobody can beat.
 
@@ -92,6 +97,8 @@ class Population:
             Of people drawn evenly over ages.
         low, high : float
             Ages they were drawn from, years.
+        seen : sequence of str, optional
+            Structures whose volumes are known; all without it.
 
         Returns
         -------
@@ -99,8 +106,9 @@ class Population:
             Median of the posterior of age, years (it has the least expected absolute error).
         """
         grid = np.linspace(low, high, 4 * int(high - low) + 1)
-        precision = np.linalg.inv(self.covariance)
-        apart = log_share[:, None] - self.typical(grid)[None]
+        known = [self.structures.index(name) for name in seen or self.structures]
+        precision = np.linalg.inv(self.covariance[np.ix_(known, known)])
+        apart = log_share[:, None, known] - self.typical(grid)[None, :, known]
         log_density = -0.5 * np.einsum('nas,st,nat->na', apart, precision, apart)
         weight = np.cumsum(np.exp(log_density - log_density.max(axis=1, keepdims=True)), axis=1)
         return grid[(weight >= 0.5 * weight[:, -1:]).argmax(axis=1)]
