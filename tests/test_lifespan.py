@@ -164,6 +164,24 @@ def test_grey_matter_maps_keep_the_volume(lives, template):
         assert values.sum() * 0.064 == pytest.approx(person.volumes_ml[kept].sum(), rel=0.03)
 
 
+def test_an_affine_keeps_the_ageing_that_a_deformation_hides(lives, template, carver):
+    young, _, old = lives
+    ventricle = carver.fractions[VENTRICLE : VENTRICLE + 1]
+
+    def growth(register):
+        size = [
+            float(field.sample(ventricle, BRAIN, register(person, template).source).sum())
+            for person in (young, old)
+        ]
+        return np.log(size[1] / size[0])
+
+    brain = [1 - person.volumes_ml[0] / person.volumes_ml.sum() for person in (young, old)]
+    true = old.log_share[VENTRICLE - 1] - young.log_share[VENTRICLE - 1]
+    true -= np.log(brain[1] / brain[0])
+    assert growth(align) == pytest.approx(true, abs=0.1)
+    assert growth(normalise) < 0.6 * true
+
+
 def test_a_second_scan_of_a_person_differs_less_than_another_person(carver, template):
     population, error = load_population(), Imperfection()
     maps = []

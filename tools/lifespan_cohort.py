@@ -4,9 +4,9 @@
 
 ``LABEL_MAP_DIR`` holds SynthSeg's training label maps (Apache-2.0).  ``OUT`` gets one folder of
 prepared inputs for each grid, ``split.tsv``, and ``truth.tsv`` (true volumes, and the best age
-anybody could say from them).  This best age is what the networks learn: the age that people with
-the same volumes have in the middle, without the chance of one draw.  A run that was stopped goes
-on where it was.
+anybody could say from them).  A run that was stopped goes on where it was; a finished one that
+is called again with another ``--learn`` writes the inputs anew with that age to learn: ``best`` is
+the age that people with the same volumes have in the middle, ``drawn`` the person's own.
 
 Seven tenths of the people train, a tenth chooses the epoch, a fifth tests; the first test people
 are scanned three times: again on the same day (retest), and years later (longitudinal), with the
@@ -97,6 +97,7 @@ class Plan:
     people: int
     seed: int
     repeated: int
+    learn: str
 
     @property
     def n_chunks(self) -> int:
@@ -254,18 +255,19 @@ def assemble(plan: Plan) -> None:
                 columns[key].extend(chunk[key])
     population = load_population()
     best = population.expected_age(np.array(columns['log_share']), *AGES)
+    targets = {'best': best, 'drawn': columns['age']}[plan.learn]
     for name, arch, factor in GRIDS:
         block = input_block(arch, make_recipe(arch, {'data': {'coarsen': factor}}))
 
         def rows(name: str = name):
-            visits = zip(columns['source'], best, strict=True)
+            visits = zip(columns['source'], targets, strict=True)
             for path in paths:
                 with np.load(path) as chunk:
                     for image in chunk[name]:
                         source, target = next(visits)
                         yield str(source), float(target), (image[None],)
 
-        write_rows(out / name, block, rows(), f'lifespan-{plan.seed}-{plan.people}')
+        write_rows(out / name, block, rows(), f'lifespan-{plan.seed}-{plan.people}-{plan.learn}')
     assignments, truth = [], []
     for i, source in enumerate(columns['source']):
         label = f'{int(columns["number"][i]):05d}'
@@ -292,10 +294,14 @@ def main() -> None:
     parser.add_argument('--people', type=int, default=2000)
     parser.add_argument('--repeated', type=int, default=60, help='test people scanned again')
     parser.add_argument('--seed', type=int, default=1)
+    parser.add_argument('--learn', choices=('best', 'drawn'), default='best')
     parser.add_argument('--workers', type=int, default=1, help='processes, 2.5 GB each')
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    plan = Plan(options.label_map_dir, options.out, options.people, options.seed, options.repeated)
+    plan = Plan(
+        options.label_map_dir, options.out, options.people, options.seed, options.repeated,
+        options.learn,
+    )  # fmt: skip
     generate(plan, options.workers)
     assemble(plan)
 
