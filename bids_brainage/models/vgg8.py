@@ -46,7 +46,7 @@ class VGG8(AgeRegressor):
 
     gradcam_layer = 'features.block5.conv'
     output_layer = 'head.4'
-    saliency_methods = ('gradcam',)
+    saliency_methods = ('gradcam', 'guided_backprop')
 
     def __init__(self, *, input_shape: Sequence[int] = PUBLISHED_GRID) -> None:
         super().__init__()
