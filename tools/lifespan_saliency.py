@@ -92,12 +92,15 @@ def main() -> None:
         rng = np.random.default_rng([SEED, number])
         image = painted(template, draw_acquisition(rng).contrast)
         taken = [register(old, template, 1, Imperfection()) for register in (normalise, align)]
+        truths = [torch.from_numpy(np.abs(ageing_map(young, old, seen))) for seen in taken]
+        brains = [
+            filled(field.sample(template.classes[-1:], BRAIN, seen.source), seen.inside)
+            for seen in taken
+        ]
         for bundle, model in zip(bundles, models, strict=True):
-            seen = taken[bundle.input['kind'] in ALIGNED_KINDS]
-            truth = torch.from_numpy(np.abs(ageing_map(young, old, seen)))
-            brain = filled(field.sample(template.classes[-1:], BRAIN, seen.source), seen.inside)
-            inside = on_grid(brain, bundle.input) > 0.5
-            change = on_grid(truth, bundle.input)
+            aligned = bundle.input['kind'] in ALIGNED_KINDS
+            inside = on_grid(brains[aligned], bundle.input) > 0.5
+            change = on_grid(truths[aligned], bundle.input)
             given = network_input(taken, bundle.input, image, rng)
             scan = torch.from_numpy(given)[None, None].float()
             shown = {'gradient': image_gradient(model, scan)}

@@ -276,9 +276,10 @@ def export(options, job: Job, cache, rows: list[dict], results: dict) -> None:
     )
     metadata['bias_correction'] = None
     metadata['output'] = output_block(model)
-    # Grad-CAM of a reduced network has a few voxels: only where there is nothing finer.
-    finer = [method for method in model.saliency_methods if method != 'gradcam']
-    metadata['saliency'] = finer or list(model.saliency_methods)
+    # Grad-CAM of a reduced network has a few voxels; guided backpropagation has them all.
+    finest = 'guided_backprop'
+    known = list(model.saliency_methods)
+    metadata['saliency'] = [finest] if finest in known else known
     if job.declared['kind'] == 't1w_connectivity':
         metadata['input'] = {**metadata['input'], 'structural_only': True}
     metadata |= card(options.arch, job.declared, results, len(chosen))

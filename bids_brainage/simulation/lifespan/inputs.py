@@ -246,7 +246,7 @@ def align(
     import torch
 
     velocity, points = person.warp.velocity, person.carver.points
-    grid = field.grid_points(BRAIN, str(points.device)).flatten(1)
+    grid = person.carver.fine.flatten(1)
     forward = field.exponentiate(velocity, FLOW, points)
     some = slice(None, None, FIT_EVERY)
     at, head = grid[:, template.inside[some]], template.points[:, some].contiguous()
