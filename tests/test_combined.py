@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bids_brainage.cli.bundles import model_dirs
 from bids_brainage.cli.combined import consensus_of, consensus_row, fused_rows
 from bids_brainage.cli.fusions import fusions_of
 from bids_brainage.dataset.scan import Age, Scan
 from bids_brainage.errors import MissingInputError, OptionError
-from bids_brainage.models.bundle import Bundle
+from bids_brainage.models.bundle import Bundle, load_bundle
 from bids_brainage.models.untrained import untrained_metadata
 from bids_brainage.outputs import brainage_row
 
@@ -221,12 +222,22 @@ def test_system_b_enters_the_consensus_once():
     ]  # fmt: skip
 
 
-def test_largest_validation_counts():
+def test_largest_validation_on_real_scans_counts():
     many = bundle('volumes.a')
     small = {'dataset': 'few', 'n': 3, 'mae': 0.5, 'method': 'x'}
-    many.metadata['validation'].insert(0, small)
+    simulated = {'dataset': 'many', 'n': 900, 'mae': 0.1, 'method': 'x', 'simulated': True}
+    many.metadata['validation'][:0] = [simulated, small]
     (member, _), _ = consensus_of([many, bundle('sfcn.b')])
-    assert (member.mae, member.n) == (5.0, 40)
+    assert (member.mae, member.n, member.simulated) == (5.0, 40, False)
+
+
+def test_packaged_models_have_a_consensus_weighed_on_the_same_real_scans():
+    packaged = model_dirs(None)[-1]
+    names = ('volumes.lifespan', 'vgg8.lifespan-reduced', 'densenet169_clinical.lifespan-reduced')
+    members = [member for member, _ in consensus_of([load_bundle(packaged / n) for n in names])]
+    assert {(member.dataset, member.simulated) for member in members} == {
+        ('real scans, all adults', False)
+    }
 
 
 def test_group_level_combines_no_prediction_that_is_combined_already():

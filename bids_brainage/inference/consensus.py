@@ -65,7 +65,8 @@ def validated_member(name: str, checks: Sequence[Mapping[str, Any]], simulated: 
     ----------
     name : str
     checks : sequence of mapping
-        ``validation`` of its bundle: the entry with most people counts, the first of equals.
+        ``validation`` of its bundle: an entry of real scans counts before one of simulated scans,
+        then the one with most people, the first of equals.
     simulated : bool
         Whether its training was simulated, for entries that do not say so themselves.
 
@@ -80,14 +81,17 @@ def validated_member(name: str, checks: Sequence[Mapping[str, Any]], simulated: 
             f'--consensus: {name} states no error that it was validated with, so it cannot be '
             'weighed. Leave it out of --models, or leave --consensus out.'
         )
-    best = max(usable, key=lambda check: int(check['n']))
-    return Member(
-        name=name,
-        mae=float(best['mae']),
-        n=int(best['n']),
-        dataset=str(best.get('dataset', '')),
-        simulated=bool(best.get('simulated', simulated)),
-    )
+    members = [
+        Member(
+            name=name,
+            mae=float(check['mae']),
+            n=int(check['n']),
+            dataset=str(check.get('dataset', '')),
+            simulated=bool(check.get('simulated', simulated)),
+        )
+        for check in usable
+    ]
+    return max(members, key=lambda member: (not member.simulated, member.n))
 
 
 def consensus_weights(members: Sequence[Member]) -> dict[str, float]:
