@@ -19,6 +19,7 @@ from bids_brainage.errors import (
     UnusableImageError,
 )
 from bids_brainage.inference.aicbv import (
+    HEADER,
     brain_box,
     load_generator,
     save_generator,
@@ -211,6 +212,14 @@ def test_weights_come_back_as_they_were(network, tmp_path):
         assert torch.equal(loaded.state_dict()[name], value)
 
 
+def test_same_weights_give_the_same_file(network, tmp_path):
+    path, written = tmp_path / 'generator.safetensors', set()
+    for _ in range(8):  # several header entries came in either order
+        save_generator(network, path, {'preset': 'test'})
+        written.add(path.read_bytes())
+    assert len(written) == 1
+
+
 def test_unfit_weights_are_explained(network, tmp_path):
     path = tmp_path / 'generator.safetensors'
     with pytest.raises(MissingInputError, match='no such file'):
@@ -222,7 +231,7 @@ def test_unfit_weights_are_explained(network, tmp_path):
     with pytest.raises(BundleError, match="found 'no name'"):
         load_generator(path)
     for options in ({'preset': 'huge'}, {'presets': 'test'}, {'preset': 'test'}):
-        header = {'arch': 'aicbv_mamba', 'options': json.dumps(options)}
-        save_file({'x': torch.zeros(1)}, path, metadata=header)
+        built = json.dumps({'arch': 'aicbv_mamba', 'options': options})
+        save_file({'x': torch.zeros(1)}, path, metadata={HEADER: built})
         with pytest.raises(BundleError, match='do not fit'):
             load_generator(path)

@@ -31,6 +31,8 @@ ARCHITECTURES = {
     'aicbv_mamba': ('bids_brainage.models.aicbv_mamba', 'AICBVMamba'),
     'aicbv_resattunet2d': ('bids_brainage.models.aicbv_resattunet2d', 'AICBVResAttUNet2d'),
 }
+#: Entry of the file's header that says how to build the network.
+HEADER = 'bids_brainage'
 #: Distance between patches in voxels; the authors of the paper evaluate at half of it.
 STRIDE = 32
 #: A forecast above this is a warning, below it a note.
@@ -63,7 +65,9 @@ def save_generator(model: nn.Module, path: Path, options: dict[str, object]) -> 
             f'{path}: expected a generator ({", ".join(names)}), found {type(model).__name__}.'
         )
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(tensors, path, metadata={'arch': arch, 'options': json.dumps(options)})
+    # One entry: several are written in any order, and the file's hash must not depend on it.
+    built = json.dumps({'arch': arch, 'options': options}, sort_keys=True)
+    save_file(tensors, path, metadata={HEADER: built})
 
 
 def load_generator(path: Path, *, device: str = 'cpu') -> nn.Module:
@@ -94,7 +98,7 @@ def load_generator(path: Path, *, device: str = 'cpu') -> nn.Module:
         raise MissingInputError(f'{path}: no such file. Give the weights of an AICBV generator.')
     try:
         with safe_open(path, framework='pt') as stream:
-            header = stream.metadata() or {}
+            header = json.loads((stream.metadata() or {}).get(HEADER, '{}'))
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         arch = header.get('arch', 'no name')
         if arch not in ARCHITECTURES:
@@ -103,9 +107,7 @@ def load_generator(path: Path, *, device: str = 'cpu') -> nn.Module:
                 'the header.'
             )
         module, factory = ARCHITECTURES[arch]
-        model: nn.Module = getattr(import_module(module), factory)(
-            **json.loads(header.get('options', '{}'))
-        )
+        model: nn.Module = getattr(import_module(module), factory)(**header.get('options', {}))
         model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, TypeError, ValueError, OptionError) as error:
         raise BundleError(
