@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pandas as pd
 from lifespan_cohort import AGES
+from lifespan_train import with_first_visits
 
 from bids_brainage.errors import MissingInputError
 from bids_brainage.simulation.lifespan.inputs import GREY
 from bids_brainage.simulation.lifespan.population import load_population
 from bids_brainage.training.comparison import comparison_rows
 from bids_brainage.training.predictions import Row, read_predictions
-from bids_brainage.training.splits import LONGITUDINAL, RETEST, TEST
 
 ORACLES = {'oracle': None, 'oracle, grey matter alone': GREY}
 GENERATED = (
@@ -33,17 +33,6 @@ GENERATED = (
     ('longitudinal', ('n', 'made')),
 )
 REAL = ('n', 'mae', 'mmae', 'bias', 'r', 'interval_coverage', 'median_baseline_mae')
-
-
-def with_first_visits(rows: list[Row]) -> list[Row]:
-    """Add the first visits of people who were scanned again to their later ones."""
-    first = {row['participant_id']: row for row in rows if row['role'] == TEST}
-    again = [
-        {**first[row['participant_id']], 'role': row['role']}
-        for row in rows
-        if row['role'] in (RETEST, LONGITUDINAL)
-    ]
-    return [*rows, *again]
 
 
 def oracle_rows(truth: pd.DataFrame, like: list[Row], seen: Sequence[str] | None) -> list[Row]:

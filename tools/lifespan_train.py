@@ -16,6 +16,7 @@ import argparse
 import json
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,15 +34,15 @@ from bids_brainage.models.untrained import output_block
 from bids_brainage.preprocessing.inputs import prepare_input, prepare_slices
 from bids_brainage.statistics.accuracy import accuracy
 from bids_brainage.statistics.conformal import half_width
-from bids_brainage.statistics.longitudinal import change_accuracy
-from bids_brainage.statistics.reliability import reliability
 from bids_brainage.training.cache import open_cache
 from bids_brainage.training.calibrate import calibrate_predictions
 from bids_brainage.training.cohort import find_candidates
+from bids_brainage.training.comparison import CHANGE, RETEST_KEYS, comparison_rows
 from bids_brainage.training.export import Cohort, bundle_metadata
 from bids_brainage.training.fit import fit_job, model_options
 from bids_brainage.training.job import Job, fold_sources
 from bids_brainage.training.predictions import (
+    Row,
     of_role,
     prediction_rows,
     trained_model,
@@ -67,33 +68,37 @@ THICK_MM = 4.0
 AGE_BINS, SMALLEST_BIN = (18.0, 40.0, 65.0), 5
 
 
-def simulated_figures(rows: list[dict], truth: pd.DataFrame) -> dict:
+def with_first_visits(rows: Sequence[Row]) -> list[Row]:
+    """Add the first visits of people who were scanned again to their later ones."""
+    first = {row['participant_id']: row for row in rows if row['role'] == TEST}
+    again = [
+        {**first[row['participant_id']], 'role': row['role']}
+        for row in rows
+        if row['role'] in (RETEST, LONGITUDINAL)
+    ]
+    return [*rows, *again]
+
+
+def simulated_figures(rows: Sequence[Row], truth: pd.DataFrame) -> dict:
     """Return accuracy beside the oracle, test-retest and change over time on generated people."""
-    table = pd.DataFrame(rows).set_index('source')
-    expected = truth.set_index('source')['expected_age']
-    test = table[table['role'] == TEST]
-    error = test['predicted_age'] - test['age']
-    oracle = expected[test.index] - test['age']
-    by_person = {role: table[table['role'] == role].set_index('participant_id') for role in
-                 (TEST, RETEST, LONGITUDINAL)}  # fmt: skip
-    first, again, later = (by_person[role] for role in (TEST, RETEST, LONGITUDINAL))
-    pairs = np.stack([first.loc[again.index, 'predicted_age'], again['predicted_age']], axis=1)
-    stable = reliability(pairs, np.zeros(len(pairs)))
-    change = change_accuracy(
-        first.loc[later.index, 'age'],
-        later['age'] - first.loc[later.index, 'age'],
-        later['predicted_age'] - first.loc[later.index, 'predicted_age'],
-    )
+    scans = with_first_visits(rows)
+    expected = dict(zip(truth['source'], truth['expected_age'].tolist(), strict=True))
+    oracle = [{**row, 'predicted_age': expected[row['source']]} for row in scans]
+    compared = comparison_rows({'network': scans, 'oracle': oracle})
+    found = {(row['model'], row['subset']): row for row in compared}
+    test = found['network', 'all']
+    best = found['oracle', 'all']['mae']
+    age = np.array([row['age'] for row in of_role(scans, TEST)])
     return {
-        'n_test': len(test),
-        'mae': float(error.abs().mean()),
-        'bias': float(error.mean()),
-        'r': float(np.corrcoef(test['predicted_age'], test['age'])[0, 1]),
-        'median_baseline_mae': float((test['age'] - test['age'].median()).abs().mean()),
-        'oracle_mae': float(oracle.abs().mean()),
-        'ratio_to_oracle': float(error.abs().mean() / oracle.abs().mean()),
-        'retest': {key: value.value for key, value in stable.items()},
-        'longitudinal': {key: value.value for key, value in change.items()},
+        'n_test': test['n'],
+        'mae': test['mae'],
+        'bias': test['me'],
+        'r': test['r'],
+        'median_baseline_mae': float(np.abs(age - np.median(age)).mean()),
+        'oracle_mae': best,
+        'ratio_to_oracle': test['mae'] / best,
+        'retest': {key: found['network', 'test-retest'][key] for key in RETEST_KEYS},
+        'longitudinal': {key: found['network', 'longitudinal'][key] for key in CHANGE},
     }
 
 

@@ -27,7 +27,13 @@ from bids_brainage.simulation.lifespan.anatomy import (
 )
 from bids_brainage.simulation.lifespan.cohort import Individual
 from bids_brainage.simulation.lifespan.person import FLOW
-from bids_brainage.simulation.lifespan.render import head_pose
+from bids_brainage.simulation.lifespan.render import (
+    BIAS_MM,
+    BIAS_SD,
+    TURN_DEGREES,
+    head_pose,
+    within_reach,
+)
 from bids_brainage.simulation.warp import smooth_noise
 
 if TYPE_CHECKING:
@@ -410,14 +416,14 @@ def t1w_clinical(
     shape = tuple(int(n) for n in size * BRAIN.spacing * np.array(BRAIN.shape) / spacing)
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = low
-    turn = head_pose(size, 6.0 * np.clip(rng.standard_normal(3), -2, 2))
+    turn = head_pose(size, TURN_DEGREES * within_reach(rng))
     back = torch.from_numpy(np.linalg.inv(turn).astype('f4')).to(image.device)
     at = torch.from_numpy(_positions(shape, affine, thickness)).to(image.device)
     points = (back[:3, :3] @ at.flatten(1)).reshape(at.shape)
     inverse = person.warp.inverse(person.carver.points)
     source = points + field.sample(inverse, FLOW, points, border=True)
     slices = field.sample(image, BRAIN, source)[0].mean(0).cpu().numpy()
-    smoothness, strength = float(rng.uniform(35, 60)), float(rng.uniform(0.02, 0.20))
+    smoothness, strength = float(rng.uniform(*BIAS_MM)), float(rng.uniform(*BIAS_SD))
     coarse = (shape[0], shape[1], int(shape[2] * distance / edge) + 1)
     noise = smooth_noise(rng, coarse, edge, smoothness)
     shading = noise[:, :, (np.arange(shape[2]) * distance / edge).astype(int)]

@@ -38,6 +38,11 @@ INTENSITIES = {
 }
 #: Outer tissue: bone and air dark, marrow and fat bright, muscle between; drawn one by one.
 OUTER_INTENSITY = (0.05, 1.2)
+#: SD of the turn of the head about each axis, degrees; of its shift along each axis, mm; and how
+#: many SDs they reach.
+TURN_DEGREES, SHIFT_MM, REACH_SD = 6.0, 5.0, 2.0
+#: Weakest and strongest bias field (SD of its log), and its smoothness, mm.
+BIAS_SD, BIAS_MM = (0.02, 0.20), (35.0, 60.0)
 #: Step of the texture inside tissue, mm, and its SD.
 TEXTURE_MM, TEXTURE_SD = 2.5, 0.03
 
@@ -81,20 +86,25 @@ def draw_acquisition(
     skull_strip: bool = False,
 ) -> Acquisition:
     """Draw pose, contrast, bias field and noise of a scan."""
-    rotation = 6.0 * np.clip(rng.standard_normal(3), -2, 2)
-    shift = 5.0 * np.clip(rng.standard_normal(3), -2, 2)
+    rotation = TURN_DEGREES * within_reach(rng)
+    shift = SHIFT_MM * within_reach(rng)
     contrast = {name: float(rng.uniform(*limits)) for name, limits in INTENSITIES.items()}
     return Acquisition(
         voxel_mm,
         (float(rotation[0]), float(rotation[1]), float(rotation[2])),
         (float(shift[0]), float(shift[1]), float(shift[2])),
         contrast,
-        float(rng.uniform(0.02, 0.20)),
-        float(rng.uniform(35, 60)),
+        float(rng.uniform(*BIAS_SD)),
+        float(rng.uniform(*BIAS_MM)),
         float(rng.uniform(0.005, 0.04)),
         float(rng.uniform(15, 60)),
         skull_strip,
     )
+
+
+def within_reach(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw a value for each axis, in SDs, none beyond `REACH_SD`."""
+    return np.clip(rng.standard_normal(3), -REACH_SD, REACH_SD)
 
 
 @dataclass(frozen=True)
