@@ -3,8 +3,8 @@
     python benchmarks/consistency.py SCAN.nii.gz WORK_DIR [--brain-mask MASK.nii.gz]
 
 Writes a dataset in which one T1w scan stands in four orientations, at 2 mm, and (with a mask)
-skull-stripped at 1 and 2 mm; runs the participant level on it, and prints the age of each beside
-that of the scan as it is.
+skull-stripped at 1 and 2 mm; runs the participant level on it, and prints for each model the age
+of each beside that of the scan as it is.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument('scan', type=Path)
     parser.add_argument('work_dir', type=Path)
     parser.add_argument('--brain-mask', type=Path)
+    parser.add_argument('--models', nargs='+', default=['volumes.lifespan'])
     parser.add_argument('--nprocs', type=int, default=1)
     options = parser.parse_args()
     bids, out = options.work_dir / 'bids', options.work_dir / 'out'
@@ -72,16 +73,19 @@ def main() -> None:
         [
             sys.executable, '-m', 'bids_brainage', bids, out, 'participant',
             '--nprocs', str(options.nprocs), '-w', options.work_dir / 'work',
+            '--models', *options.models,
         ],
         check=True,
     )  # fmt: skip
-    ages = {}
+    ages: dict[str, dict[str, float]] = {}
     for path in sorted(out.glob('sub-*/anat/*_brainage.tsv')):
         with path.open(encoding='utf-8') as stream:
             for row in csv.DictReader(stream, delimiter='\t'):
-                ages[row['participant_id']] = float(row['predicted_age'])
-    for name, age in ages.items():
-        sys.stdout.write(f'{name:18s} {age:6.2f} {age - ages["sub-asis"]:+.2f}\n')
+                of_model = ages.setdefault(row['model'], {})
+                of_model[row['participant_id']] = float(row['predicted_age'])
+    for model, found in ages.items():
+        for name, age in found.items():
+            sys.stdout.write(f'{model} {name:18s} {age:6.2f} {age - found["sub-asis"]:+.2f}\n')
 
 
 if __name__ == '__main__':
