@@ -2,9 +2,9 @@
 
     python tools/collect_volumes.py OUTPUT_DIR PARTICIPANTS_TSV MEASURED_TSV
 
-The table has one row per T1w scan: names, age and group of the participant, the person's name
-in the normative tables where the participants table gives a source, and all volumes in
-millilitres.
+The table has one row per T1w scan: names, the age at the scan (that of the session, where the
+dataset gives one), the participant's group, the person's name in the normative tables where the
+participants table gives a source, and all volumes in millilitres.
 """
 
 from __future__ import annotations
@@ -42,11 +42,13 @@ def main() -> None:
     for side in sorted(options.output_dir.glob('sub-*/**/*_desc-structures_dseg.json')):
         person = side.name.split('_')[0]
         entry = people.loc[person]
+        scan = side.name.split('_space-')[0]
+        ages = pd.read_csv(side.with_name(f'{scan}_brainage.tsv'), sep='\t', na_values='n/a')
         rows.append(
             {
-                'scan': side.name.split('_space-')[0],
+                'scan': scan,
                 'participant_id': person,
-                'age': float(entry['age']),
+                'age': float(ages['age'].iloc[0]),
                 'group': entry['group'],
                 'table_person': table_person(str(entry['source']), str(entry['source_id'])),
                 **json.loads(side.read_text('utf-8'))['VolumesML'],

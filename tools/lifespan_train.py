@@ -57,11 +57,18 @@ TRIAL_USE = (
     'start for training on real scans ([run] start_from, with the same [data] coarsen). For ages '
     'use volumes.lifespan, or weights trained on your own healthy cohort.'
 )
+PAIR_USE = (
+    'Research T1w scans, beside volumes.lifespan: the mean of both (--consensus) was closer to '
+    'the age on real scans than either, and this one shows where in the image it looks. And as '
+    'a start for training on real scans ([run] start_from, with the same [data] coarsen).'
+)
 THICK_USE = (
     'Routine scans with thick slices, taken as they are, without registration, where the volumes '
     'that the default model needs are hard to measure; and as a start for training on such scans '
     '([run] start_from, with the same [data] coarsen). Research scans take --synthetic-slices.'
 )
+#: What weights are for, by kind of input; for the others `TRIAL_USE`.
+USES = {'t1w_brain': PAIR_USE, 't1w_clinical': THICK_USE}
 #: Slices farther apart are those of a routine scan.
 THICK_MM = 4.0
 #: Ages whose mean absolute errors are compared on real scans, years; people a bin must have.
@@ -221,7 +228,7 @@ def card(arch: str, declared: dict, results: dict, n: int) -> dict:
             'drawn from tables of real people; a straight line takes its ages to the scale of '
             f'real scans.{structural}'
         ),
-        'intended_use': (THICK_USE if declared['kind'] == 't1w_clinical' else TRIAL_USE),
+        'intended_use': USES.get(declared['kind'], TRIAL_USE),
         'limitations': (
             f'Not the published weights and not their accuracy. On generated people its error is '
             f'{simulated["ratio_to_oracle"]:.2f} times what true volumes allow; on real scans see '
