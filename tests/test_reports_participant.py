@@ -106,7 +106,7 @@ def test_page_states_the_number_with_its_unit(page, number):
 def test_result_comes_before_pictures_and_methods(page):
     place = 0
     for words in (
-        'Predicted age 63.4',
+        'Predicted age, sfcn.demo 63.4',
         'No age was predicted',
         'Which regions moved',
         'Brain mask',
@@ -344,7 +344,7 @@ def test_headline_is_the_model_with_the_smaller_measured_error(tmp_path):
     models = {'sfcn.demo': MODELS['sfcn.demo'], 'volumes.ridge': better}
     add_scan(tmp_path, 'sub-01', models=models, age=50.0, predicted_age=60.0)
     (path,) = build_participant_report(tmp_path, '01')
-    assert 'Predicted age 56.8 years' in read(path).text
+    assert 'Predicted age, volumes.ridge 56.8 years' in read(path).text
 
 
 def test_an_error_on_few_or_simulated_people_does_not_make_the_headline(tmp_path):
@@ -356,7 +356,22 @@ def test_an_error_on_few_or_simulated_people_does_not_make_the_headline(tmp_path
     models = {'sfcn.demo': few, 'volumes.ridge': better}
     add_scan(tmp_path, 'sub-01', models=models, age=50.0, predicted_age=60.0)
     (path,) = build_participant_report(tmp_path, '01')
-    assert 'Predicted age 56.8 years' in read(path).text
+    assert 'Predicted age, volumes.ridge 56.8 years' in read(path).text
+
+
+def test_a_consensus_makes_the_headline_and_says_of_what_it_is_made(tmp_path):
+    checked = {**MODELS['volumes.ridge'], 'Validation': [{'dataset': 'x', 'n': 9, 'mae': 3.0}]}
+    members = {'sfcn.demo': {'Weight': 0.4}, 'volumes.ridge': {'Weight': 0.6}}
+    models = {'consensus': {'Members': members}, 'volumes.ridge': checked}
+    estimate = {'predicted_age': 60.0, 'predicted_age_sd': 2.5}
+    limits = {'interval_low': 45.0, 'interval_high': 75.0, 'interval_level': 0.9}
+    add_scan(tmp_path, 'sub-01', models=models, model='consensus', **estimate, **limits)
+    (path,) = build_participant_report(tmp_path, '01')
+    text = read(path).text
+    assert 'Predicted age, consensus 60.0 years' in text
+    assert 'SD between the models 2.5 years' in text
+    assert 'Weighted mean of sfcn.demo and volumes.ridge.' in text
+    assert 'contains the chronological age of' not in text
 
 
 def test_reading_derivatives_imports_no_heavy_library():

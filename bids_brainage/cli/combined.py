@@ -224,7 +224,7 @@ def _consensus_facts(
             'Mean of the predicted ages of the members, weighted by 1/MAE^2 of their validations.'
         ),
         'Limitations': (
-            'The errors of the members were measured on different people, and go together on one '
+            'The errors of the members may be of different people, and go together on one '
             'scan, so the consensus has no validated error. The limits of its interval are the '
             'weighted means of the limits of the members.'
         ),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_brainage.errors import BrainAgeError
+from bids_brainage.inference.consensus import MODEL as CONSENSUS
 from bids_brainage.outputs.files import read_json
 from bids_brainage.outputs.naming import model_label, parse_name, source_entities
 from bids_brainage.outputs.tables import data_dictionary, read_brainage
@@ -366,14 +367,16 @@ def validated_error(result: Result) -> tuple[bool, float]:
 def headline_model(scans: tuple[ScanRecord, ...], modality: str) -> str | None:
     """Choose one model for the first block of all scans of a modality.
 
-    The model that gave an age for most scans; of several, one measured on real scans; of those,
-    the one with the smallest error; then by name.
+    The model that gave an age for most scans; of several, the consensus, which only runs when it
+    is asked for; else one measured on real scans; of those, the one with the smallest error;
+    then by name.
     """
-    ranks: dict[str, tuple[int, bool, float, str]] = {}
+    ranks: dict[str, tuple[int, bool, bool, float, str]] = {}
     for scan in scans:
         for result in scan.results if scan.modality == modality else ():
             count = ranks.get(result.model, (0,))[0] - int(result.ok)
-            ranks[result.model] = (count, *validated_error(result), result.model)
+            single = result.model != CONSENSUS
+            ranks[result.model] = (count, single, *validated_error(result), result.model)
     return min(ranks, key=lambda model: ranks[model], default=None)
 
 

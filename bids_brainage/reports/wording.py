@@ -132,11 +132,21 @@ def interval_meaning(result: Result) -> str:
     """Say what the interval promises; empty if the model gives none."""
     if result.low is None or result.high is None:
         return ''
+    if result.facts.get('Members'):
+        return 'The limits are the weighted means of those of the models it is made of.'
     share = level_text(result) if result.level is not None else 'most'
     return (
         f'An interval made this way contains the chronological age of {share} of people like '
         'those the model was calibrated on.'
     )
+
+
+def made_of(result: Result) -> str:
+    """Say on whom a model was trained, or of which models an age is the mean."""
+    members = result.facts.get('Members')
+    if isinstance(members, Mapping) and members:
+        return f'Weighted mean of {" and ".join(members)}.'
+    return f'Trained on: {plain(result.facts.get("TrainingPopulation"))}.'
 
 
 def training_range(result: Result | None) -> tuple[float, float] | None:
