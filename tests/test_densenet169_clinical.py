@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bids_brainage.models.densenet169_clinical import INPUT_SHAPE, DenseNet169Clinical
+from bids_brainage.training.fit import SMALLEST_AXIS
 
 N_PARAMETERS = 20_386_945
 N_PARAMETERS_ALL_TRANSITIONS = 18_544_385
@@ -87,3 +88,12 @@ def test_small_grid_gives_finite_ages_and_gradients(network):
 def test_output_bias_starts_at_the_mean_age(network):
     network.set_output_bias(51.0)
     assert network.regressor.bias.item() == 51.0
+
+
+def test_smallest_grid_that_training_accepts_is_the_smallest_that_can_be_halved():
+    network = DenseNet169Clinical().eval()
+    smallest = SMALLEST_AXIS['t1w_clinical']
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 1, 26, 40, smallest)).shape == (1,)
+        with pytest.raises(RuntimeError, match='smaller than kernel size'):
+            network(torch.zeros(1, 1, 26, 40, smallest - 1))

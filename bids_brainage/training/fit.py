@@ -33,7 +33,7 @@ RANK_VARIABLES = ('RANK', 'LOCAL_RANK', 'SLURM_PROCID')
 SMALLEST_AXIS = {
     'modulated_gm': 17,
     't1w_brain': 32,
-    't1w_clinical': 16,
+    't1w_clinical': 13,
     't1w_connectivity': 32,
     't1w_sfcn': 32,
 }
