@@ -19,6 +19,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from bids_brainage.cli.bundles import DEFAULT_MODELS
+
 ORIENTATIONS = ('LPS', 'PIR', 'ASL')
 
 
@@ -64,7 +66,7 @@ def main() -> None:
     parser.add_argument('scan', type=Path)
     parser.add_argument('work_dir', type=Path)
     parser.add_argument('--brain-mask', type=Path)
-    parser.add_argument('--models', nargs='+', default=['volumes.lifespan'])
+    parser.add_argument('--models', nargs='+', default=DEFAULT_MODELS)
     parser.add_argument('--nprocs', type=int, default=1)
     options = parser.parse_args()
     bids, out = options.work_dir / 'bids', options.work_dir / 'out'
