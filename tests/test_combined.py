@@ -215,7 +215,7 @@ def test_consensus_refuses_what_it_cannot_weigh():
 def test_system_b_enters_the_consensus_once():
     models = [bundle('volumes.a'), bundle('vgg8.t1w'), fused()]
     assert [m.name for m, _ in consensus_of(models)] == ['volumes.a', 'vgg8.cbv-TAS']
-    assert [m.mae for m, _ in consensus_of(models)] == [5.0, 6.0]
+    assert [m.validation.mae for m, _ in consensus_of(models)] == [5.0, 6.0]
     untested = fused(test={})
     assert [m.name for m, _ in consensus_of([models[0], models[1], untested])] == [
         'volumes.a', 'vgg8.cbv',
@@ -228,14 +228,15 @@ def test_largest_validation_on_real_scans_counts():
     simulated = {'dataset': 'many', 'n': 900, 'mae': 0.1, 'method': 'x', 'simulated': True}
     many.metadata['validation'][:0] = [simulated, small]
     (member, _), _ = consensus_of([many, bundle('sfcn.b')])
-    assert (member.mae, member.n, member.simulated) == (5.0, 40, False)
+    found = member.validation
+    assert (found.mae, found.n, found.simulated) == (5.0, 40, False)
 
 
 def test_packaged_models_have_a_consensus_weighed_on_the_same_real_scans():
     packaged = model_dirs(None)[-1]
     names = ('volumes.lifespan', 'vgg8.lifespan-reduced', 'densenet169_clinical.lifespan-reduced')
     members = [member for member, _ in consensus_of([load_bundle(packaged / n) for n in names])]
-    assert {(member.dataset, member.simulated) for member in members} == {
+    assert {(m.validation.dataset, m.validation.simulated) for m in members} == {
         ('real scans, all adults', False)
     }
 

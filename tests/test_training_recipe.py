@@ -1,6 +1,7 @@
 """Recipes hold the papers' values, and refuse what has no meaning."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -171,8 +172,28 @@ def test_gamma_gain_and_mirror():
     torch.testing.assert_close(changed.flip(1), 0.8 * largest * (volume / largest) ** 1.3)
 
 
+def test_noise_is_a_share_of_the_maximum_and_leaves_the_background():
+    volume = torch.full((1, 40, 40, 40), 5.0)
+    volume[:, :20] = 0
+    changed = apply_change(volume, Change((0, 0, 0), False, 1.0, 2.0, 0.1, (3,)))
+    assert changed[:, :20].abs().max() == 0
+    brain = changed[:, 20:]
+    assert brain.mean().item() == pytest.approx(10, abs=0.05)
+    assert brain.std().item() == pytest.approx(2 * 0.1 * 5, rel=0.02)
+    again = apply_change(volume, Change((0, 0, 0), False, 1.0, 2.0, 0.1, (4,)))
+    assert not torch.equal(changed, again)
+
+
+def test_noise_is_drawn_after_all_else():
+    without = AugmentationRecipe(shift_voxels=(2, 2, 2), mirror=0.5, gamma=(0.7, 1.3))
+    noisy = draw(replace(without, noise=0.2), 1, 2, 3)
+    assert 0 < noisy.noise < 0.2
+    assert replace(noisy, noise=0.0) == draw(without, 1, 2, 3)
+
+
 def test_augmentation_depends_on_seed_epoch_and_sample_only():
-    recipe = make_recipe('densenet169_clinical', {}).augmentation
+    overrides = {'augmentation': {'noise': 0.05}}
+    recipe = make_recipe('densenet169_clinical', overrides).augmentation
     images = torch.rand(3, 1, 24, 24, 12)
     whole = augment(images, [7, 8, 9], recipe, 0, 2)
     single = augment(images[1:2], [8], recipe, 0, 2)

@@ -26,7 +26,7 @@ from bids_brainage.errors import ProcessingError
 from bids_brainage.inference.importance import image_gradient
 from bids_brainage.inference.saliency import explain
 from bids_brainage.models.bundle import load_bundle
-from bids_brainage.preprocessing.inputs import ALIGNED_KINDS
+from bids_brainage.preprocessing.inputs import is_aligned
 from bids_brainage.simulation.lifespan import field
 from bids_brainage.simulation.lifespan.anatomy import BRAIN
 from bids_brainage.simulation.lifespan.cohort import draw_traits, individual_at
@@ -98,7 +98,7 @@ def main() -> None:
             for seen in taken
         ]
         for bundle, model in zip(bundles, models, strict=True):
-            aligned = bundle.input['kind'] in ALIGNED_KINDS
+            aligned = is_aligned(bundle.input['kind'])
             inside = on_grid(brains[aligned], bundle.input) > 0.5
             change = on_grid(truths[aligned], bundle.input)
             given = network_input(taken, bundle.input, image, rng)

@@ -13,16 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from lifespan_cohort import AGES
-from lifespan_train import with_first_visits
+from lifespan_train import oracle_rows, with_first_visits
 
 from bids_brainage.errors import MissingInputError
 from bids_brainage.simulation.lifespan.inputs import GREY
-from bids_brainage.simulation.lifespan.population import load_population
 from bids_brainage.training.comparison import comparison_rows
 from bids_brainage.training.predictions import Row, read_predictions
 
@@ -33,15 +30,6 @@ GENERATED = (
     ('longitudinal', ('n', 'made')),
 )
 REAL = ('n', 'mae', 'mmae', 'bias', 'r', 'interval_coverage', 'median_baseline_mae')
-
-
-def oracle_rows(truth: pd.DataFrame, like: list[Row], seen: Sequence[str] | None) -> list[Row]:
-    """Return predictions for the same scans of an oracle that is told some true volumes."""
-    population = load_population()
-    shares = truth[list(population.structures)].to_numpy()
-    ages = population.expected_age(shares, *AGES, seen)
-    expected = dict(zip(truth['source'], ages.tolist(), strict=True))
-    return [{**row, 'predicted_age': expected[row['source']]} for row in like]
 
 
 def generated_table(trainings: dict[str, list[Row]]) -> list[str]:
@@ -90,7 +78,7 @@ def main() -> None:
         results[name] = json.loads((options.models / f'{name}.json').read_text())
     like = trainings[options.names[0]]
     truth = pd.read_csv(options.cohort / 'truth.tsv', sep='\t')
-    oracles = {name: oracle_rows(truth, like, seen) for name, seen in ORACLES.items()}
+    oracles = {name: oracle_rows(like, truth, seen) for name, seen in ORACLES.items()}
     trainings = {**oracles, **trainings}
     sys.stdout.write('\n'.join([*generated_table(trainings), '', *real_table(results)]) + '\n')
 

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fit_volumes import ADULT, LEVEL, calibrate_left_out, coverage, figures
+from lifespan_cohort import AGES
 
 from bids_brainage.dataset.discovery import find_scans
 from bids_brainage.errors import BrainAgeError
@@ -32,6 +33,7 @@ from bids_brainage.models.bundle import export_bundle
 from bids_brainage.models.registry import model_info
 from bids_brainage.models.untrained import output_block
 from bids_brainage.preprocessing.inputs import prepare_input, prepare_slices
+from bids_brainage.simulation.lifespan.population import load_population
 from bids_brainage.statistics.accuracy import accuracy
 from bids_brainage.statistics.conformal import half_width
 from bids_brainage.training.cache import open_cache
@@ -86,12 +88,21 @@ def with_first_visits(rows: Sequence[Row]) -> list[Row]:
     return [*rows, *again]
 
 
+def oracle_rows(
+    like: Sequence[Row], truth: pd.DataFrame, seen: Sequence[str] | None = None
+) -> list[Row]:
+    """Return predictions for the same scans of an oracle that is told (some) true volumes."""
+    population = load_population()
+    shares = truth[list(population.structures)].to_numpy()
+    ages = population.expected_age(shares, *AGES, seen)
+    expected = dict(zip(truth['source'], ages.tolist(), strict=True))
+    return [{**row, 'predicted_age': expected[row['source']]} for row in like]
+
+
 def simulated_figures(rows: Sequence[Row], truth: pd.DataFrame) -> dict:
     """Return accuracy beside the oracle, test-retest and change over time on generated people."""
     scans = with_first_visits(rows)
-    expected = dict(zip(truth['source'], truth['expected_age'].tolist(), strict=True))
-    oracle = [{**row, 'predicted_age': expected[row['source']]} for row in scans]
-    compared = comparison_rows({'network': scans, 'oracle': oracle})
+    compared = comparison_rows({'network': scans, 'oracle': oracle_rows(scans, truth)})
     found = {(row['model'], row['subset']): row for row in compared}
     test = found['network', 'all']
     best = found['oracle', 'all']['mae']

@@ -213,9 +213,9 @@ def _consensus_facts(
         'Members': {
             member.name: {
                 'Weight': weights[member.name],
-                'ValidatedMAE': member.mae,
-                'ValidatedOn': member.dataset,
-                'ValidatedN': member.n,
+                'ValidatedMAE': member.validation.mae,
+                'ValidatedOn': member.validation.dataset,
+                'ValidatedN': member.validation.n,
                 'Version': (rows.get(member.name) or {}).get('model_version'),
             }
             for member in members

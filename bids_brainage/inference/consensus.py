@@ -8,6 +8,7 @@ from statistics import stdev
 from typing import Any
 
 from bids_brainage.errors import OptionError
+from bids_brainage.models.validation import Validation, leading_validation
 
 MODEL = 'consensus'
 """Name of the rows."""
@@ -23,21 +24,12 @@ class Member:
     ----------
     name : str
         As in the column ``model``.
-    mae : float
-        Mean absolute error of its validation, years.
-    n : int
-        People of that validation.
-    dataset : str
-        Their name.
-    simulated : bool
-        Whether their images are simulated.
+    validation : Validation
+        The one that weighs it.
     """
 
     name: str
-    mae: float
-    n: int
-    dataset: str
-    simulated: bool
+    validation: Validation
 
 
 @dataclass(frozen=True)
@@ -65,8 +57,7 @@ def validated_member(name: str, checks: Sequence[Mapping[str, Any]], simulated: 
     ----------
     name : str
     checks : sequence of mapping
-        ``validation`` of its bundle: an entry of real scans counts before one of simulated scans,
-        then the one with most people, the first of equals.
+        ``validation`` of its bundle.
     simulated : bool
         Whether its training was simulated, for entries that do not say so themselves.
 
@@ -75,23 +66,13 @@ def validated_member(name: str, checks: Sequence[Mapping[str, Any]], simulated: 
     OptionError
         None of them has a positive error.
     """
-    usable = [check for check in checks if (check.get('mae') or 0) > 0 and check.get('n')]
-    if not usable:
+    validation = leading_validation(checks, simulated)
+    if validation is None:
         raise OptionError(
             f'--consensus: {name} states no error that it was validated with, so it cannot be '
             'weighed. Leave it out of --models, or leave --consensus out.'
         )
-    members = [
-        Member(
-            name=name,
-            mae=float(check['mae']),
-            n=int(check['n']),
-            dataset=str(check.get('dataset', '')),
-            simulated=bool(check.get('simulated', simulated)),
-        )
-        for check in usable
-    ]
-    return max(members, key=lambda member: (not member.simulated, member.n))
+    return Member(name, validation)
 
 
 def consensus_weights(members: Sequence[Member]) -> dict[str, float]:
@@ -117,13 +98,13 @@ def consensus_weights(members: Sequence[Member]) -> dict[str, float]:
         raise OptionError(
             '--consensus: one model has no consensus with itself. Name several with --models.'
         )
-    if len({member.simulated for member in members}) > 1:
-        made_up = ', '.join(member.name for member in members if member.simulated)
+    if len({member.validation.simulated for member in members}) > 1:
+        made_up = ', '.join(m.name for m in members if m.validation.simulated)
         raise OptionError(
             f'--consensus: {made_up} was validated on simulated scans and the others on real '
             'ones, so their errors cannot be compared. Leave one kind out of --models.'
         )
-    inverse = {member.name: member.mae**-2 for member in members}
+    inverse = {member.name: member.validation.mae**-2 for member in members}
     total = sum(inverse.values())
     return {name: value / total for name, value in inverse.items()}
 

@@ -9,6 +9,7 @@ from typing import Any
 from bids_brainage.errors import BundleError
 from bids_brainage.models.bundle import Bundle, find_bundles, load_bundle
 from bids_brainage.models.registry import list_models
+from bids_brainage.models.validation import stated_validations
 
 COLUMNS = (
     'name',
@@ -25,12 +26,10 @@ COLUMNS = (
 
 def _mae(bundle: Bundle, simulated: bool) -> float | None:
     """Return the MAE of the largest validation set of one kind (years)."""
-    rows = [
-        row
-        for row in bundle.metadata['validation']
-        if bool(row.get('simulated', False)) is simulated and row['mae'] is not None
-    ]
-    return max(rows, key=lambda row: row['n'])['mae'] if rows else None
+    metadata = bundle.metadata
+    stated = stated_validations(metadata['validation'], metadata['training']['simulated'])
+    rows = [row for row in stated if row.simulated is simulated]
+    return max(rows, key=lambda row: row.n).mae if rows else None
 
 
 def _bundle_row(path: Path) -> dict[str, Any]:
@@ -67,7 +66,8 @@ def model_rows(model_dirs: Iterable[Path | str]) -> list[dict[str, Any]]:
         Keys are :data:`COLUMNS`; ages and MAE in years, None where unknown.  ``status`` is
         ``trained``, ``untrained``, ``trainable only`` (no bundle is installed) or
         ``unusable: <reason>``.  A validation set counts as simulated when its row carries
-        ``"simulated": true``; the set with the largest n is shown.
+        ``"simulated": true``, or says nothing of it and the training was simulated; the set
+        with the largest n is shown.
     """
     rows = [_bundle_row(path) for path in find_bundles(model_dirs).values()]
     present = {row['arch'] for row in rows}

@@ -96,6 +96,15 @@ def roles_of(kind: str) -> tuple[str, ...]:
     return _ROLES[kind]
 
 
+def is_aligned(kind: str) -> bool:
+    """Tell whether an input shows the brain aligned with the template by an affine.
+
+    Its proportions are kept, as the papers of Systems B and SFCN have it; a deformation would take
+    most of the ageing away.
+    """
+    return 't1w' in _ROLES[kind]
+
+
 def onto_grid(
     data: np.ndarray, affine: np.ndarray, shape: tuple[int, ...], target: np.ndarray
 ) -> np.ndarray:
@@ -269,10 +278,6 @@ def _volumes(declared: Mapping[str, Any], files: Files) -> PreparedInput:
     features = log_ratios(table['volumes_ml'], declared['features'])
     return PreparedInput((features.astype(np.float64),), None, declared['space'])
 
-
-ALIGNED_KINDS = frozenset({'t1w_brain', 't1w_sfcn', 't1w_connectivity'})
-"""Inputs that show the brain aligned with the template by an affine, its proportions kept, as the
-papers of Systems B and SFCN have it; a deformation would take most of the ageing away."""
 
 _PREPARE: dict[str, Callable[[Mapping[str, Any], Files], PreparedInput]] = {
     'modulated_gm': _modulated_gm,

@@ -15,6 +15,7 @@ from typing import Any
 
 from bids_brainage.errors import BrainAgeError
 from bids_brainage.inference.consensus import MODEL as CONSENSUS
+from bids_brainage.models.validation import leading_validation
 from bids_brainage.outputs.files import read_json
 from bids_brainage.outputs.naming import model_label, parse_name, source_entities
 from bids_brainage.outputs.tables import data_dictionary, read_brainage
@@ -351,17 +352,12 @@ def _crashes(folder: Path) -> list[Crash]:
 def validated_error(result: Result) -> tuple[bool, float]:
     """Say whether a model was measured on simulated scans only, and its error there, years.
 
-    The mean absolute error of the validation with most people counts, one on real scans if there
-    is any; infinite without one.
+    Infinite without one.
     """
-    checks = result.facts.get('Validation')
-    known = [
-        (bool(check.get('simulated', False)), -int(check.get('n') or 0), float(check['mae']))
-        for check in (checks if isinstance(checks, list) else [])
-        if isinstance(check, Mapping) and isinstance(check.get('mae'), int | float)
-    ]
-    simulated, _, error = min(known, default=(True, 0, float('inf')))
-    return simulated, error
+    facts = result.facts
+    simulated = bool(facts.get('TrainingSimulated'))
+    validation = leading_validation(facts.get('Validation'), simulated)
+    return (validation.simulated, validation.mae) if validation else (True, float('inf'))
 
 
 def headline_model(scans: tuple[ScanRecord, ...], modality: str) -> str | None:

@@ -1,7 +1,8 @@
-"""Random shifts, mirror, gamma and gain of training images.
+"""Random shifts, mirror, gamma, noise and gain of training images.
 
-Kim et al., npj Aging 2025 (doi:10.1038/s41514-025-00260-x).  The random numbers of a sample
-depend on seed, epoch and sample only, never on the device, the batch or the process.
+All but the noise are those of Kim et al., npj Aging 2025 (doi:10.1038/s41514-025-00260-x).  The
+random numbers of a sample depend on seed, epoch and sample only, never on the device, the batch
+or the process.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bids_brainage.training.recipe import AugmentationRecipe
@@ -17,23 +19,39 @@ from bids_brainage.training.recipe import AugmentationRecipe
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to one sample: shift in voxels, left-right mirror, gamma and gain."""
+    """What is done to one sample.
+
+    Attributes
+    ----------
+    shift : tuple of int
+        Voxels.
+    mirror : bool
+        Left to right.
+    gamma, gain : float
+    noise : float
+        Standard deviation as a share of the maximum.
+    noise_seed : tuple of int
+    """
 
     shift: tuple[int, int, int]
     mirror: bool
     gamma: float
     gain: float
+    noise: float = 0.0
+    noise_seed: tuple[int, ...] = ()
 
 
 def draw(recipe: AugmentationRecipe, seed: int, epoch: int, sample: int) -> Change:
     """Draw the change of one sample in one epoch."""
-    rng = np.random.default_rng([seed, epoch, sample])
+    key = (seed, epoch, sample)
+    rng = np.random.default_rng(key)
     most = np.asarray(recipe.shift_voxels, dtype=int)
     x, y, z = (int(n) for n in rng.integers(-most, most + 1))
     mirror = bool(rng.random() < recipe.mirror)
     (low, high), (least, most_gain) = recipe.gamma, recipe.gain
     gamma, gain = rng.uniform(low, high), rng.uniform(least, most_gain)
-    return Change((x, y, z), mirror, float(gamma), float(gain))
+    noise = float(rng.uniform(0, recipe.noise))
+    return Change((x, y, z), mirror, float(gamma), float(gain), noise, (*key, 1))
 
 
 def changes_nothing(recipe: AugmentationRecipe) -> bool:
@@ -55,23 +73,27 @@ def shifted(volume: Tensor, shift: Sequence[int]) -> Tensor:
 
 
 def apply_change(volume: Tensor, change: Change) -> Tensor:
-    """Shift, mirror, then gamma and gain: ``gain * m * (v / m) ** gamma``, m the maximum.
+    """Shift, mirror, then ``gain * (m * (v / m) ** gamma + noise)``, m the maximum.
 
     Parameters
     ----------
     volume : Tensor, shape (1, X, Y, Z)
         RAS+ axes, so the first spatial axis runs from left to right.  Values of 0 and below
-        keep their sign under gamma.
+        keep their sign under gamma; voxels that are 0 get no noise, like a background cut away.
     change : Change
         From `draw`.
     """
     result = shifted(volume, change.shift)
     if change.mirror:
         result = result.flip(-3)
+    largest = result.max().clamp_min(1e-12)
     if change.gamma != 1:
-        largest = result.max().clamp_min(1e-12)
         scaled = result / largest
         result = largest * scaled.sign() * scaled.abs().pow(change.gamma)
+    if change.noise:
+        rng = np.random.default_rng(change.noise_seed)
+        normal = torch.from_numpy(rng.standard_normal(tuple(result.shape), dtype='f4'))
+        result = result + change.noise * largest * normal.to(result) * (result != 0)
     return result * change.gain
 
 

@@ -106,14 +106,15 @@ class AugmentationRecipe:
     """Random changes of training images; the defaults change nothing.
 
     `shift_voxels` is the largest shift along each axis, zero-filled; `mirror` the probability
-    of a left-right flip; `gamma` and `gain` the ranges of alpha·m·(v/m)^gamma with m the
-    volume's maximum.
+    of a left-right flip; `gamma` and `gain` the ranges of alpha·(m·(v/m)^gamma + noise) with m the
+    volume's maximum; `noise` the largest standard deviation of Gaussian noise, as a share of m.
     """
 
     shift_voxels: tuple[int, ...] = (0, 0, 0)
     mirror: float = 0.0
     gamma: tuple[float, ...] = (1.0, 1.0)
     gain: tuple[float, ...] = (1.0, 1.0)
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     'schedule.patience': (0, 10000),
     'schedule.step_epochs': (1, 10000),
     'augmentation.mirror': (0, 1),
+    'augmentation.noise': (0, 1),
     'run.epochs': (1, 100000),
     'run.batch_size': (1, 65536),
     'run.patience': (0, 100000),

@@ -14,7 +14,7 @@ from bids_brainage.dataset.series import Series
 from bids_brainage.models.bundle import Bundle
 from bids_brainage.outputs.connectivity import Connectivity
 from bids_brainage.outputs.naming import log_dir
-from bids_brainage.preprocessing.inputs import ALIGNED_KINDS, roles_of
+from bids_brainage.preprocessing.inputs import is_aligned, roles_of
 from bids_brainage.workflows.anatomical import (
     WARPED,
     init_anat_derivatives_wf,
@@ -184,7 +184,7 @@ def init_scan_wf(
         if blood is not None and takes_cbv(bundle):
             del fields['t1w']
             workflow.connect([(blood, predict, [('outputnode.cbv', 'inputnode.t1w')])])
-        given = AFFINE if kind in ALIGNED_KINDS else {}
+        given = AFFINE if is_aligned(kind) else {}
         workflow.connect([
             (anat, predict, [(f'outputnode.{given.get(f, f)}', f'inputnode.{f}') for f in fields])
         ])  # fmt: skip
