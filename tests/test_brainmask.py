@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from bids_brainage.preprocessing import brainmask
 from bids_brainage.preprocessing.image import foreground_mask
@@ -22,6 +23,25 @@ def test_stripped_image_keeps_its_mask_and_loses_holes_and_specks(take_scan):
     assert dice(mask, bare.mask) > STRIPPED_DICE
     assert mask[hole].all()
     assert not mask[:3, :3, :3].any()
+
+
+def test_stripped_image_that_was_smoothed_loses_its_halo(take_scan):
+    bare = take_scan('mask', skull_strip=True)
+    sharp = foreground_mask(bare.data)
+    assert brainmask.without_faded_rim(bare.data, sharp) is sharp
+    smooth = gaussian_filter(bare.data.astype('f4'), 0.6)
+    halo = foreground_mask(smooth)
+    mask = brainmask.brain_mask_from_stripped(smooth, halo)
+    assert halo.sum() > 1.3 * bare.mask.sum()
+    assert mask.sum() == pytest.approx(bare.mask.sum(), rel=0.06)
+    assert dice(mask, bare.mask) > 0.97
+
+
+def test_halo_is_measured_from_the_background(take_scan):
+    bare = take_scan('mask', skull_strip=True)
+    smooth = gaussian_filter(bare.data.astype('f4'), 0.6)
+    above = brainmask.without_faded_rim(smooth - 1000, smooth != 0)
+    assert np.array_equal(above, brainmask.without_faded_rim(smooth, smooth != 0))
 
 
 def test_stripped_image_may_fill_its_grid():

@@ -9,9 +9,18 @@ PLAUSIBLE_ML = (450.0, 2300.0)
 """Brain volumes outside this range are not believed: newborns have about 400 ml, the largest
 adult brains with their ventricles about 2 litres."""
 
+FADED = (0.05, 0.05)
+"""A rim has faded where more than this share of the foreground is darker than this share of the
+brighter half's median: 0.1 to 0.5 % in eight skull-stripped scans, 20 % after resampling."""
+
+RIM = 0.15
+"""Where a faded rim is cut, as a share of that median: gave the volume before resampling within
+0.5 % (two scans, from 1 mm to 2 mm)."""
+
 
 def brain_mask_from_stripped(data: np.ndarray, foreground: np.ndarray) -> np.ndarray:
     """Return the mask of an image that already holds only a brain.
+
 
     Parameters
     ----------
@@ -25,8 +34,37 @@ def brain_mask_from_stripped(data: np.ndarray, foreground: np.ndarray) -> np.nda
     ndarray of bool, shape (X, Y, Z)
         Largest component with holes (dark fluid that was zeroed) filled.
     """
+    foreground = without_faded_rim(data, foreground)
     closed = ndimage.binary_closing(np.pad(foreground, 3), iterations=2)[3:-3, 3:-3, 3:-3]
     return ndimage.binary_fill_holes(largest_component(closed | foreground))
+
+
+def without_faded_rim(data: np.ndarray, foreground: np.ndarray) -> np.ndarray:
+    """Cut the rim off a brain that was smoothed or resampled after its skull was stripped.
+
+    Such an image fades into its background, and a halo that is hardly brighter would count as
+    fluid around the brain.  A brain with a sharp rim is returned as it is.
+
+    Parameters
+    ----------
+    data : ndarray, shape (X, Y, Z)
+        Intensities.
+    foreground : ndarray of bool, shape (X, Y, Z)
+        Where the image differs from its background.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+    """
+    if not foreground.any() or foreground.all():
+        return foreground
+    above = data - np.median(data[~foreground])
+    values = above[foreground]
+    bright = np.median(values[values >= np.median(values)])
+    share, dark = FADED
+    if (values < dark * bright).mean() <= share:
+        return foreground
+    return foreground & (above > RIM * bright)
 
 
 def brain_mask_deepbet(data: np.ndarray, affine: np.ndarray, *, threads: int = 1) -> np.ndarray:
