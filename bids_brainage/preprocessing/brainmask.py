@@ -21,7 +21,6 @@ RIM = 0.15
 def brain_mask_from_stripped(data: np.ndarray, foreground: np.ndarray) -> np.ndarray:
     """Return the mask of an image that already holds only a brain.
 
-
     Parameters
     ----------
     data : ndarray, shape (X, Y, Z)
