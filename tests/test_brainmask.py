@@ -44,6 +44,13 @@ def test_halo_is_measured_from_the_background(take_scan):
     assert np.array_equal(above, brainmask.without_faded_rim(smooth, smooth != 0))
 
 
+def test_brain_that_was_centred_keeps_its_mask(take_scan):
+    bare = take_scan('mask', skull_strip=True)
+    brain = bare.data[bare.mask]
+    centred = np.where(bare.mask, (bare.data - brain.mean()) / brain.std(), 0)
+    assert brainmask.without_faded_rim(centred, bare.mask) is bare.mask
+
+
 def test_stripped_image_may_fill_its_grid():
     full = np.ones((20, 20, 20), bool)
     assert brainmask.brain_mask_from_stripped(full.astype(float), full).all()

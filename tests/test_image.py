@@ -12,6 +12,7 @@ from bids_brainage.preprocessing.image import (
     constant_background,
     foreground_mask,
     load_canonical,
+    raised,
 )
 
 AFFINE_MM = 1e-3  # float32 of the header
@@ -149,3 +150,32 @@ def test_background_may_have_any_value():
     assert constant_background(data) == -5
     assert foreground_mask(data).sum() == 14**3
     assert constant_background(noise()) is None
+
+
+def test_centred_brain_is_raised_above_its_background(tmp_path, take_scan):
+    bare = take_scan('mask', skull_strip=True)
+    brain = bare.data[bare.mask]
+    centred = np.where(bare.mask, (bare.data - brain.mean()) / brain.std(), 0)
+    data, _, facts = load_canonical(save(tmp_path / 'z.nii.gz', centred.astype('f4'), bare.affine))
+    assert facts.raised_by > 1 and facts.skull_stripped
+    np.testing.assert_array_equal(data > 0, bare.mask)
+    above = data[bare.mask] > data[bare.mask].min()
+    steps = data[bare.mask][above] * brain.std() - brain[above]
+    np.testing.assert_allclose(steps, steps[0], atol=1e-3 * np.ptp(brain))
+
+
+@pytest.mark.parametrize('strip', [False, True])
+def test_image_centred_as_a_whole_is_raised_to_what_it_was(take_scan, head, strip):
+    whole = take_scan('mask', skull_strip=True).data if strip else head.data
+    centred = ((whole - whole.mean()) / whole.std()).astype('f4')
+    data, by = raised(centred)
+    assert by == pytest.approx(-(np.percentile(centred, 0.5)), rel=1e-3)
+    assert data.min() == 0
+    assert np.corrcoef(data.ravel(), whole.ravel())[0, 1] > 0.999
+
+
+def test_ringing_of_interpolation_is_left_alone(head):
+    ringing = head.data.astype('f4')
+    ringing[::7, ::7, ::7] = -0.5 * ringing.max()
+    data, by = raised(ringing)
+    assert by == 0 and data is ringing

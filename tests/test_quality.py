@@ -18,11 +18,13 @@ from bids_brainage.preprocessing.quality import (
 
 KEYS = {'label', 'severity', 'threshold', 'unit', 'explanation', 'reason', 'advice'}
 GOOD = {
-    'n_nonfinite': 0, 'slice_thickness_mm': 1.0, 'border_cm2': 0.0, 'mask_ml': 1400.0,
-    'overlap': 0.98, 'similarity': 0.8, 'scale': 0.8, 'rotation_degrees': 10.0, 'contrast': 1.5,
+    'n_nonfinite': 0, 'raised_by': 0.0, 'slice_thickness_mm': 1.0, 'border_cm2': 0.0,
+    'mask_ml': 1400.0, 'overlap': 0.98, 'similarity': 0.8, 'scale': 0.8, 'rotation_degrees': 10.0,
+    'contrast': 1.5,
 }  # fmt: skip
 MEASURE_OF = {
     'image_nonfinite': 'n_nonfinite',
+    'intensities_centred': 'raised_by',
     'anisotropic': 'slice_thickness_mm',
     'field_of_view_cut': 'border_cm2',
     'mask_volume': 'mask_ml',
@@ -74,8 +76,9 @@ def test_every_flag_is_raised_somewhere_and_every_raised_flag_is_known():
     assert set(bold_flags(beyond)) == set(SERIES)
     everything_bad = image_flags(
         {
-            'n_nonfinite': 9, 'slice_thickness_mm': 9, 'border_cm2': 99, 'mask_ml': 1,
-            'overlap': 0, 'similarity': 0, 'scale': 9, 'rotation_degrees': 170, 'contrast': 9,
+            'n_nonfinite': 9, 'raised_by': 1, 'slice_thickness_mm': 9, 'border_cm2': 99,
+            'mask_ml': 1, 'overlap': 0, 'similarity': 0, 'scale': 9, 'rotation_degrees': 170,
+            'contrast': 9,
         }
     )  # fmt: skip
     assert set(everything_bad) == set(MEASURE_OF)

@@ -373,7 +373,8 @@ class AssessQuality(SimpleInterface):
         from bids_brainage.preprocessing.quality import image_flags
 
         facts = _read_json(self.inputs.facts)
-        measures = {'n_nonfinite': facts['n_nonfinite'], **_read_json(self.inputs.mask_measures)}
+        measures = {key: facts[key] for key in ('n_nonfinite', 'raised_by')}
+        measures |= _read_json(self.inputs.mask_measures)
         if isdefined(self.inputs.scores) and isdefined(self.inputs.volumes):
             measures |= {
                 'slice_thickness_mm': max(facts['voxel_size_mm']),

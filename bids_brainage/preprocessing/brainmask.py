@@ -42,7 +42,8 @@ def without_faded_rim(data: np.ndarray, foreground: np.ndarray) -> np.ndarray:
     """Cut the rim off a brain that was smoothed or resampled after its skull was stripped.
 
     Such an image fades into its background, and a halo that is hardly brighter would count as
-    fluid around the brain.  A brain with a sharp rim is returned as it is.
+    fluid around the brain.  A brain with a sharp rim is returned as it is,
+    and so is one whose dark tissue lies below its background.
 
     Parameters
     ----------
@@ -61,7 +62,9 @@ def without_faded_rim(data: np.ndarray, foreground: np.ndarray) -> np.ndarray:
     values = above[foreground]
     bright = np.median(values[values >= np.median(values)])
     share, dark = FADED
-    if (values < dark * bright).mean() <= share:
+    faded = (values < dark * bright).mean() > share
+    centred = (values < -dark * bright).mean() > share  # as after z-scoring: no rim can be told
+    if centred or not faded:
         return foreground
     return foreground & (above > RIM * bright)
 

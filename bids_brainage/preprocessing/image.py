@@ -24,6 +24,11 @@ MAX_STRIPPED_ML = 2400.0
 fluid stay below 2.1 litres; whole heads start at about 2.6 litres)."""
 
 
+BELOW_ZERO = 0.05
+"""Intensities that reach further below zero than this share of their range are no magnitudes but
+were centred; interpolation alone leaves less."""
+
+
 @dataclass(frozen=True)
 class ImageFacts:
     """What the header and the intensities of a T1w image say.
@@ -46,6 +51,8 @@ class ImageFacts:
         True if what is above background is no larger than a brain.
     n_nonfinite : int
         Voxels that were NaN or infinite; they were set to 0.
+    raised_by : float
+        What was added to intensities below zero, in units of the image; 0 for a usual image.
     """
 
     shape: tuple[int, int, int]
@@ -56,6 +63,7 @@ class ImageFacts:
     foreground_ml: float
     skull_stripped: bool
     n_nonfinite: int
+    raised_by: float
 
     def as_dict(self) -> dict:
         """Return the facts as plain JSON types."""
@@ -73,7 +81,8 @@ def load_canonical(path: Path) -> tuple[np.ndarray, np.ndarray, ImageFacts]:
     Returns
     -------
     data : ndarray of float32, shape (X, Y, Z)
-        Intensities in RAS+ order; NaN and infinities are 0.
+        Intensities in RAS+ order; NaN and infinities are 0, and an image that was centred (by
+        z-scoring, say) is raised so that its background is 0.
     affine : ndarray of float64, shape (4, 4)
         Voxel index → RAS+ millimetres.
     facts : ImageFacts
@@ -96,6 +105,7 @@ def load_canonical(path: Path) -> tuple[np.ndarray, np.ndarray, ImageFacts]:
             f'{path}: every voxel has the value {low:g}; expected an image with contrast. '
             'The file is probably an empty export: convert it again from the scanner data.'
         )
+    data, raised_by = raised(data)
     foreground = foreground_mask(data)
     voxel_ml = abs(np.linalg.det(affine[:3, :3])) / 1000.0
     foreground_ml = float(foreground.sum() * voxel_ml)
@@ -109,8 +119,35 @@ def load_canonical(path: Path) -> tuple[np.ndarray, np.ndarray, ImageFacts]:
         foreground_ml=round(foreground_ml, 1),
         skull_stripped=constant_background(data) is not None and foreground_ml < MAX_STRIPPED_ML,
         n_nonfinite=n_nonfinite,
+        raised_by=raised_by,
     )
     return data, affine, facts
+
+
+def raised(data: np.ndarray) -> tuple[np.ndarray, float]:
+    """Raise an image whose intensities were centred, so that nothing that counts is below zero.
+
+    Parameters
+    ----------
+    data : ndarray of float32, shape (X, Y, Z)
+        Intensities.
+
+    Returns
+    -------
+    data : ndarray of float32, shape (X, Y, Z)
+        Intensities above the darkest half percent; a constant background is 0, and everything
+        else above it.
+    raised_by : float
+        What was added; 0 if the image was left as it is.
+    """
+    background = constant_background(data)
+    outside = np.zeros(data.shape, bool) if background is None else data == background
+    low, high = (float(v) for v in np.percentile(data[~outside], [0.5, 99.5]))
+    floor = low if background is None else min(low, background)
+    if floor >= -BELOW_ZERO * (high - floor):
+        return data, 0.0
+    least = 0.0 if background is None else 1e-3 * (high - floor)
+    return np.where(outside, 0, np.maximum(data - floor, least)).astype(np.float32), -floor
 
 
 def foreground_mask(data: np.ndarray) -> np.ndarray:

@@ -33,8 +33,8 @@ def image_flags(measures: Mapping[str, float]) -> list[str]:
     Parameters
     ----------
     measures : mapping
-        ``n_nonfinite``, ``slice_thickness_mm`` (largest voxel edge), ``border_cm2``,
-        ``mask_ml``, ``overlap``, ``similarity``, ``scale``, ``rotation_degrees``,
+        ``n_nonfinite``, ``raised_by``, ``slice_thickness_mm`` (largest voxel edge),
+        ``border_cm2``, ``mask_ml``, ``overlap``, ``similarity``, ``scale``, ``rotation_degrees``,
         ``contrast`` (white over grey matter intensity).  What is absent was not measured and
         raises no flag.
 
@@ -45,6 +45,7 @@ def image_flags(measures: Mapping[str, float]) -> list[str]:
     """
     checks = (
         ('image_nonfinite', 'n_nonfinite', _above),
+        ('intensities_centred', 'raised_by', _above),
         ('anisotropic', 'slice_thickness_mm', _above),
         ('field_of_view_cut', 'border_cm2', _above),
         ('mask_volume', 'mask_ml', _outside),
