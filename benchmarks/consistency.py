@@ -2,9 +2,10 @@
 
     python benchmarks/consistency.py SCAN.nii.gz WORK_DIR [--brain-mask MASK.nii.gz]
 
-Writes a dataset in which one T1w scan stands in four orientations, at 2 mm, and (with a mask)
-skull-stripped at 1 and 2 mm; runs the participant level on it, and prints for each model the age
-of each beside that of the scan as it is.
+Writes a dataset in which one T1w scan stands in four orientations, at 2 mm, smoothed, as bytes,
+z-scored, and (with a mask) skull-stripped: at its own voxel size and 2 mm, with a background of
+NaN, z-scored, and turned by some degrees with splines.  Runs the participant level on it, and
+prints for each model the age of each beside that of the scan as it is.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from bids_brainage.cli.bundles import DEFAULT_MODELS
 
 ORIENTATIONS = ('LPS', 'PIR', 'ASL')
+TURN_DEGREES = (5.0, -4.0, 7.0)
 
 
 def variants(scan: Path, mask: Path | None) -> dict[str, nib.Nifti1Image]:
@@ -41,12 +43,33 @@ def variants(scan: Path, mask: Path | None) -> dict[str, nib.Nifti1Image]:
     width = 0.5 * 2.0 / np.asarray(image.header.get_zooms()[:3])
     smooth = nib.Nifti1Image(gaussian_filter(data, width / 1.18), image.affine)
     out['whole2mm'] = small = resample_to_output(smooth, 2.0, order=1)
+    out['smoothed'] = smooth
+    share = np.clip(data / np.percentile(data, 99.8), 0, 1)
+    out['bytes'] = nib.Nifti1Image((255 * share).astype('u1'), image.affine)
+    out['zscored'] = nib.Nifti1Image((data - data.mean()) / data.std(), image.affine)
     if mask is not None:
         brain = nib.load(mask)
-        out['stripped1mm'] = nib.Nifti1Image(data * (brain.get_fdata() > 0), image.affine)
-        inside = resample_from_to(brain, small, order=0).get_fdata() > 0
-        out['stripped2mm'] = nib.Nifti1Image(small.get_fdata() * inside, small.affine)
+        inside = brain.get_fdata() > 0
+        stripped = np.where(inside, data, 0)
+        centred = np.where(inside, (data - data[inside].mean()) / data[inside].std(), 0)
+        out['stripped'] = nib.Nifti1Image(stripped, image.affine)
+        out['strippednan'] = nib.Nifti1Image(np.where(inside, data, np.nan), image.affine)
+        out['strippedzscored'] = nib.Nifti1Image(centred.astype('f4'), image.affine)
+        out['strippedturned'] = nib.Nifti1Image(turned(stripped), image.affine)
+        coarse = resample_from_to(brain, small, order=0).get_fdata() > 0
+        out['stripped2mm'] = nib.Nifti1Image(small.get_fdata() * coarse, small.affine)
     return out
+
+
+def turned(data: np.ndarray) -> np.ndarray:
+    """Turn a volume about its centre with cubic splines, rounded to integers."""
+    from scipy.ndimage import affine_transform
+    from scipy.spatial.transform import Rotation
+
+    turn = Rotation.from_euler('xyz', TURN_DEGREES, degrees=True).as_matrix()
+    centre = (np.array(data.shape) - 1) / 2
+    moved = affine_transform(data, turn, offset=centre - turn @ centre, order=3)
+    return np.rint(moved).astype('i2')
 
 
 def write_dataset(folder: Path, images: dict[str, nib.Nifti1Image]) -> None:
