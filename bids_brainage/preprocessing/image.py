@@ -140,6 +140,8 @@ def raised(data: np.ndarray) -> tuple[np.ndarray, float]:
     raised_by : float
         What was added; 0 if the image was left as it is.
     """
+    if data.min() >= 0:
+        return data, 0.0
     background = constant_background(data)
     outside = np.zeros(data.shape, bool) if background is None else data == background
     low, high = (float(v) for v in np.percentile(data[~outside], [0.5, 99.5]))
