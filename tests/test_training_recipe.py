@@ -184,11 +184,26 @@ def test_noise_is_a_share_of_the_maximum_and_leaves_the_background():
     assert not torch.equal(changed, again)
 
 
-def test_noise_is_drawn_after_all_else():
+def test_smoothing_keeps_the_sum_inside_and_leaves_the_background():
+    volume = torch.zeros(1, 21, 21, 21)
+    volume[:, 2:] = 1e-9
+    volume[0, 11, 10, 10] = 6.0
+    changed = apply_change(volume, Change((0, 0, 0), False, 1.0, 1.0, smooth=1.2))[0]
+    assert changed[:2].abs().max() == 0
+    assert changed.sum().item() == pytest.approx(6, rel=1e-4)
+    at = torch.arange(21.0) - 10
+    spread = (changed.sum((0, 2)) * at**2).sum() / changed.sum()
+    assert spread.item() == pytest.approx(1.2**2, rel=0.02)
+
+
+def test_noise_and_smoothing_are_drawn_after_all_else():
     without = AugmentationRecipe(shift_voxels=(2, 2, 2), mirror=0.5, gamma=(0.7, 1.3))
     noisy = draw(replace(without, noise=0.2), 1, 2, 3)
     assert 0 < noisy.noise < 0.2
     assert replace(noisy, noise=0.0) == draw(without, 1, 2, 3)
+    smoothed = draw(replace(without, noise=0.2, smooth=1.5), 1, 2, 3)
+    assert 0 < smoothed.smooth < 1.5
+    assert replace(smoothed, smooth=0.0) == noisy
 
 
 def test_augmentation_depends_on_seed_epoch_and_sample_only():

@@ -1,8 +1,8 @@
-"""Random shifts, mirror, gamma, noise and gain of training images.
+"""Random shifts, mirror, smoothing, gamma, noise and gain of training images.
 
-All but the noise are those of Kim et al., npj Aging 2025 (doi:10.1038/s41514-025-00260-x).  The
-random numbers of a sample depend on seed, epoch and sample only, never on the device, the batch
-or the process.
+All but smoothing and noise are those of Kim et al., npj Aging 2025
+(doi:10.1038/s41514-025-00260-x).  The random numbers of a sample depend on seed, epoch and sample
+only, never on the device, the batch or the process.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bids_brainage.preprocessing.smoothing import smooth
 from bids_brainage.training.recipe import AugmentationRecipe
 
 
@@ -31,6 +32,8 @@ class Change:
     noise : float
         Standard deviation as a share of the maximum.
     noise_seed : tuple of int
+    smooth : float
+        Standard deviation of a Gaussian, voxels.
     """
 
     shift: tuple[int, int, int]
@@ -39,6 +42,7 @@ class Change:
     gain: float
     noise: float = 0.0
     noise_seed: tuple[int, ...] = ()
+    smooth: float = 0.0
 
 
 def draw(recipe: AugmentationRecipe, seed: int, epoch: int, sample: int) -> Change:
@@ -51,7 +55,8 @@ def draw(recipe: AugmentationRecipe, seed: int, epoch: int, sample: int) -> Chan
     (low, high), (least, most_gain) = recipe.gamma, recipe.gain
     gamma, gain = rng.uniform(low, high), rng.uniform(least, most_gain)
     noise = float(rng.uniform(0, recipe.noise))
-    return Change((x, y, z), mirror, float(gamma), float(gain), noise, (*key, 1))
+    width = float(rng.uniform(0, recipe.smooth))
+    return Change((x, y, z), mirror, float(gamma), float(gain), noise, (*key, 1), width)
 
 
 def changes_nothing(recipe: AugmentationRecipe) -> bool:
@@ -73,19 +78,21 @@ def shifted(volume: Tensor, shift: Sequence[int]) -> Tensor:
 
 
 def apply_change(volume: Tensor, change: Change) -> Tensor:
-    """Shift, mirror, then ``gain * (m * (v / m) ** gamma + noise)``, m the maximum.
+    """Shift, mirror, smooth, then ``gain * (m * (v / m) ** gamma + noise)``, m the maximum.
 
     Parameters
     ----------
     volume : Tensor, shape (1, X, Y, Z)
         RAS+ axes, so the first spatial axis runs from left to right.  Values of 0 and below
-        keep their sign under gamma; voxels that are 0 get no noise, like a background cut away.
+        keep their sign under gamma; voxels that are 0 stay so, like a background cut away.
     change : Change
         From `draw`.
     """
     result = shifted(volume, change.shift)
     if change.mirror:
         result = result.flip(-3)
+    if change.smooth:
+        result = smooth(result, (change.smooth,) * 3) * (result != 0)
     largest = result.max().clamp_min(1e-12)
     if change.gamma != 1:
         scaled = result / largest

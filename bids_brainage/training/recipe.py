@@ -107,7 +107,8 @@ class AugmentationRecipe:
 
     `shift_voxels` is the largest shift along each axis, zero-filled; `mirror` the probability
     of a left-right flip; `gamma` and `gain` the ranges of alpha·(m·(v/m)^gamma + noise) with m the
-    volume's maximum; `noise` the largest standard deviation of Gaussian noise, as a share of m.
+    volume's maximum; `noise` the largest standard deviation of Gaussian noise, as a share of m;
+    `smooth` that of a Gaussian filter, in voxels.
     """
 
     shift_voxels: tuple[int, ...] = (0, 0, 0)
@@ -115,6 +116,7 @@ class AugmentationRecipe:
     gamma: tuple[float, ...] = (1.0, 1.0)
     gain: tuple[float, ...] = (1.0, 1.0)
     noise: float = 0.0
+    smooth: float = 0.0
 
 
 @dataclass(frozen=True)

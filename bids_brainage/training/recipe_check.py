@@ -66,6 +66,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     'schedule.step_epochs': (1, 10000),
     'augmentation.mirror': (0, 1),
     'augmentation.noise': (0, 1),
+    'augmentation.smooth': (0, 10),
     'run.epochs': (1, 100000),
     'run.batch_size': (1, 65536),
     'run.patience': (0, 100000),

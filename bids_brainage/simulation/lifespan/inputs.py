@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_brainage.preprocessing.smoothing import smooth
 from bids_brainage.simulation.grid import Grid
 from bids_brainage.simulation.lifespan import field
 from bids_brainage.simulation.lifespan.anatomy import (
@@ -184,7 +185,7 @@ def template_anatomy(
     for name in GREY:
         weight[STRUCTURES.index(name)] = (gain or {}).get(name, 1.0)
     classes = [fractions[list(indices)].sum(0) for indices in intensity_groups().values()]
-    near = field.smooth(fractions[1:].sum(0)[None], (1.2, 1.2, 1.2))[0]
+    near = smooth(fractions[1:].sum(0)[None], (1.2, 1.2, 1.2))[0]
     displacement = torch.from_numpy(anatomy.to_head).to(device)
     points = field.grid_points(BRAIN, device) + displacement
     brain = field.sample(fractions.sum(0)[None], BRAIN, points)[None]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bids_brainage.preprocessing.smoothing import smooth
 from bids_brainage.simulation.lifespan import field
 from bids_brainage.simulation.lifespan.anatomy import (
     BRAIN,
@@ -235,7 +236,7 @@ def _brain_mask(person: Individual, acquisition: Acquisition, points: Tensor) ->
     import torch
 
     brain = person.carver.anatomy.brain[1:].sum(0, dtype='f4') / 255
-    near = field.smooth(torch.from_numpy(brain)[None].to(points.device), (1.2, 1.2, 1.2))
+    near = smooth(torch.from_numpy(brain)[None].to(points.device), (1.2, 1.2, 1.2))
     return (field.sample(near, BRAIN, points)[0] > 0.25).cpu().numpy()
 
 
@@ -252,4 +253,4 @@ def _nifti(values: NDArray, affine: NDArray) -> Nifti1Image:
 def _slices(volume: Tensor, acquisition: Acquisition) -> Tensor:
     """Average over slices thicker than the anatomy's voxels."""
     x, y, z = (field.slice_sd(edge, BRAIN.spacing) for edge in acquisition.voxel_mm)
-    return field.smooth(volume, (x, y, z))
+    return smooth(volume, (x, y, z))
