@@ -265,6 +265,8 @@ def main() -> None:
     parser.add_argument('--grid', required=True)
     parser.add_argument('--recipe', type=Path)
     parser.add_argument('--tag', default='lifespan-reduced')
+    parser.add_argument('--version', default='1', help='of the weights')
+    parser.add_argument('--changes', default='First version.', help='what is new in this version')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--real', type=Path)
     parser.add_argument('--bids', type=Path)
@@ -297,6 +299,7 @@ def export(options, job: Job, cache, rows: list[dict], results: dict) -> None:
     metadata = bundle_metadata(
         job, rows, Cohort('generated people', True), calibration, architecture
     )
+    metadata |= {'version': options.version, 'changelog': {options.version: options.changes}}
     metadata['bias_correction'] = None
     metadata['output'] = output_block(model)
     # Grad-CAM of a reduced network has a few voxels; guided backpropagation has them all.
