@@ -9,7 +9,16 @@ import torch
 
 from bids_brainage.errors import OptionError
 from bids_brainage.models import list_models, model_info
-from bids_brainage.training.augment import Change, apply_change, augment, draw, shifted
+from bids_brainage.training.augment import (
+    NODES,
+    Change,
+    apply_change,
+    augment,
+    draw,
+    shifted,
+    warped,
+    wavy,
+)
 from bids_brainage.training.losses import (
     AgeLoss,
     average_ranks,
@@ -196,7 +205,30 @@ def test_smoothing_keeps_the_sum_inside_and_leaves_the_background():
     assert spread.item() == pytest.approx(1.2**2, rel=0.02)
 
 
-def test_noise_and_smoothing_are_drawn_after_all_else():
+def test_warp_moves_smoothly_by_what_it_says():
+    shape = (48, 40, 44)
+    ramp = torch.arange(48.0)[:, None, None].expand(shape)[None]
+    changed = apply_change(ramp, Change((0, 0, 0), False, 1.0, 1.0, seed=(5,), warp=0.6))
+    inner = (slice(None), slice(4, -4), slice(4, -4), slice(4, -4))
+    moved = (changed - ramp)[inner]
+    shares = wavy((5, 1), shape, 3)[0][inner[1:]]
+    torch.testing.assert_close(moved[0], 0.6 * shares, atol=1e-4, rtol=0)
+    assert 0.6 * 0.3 < moved.std() < 0.6
+    assert moved.diff(dim=1).abs().max() < 0.6 * 6 * (NODES - 1) / (min(shape) - 1)
+    torch.testing.assert_close(warped(ramp, torch.zeros(3, *shape)), ramp, atol=1e-3, rtol=0)
+
+
+def test_shading_is_smooth_and_positive():
+    flat = torch.full((1, 30, 40, 30), 2.0)
+    flat[:, :10] = 0
+    changed = apply_change(flat, Change((0, 0, 0), False, 1.0, 1.0, seed=(5,), shading=0.3))
+    assert changed[:, :10].abs().max() == 0
+    log = torch.log(changed[:, 10:] / 2)
+    torch.testing.assert_close(log, 0.3 * wavy((5, 2), (30, 40, 30), 1)[:, 10:])
+    assert 0.3 * 0.3 < log.std() < 0.3
+
+
+def test_newer_changes_are_drawn_after_all_else():
     without = AugmentationRecipe(shift_voxels=(2, 2, 2), mirror=0.5, gamma=(0.7, 1.3))
     noisy = draw(replace(without, noise=0.2), 1, 2, 3)
     assert 0 < noisy.noise < 0.2
@@ -204,6 +236,9 @@ def test_noise_and_smoothing_are_drawn_after_all_else():
     smoothed = draw(replace(without, noise=0.2, smooth=1.5), 1, 2, 3)
     assert 0 < smoothed.smooth < 1.5
     assert replace(smoothed, smooth=0.0) == noisy
+    bent = draw(replace(without, noise=0.2, smooth=1.5, warp=0.7, shading=0.4), 1, 2, 3)
+    assert 0 < bent.warp < 0.7 and 0 < bent.shading < 0.4
+    assert replace(bent, warp=0.0, shading=0.0) == smoothed
 
 
 def test_augmentation_depends_on_seed_epoch_and_sample_only():

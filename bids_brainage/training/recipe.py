@@ -108,7 +108,8 @@ class AugmentationRecipe:
     `shift_voxels` is the largest shift along each axis, zero-filled; `mirror` the probability
     of a left-right flip; `gamma` and `gain` the ranges of alpha·(m·(v/m)^gamma + noise) with m the
     volume's maximum; `noise` the largest standard deviation of Gaussian noise, as a share of m;
-    `smooth` that of a Gaussian filter, in voxels.
+    `smooth` that of a Gaussian filter, in voxels; `warp` and `shading` those of a smooth random
+    displacement along each axis, in voxels, and of the log of a smooth random gain.
     """
 
     shift_voxels: tuple[int, ...] = (0, 0, 0)
@@ -117,6 +118,8 @@ class AugmentationRecipe:
     gain: tuple[float, ...] = (1.0, 1.0)
     noise: float = 0.0
     smooth: float = 0.0
+    warp: float = 0.0
+    shading: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     'augmentation.mirror': (0, 1),
     'augmentation.noise': (0, 1),
     'augmentation.smooth': (0, 10),
+    'augmentation.warp': (0, 10),
+    'augmentation.shading': (0, 2),
     'run.epochs': (1, 100000),
     'run.batch_size': (1, 65536),
     'run.patience': (0, 100000),
