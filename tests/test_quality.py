@@ -19,8 +19,8 @@ from bids_brainage.preprocessing.quality import (
 KEYS = {'label', 'severity', 'threshold', 'unit', 'explanation', 'reason', 'advice'}
 GOOD = {
     'n_nonfinite': 0, 'raised_by': 0.0, 'slice_thickness_mm': 1.0, 'border_cm2': 0.0,
-    'mask_ml': 1400.0, 'overlap': 0.98, 'similarity': 0.8, 'scale': 0.8, 'rotation_degrees': 10.0,
-    'contrast': 1.5,
+    'mask_ml': 1400.0, 'overlap': 0.98, 'beyond_ml': 1.0, 'similarity': 0.8, 'scale': 0.8,
+    'rotation_degrees': 10.0, 'contrast': 1.5,
 }  # fmt: skip
 MEASURE_OF = {
     'image_nonfinite': 'n_nonfinite',
@@ -29,6 +29,7 @@ MEASURE_OF = {
     'field_of_view_cut': 'border_cm2',
     'mask_volume': 'mask_ml',
     'mask_disagreement': 'overlap',
+    'mask_beyond_brain': 'beyond_ml',
     'registration_similarity': 'similarity',
     'registration_scale': 'scale',
     'registration_rotation': 'rotation_degrees',
@@ -77,8 +78,8 @@ def test_every_flag_is_raised_somewhere_and_every_raised_flag_is_known():
     everything_bad = image_flags(
         {
             'n_nonfinite': 9, 'raised_by': 1, 'slice_thickness_mm': 9, 'border_cm2': 99,
-            'mask_ml': 1, 'overlap': 0, 'similarity': 0, 'scale': 9, 'rotation_degrees': 170,
-            'contrast': 9,
+            'mask_ml': 1, 'overlap': 0, 'beyond_ml': 99, 'similarity': 0, 'scale': 9,
+            'rotation_degrees': 170, 'contrast': 9,
         }
     )  # fmt: skip
     assert set(everything_bad) == set(MEASURE_OF)

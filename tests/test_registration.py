@@ -119,6 +119,30 @@ def test_score_of_a_wrong_transform_is_low(head, fixed):
     assert found.rotation_degrees == pytest.approx(0, abs=1e-3)
 
 
+def test_tissue_far_outside_the_template_is_measured_at_its_size(fixed):
+    nothing = np.zeros((*fixed.mask.shape, 3), np.float32)
+    double = np.diag([2.0, 2.0, 2.0, 1.0])
+    transform = SpatialTransform(double, nothing, nothing, fixed.affine)
+    edge = abs(np.linalg.det(fixed.affine[:3, :3])) / 1000
+    leaked = fixed.mask.copy()
+    leaked[:3, :4, :5] = True  # the corner of the template's grid
+
+    def beyond(mask):
+        return score(
+            transform, fixed.image, fixed.mask, fixed.image, mask, double @ fixed.affine
+        ).beyond_ml
+
+    assert beyond(fixed.mask) == 0
+    assert beyond(leaked) == pytest.approx(60 * edge, rel=1e-5)
+    off_grid = np.pad(fixed.mask, 20)
+    off_grid[:2, :2, :2] = True
+    shifted = double @ fixed.affine
+    shifted[:3, 3] -= shifted[:3, :3] @ np.full(3, 20)
+    image = np.pad(fixed.image, 20)
+    found = score(transform, fixed.image, fixed.mask, image, off_grid, shifted)
+    assert found.beyond_ml == pytest.approx(8 * edge, rel=1e-5)
+
+
 def test_dice_is_symmetric_and_bounded():
     a, b = np.zeros(10, bool), np.zeros(10, bool)
     assert dice(a, b) == 0

@@ -34,9 +34,9 @@ def image_flags(measures: Mapping[str, float]) -> list[str]:
     ----------
     measures : mapping
         ``n_nonfinite``, ``raised_by``, ``slice_thickness_mm`` (largest voxel edge),
-        ``border_cm2``, ``mask_ml``, ``overlap``, ``similarity``, ``scale``, ``rotation_degrees``,
-        ``contrast`` (white over grey matter intensity).  What is absent was not measured and
-        raises no flag.
+        ``border_cm2``, ``mask_ml``, ``overlap``, ``beyond_ml``, ``similarity``, ``scale``,
+        ``rotation_degrees``, ``contrast`` (white over grey matter intensity).  What is absent
+        was not measured and raises no flag.
 
     Returns
     -------
@@ -50,6 +50,7 @@ def image_flags(measures: Mapping[str, float]) -> list[str]:
         ('field_of_view_cut', 'border_cm2', _above),
         ('mask_volume', 'mask_ml', _outside),
         ('mask_disagreement', 'overlap', _below),
+        ('mask_beyond_brain', 'beyond_ml', _above),
         ('registration_similarity', 'similarity', _below),
         ('registration_scale', 'scale', _outside),
         ('registration_rotation', 'rotation_degrees', _above),

@@ -21,7 +21,12 @@ import numpy as np
 from scipy import ndimage
 
 from bids_brainage.errors import ProcessingError
-from bids_brainage.preprocessing.transforms import SpatialTransform, grid_points, sample_image
+from bids_brainage.preprocessing.transforms import (
+    SpatialTransform,
+    grid_points,
+    sample_image,
+    voxel_points,
+)
 
 AFFINE_ITERATIONS = '100x50x10'
 DEFORMABLE_ITERATIONS = '100x70x30'
@@ -41,6 +46,9 @@ MIN_AFFINE_OVERLAP = 0.80
 """Dice of brain mask and template mask below which an affine start counts as failed; good
 affine results on real heads reach 0.90 to 0.97."""
 
+BEYOND_MM = 8.0
+"""An affine leaves the brain of an adult within this distance of the template's brain."""
+
 
 @dataclass(frozen=True)
 class RegistrationScore:
@@ -58,6 +66,9 @@ class RegistrationScore:
         Rotation between the two frames.
     jacobian_min, jacobian_max : float
         0.1 % and 99.9 % quantiles of the local volume change of the deformation in the brain.
+    beyond_ml : float
+        What lies more than `BEYOND_MM` outside the template's brain after the affine alone, ml at
+        the template's size.
     """
 
     overlap: float
@@ -66,6 +77,7 @@ class RegistrationScore:
     rotation_degrees: float
     jacobian_min: float
     jacobian_max: float
+    beyond_ml: float
 
 
 def register(
@@ -161,7 +173,23 @@ def score(
         rotation_degrees=float(np.degrees(np.arccos(cosine))),
         jacobian_min=float(low),
         jacobian_max=float(high),
+        beyond_ml=_beyond_ml(transform, fixed_mask, moving_mask, moving_affine),
     )
+
+
+def _beyond_ml(transform, fixed_mask, moving_mask, moving_affine) -> float:
+    """Return how much of a native mask the affine leaves far outside the template's brain, ml.
+
+    The deformation cannot tell: it pulls such tissue in.
+    """
+    edges = np.linalg.norm(transform.grid[:3, :3], axis=0)
+    near = ndimage.distance_transform_edt(~fixed_mask, sampling=edges) <= BEYOND_MM
+    native_to_template = np.linalg.inv(transform.affine)
+    points = voxel_points(moving_mask, moving_affine)
+    points = points @ native_to_template[:3, :3].T + native_to_template[:3, 3]
+    far = sample_image(near.astype(np.float32), transform.grid, points) < 0.5
+    voxel_mm3 = abs(np.linalg.det(moving_affine[:3, :3]) / np.linalg.det(transform.affine[:3, :3]))
+    return float(far.sum() * voxel_mm3 / 1000)
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
