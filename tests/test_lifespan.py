@@ -193,6 +193,42 @@ def test_a_second_scan_of_a_person_differs_less_than_another_person(carver, temp
     assert 0 < again < 0.7 * other
 
 
+def test_a_deformation_hides_what_it_finds_of_a_warp(lives, template, carver):
+    ventricle = carver.fractions[VENTRICLE : VENTRICLE + 1]
+
+    def growth(share):
+        still = Imperfection(shift_mm=0.0, registered=(share, share))
+        young, old = (
+            float(field.sample(ventricle, BRAIN, normalise(p, template, 1, still).source).sum())
+            for p in (lives[0], lives[2])
+        )
+        return np.log(old / young)
+
+    all_left, half, none_left = (growth(share) for share in (0.0, 0.5, 1.0))
+    assert abs(none_left) < 0.01
+    assert 0.3 * all_left < half < 0.7 * all_left
+
+
+def test_the_segmentation_sees_grey_matter_where_white_matter_meets_fluid(lives, template):
+    def seen(rim):
+        error = Imperfection(gain_sd=0.0, patch_sd=0.0, shift_mm=0.0, rim=(rim, rim))
+        return modulated_gm(normalise(lives[2], template, 1, error), *GM_GRID, error)
+
+    none, some, more = (seen(rim) for rim in (0.0, 0.5, 1.0))
+    added = some - none
+    assert added.min() > -1e-5 and 0.001 < added.sum() / none.sum() < 0.1
+    np.testing.assert_allclose(more - none, 2 * added, atol=1e-4)
+
+
+def test_habits_belong_to_a_person():
+    error = Imperfection()
+    drawn = np.array([error.draw_habits((1, number, 9)) for number in range(200)])
+    assert np.array_equal(drawn[3], error.draw_habits((1, 3, 9)))
+    for values, (low, high) in zip(drawn.T, (error.registered, error.rim), strict=True):
+        assert low <= values.min() < low + 0.1 * (high - low)
+        assert high - 0.1 * (high - low) < values.max() <= high
+
+
 def test_t1w_inputs_are_brains_in_units_of_their_brightest(lives, template):
     contrast = draw_acquisition(np.random.default_rng(2)).contrast
     values = t1w_brain(align(lives[0], template), painted(template, contrast), *GM_GRID)
