@@ -67,7 +67,7 @@ def draw(recipe: AugmentationRecipe, seed: int, epoch: int, sample: int) -> Chan
     gamma, gain = rng.uniform(low, high), rng.uniform(least, most_gain)
     noise = float(rng.uniform(0, recipe.noise))
     width, warp, shading = (
-        float(rng.uniform(0, most)) for most in (recipe.smooth, recipe.warp, recipe.shading)
+        float(rng.uniform(0, limit)) for limit in (recipe.smooth, recipe.warp, recipe.shading)
     )
     return Change(
         (x, y, z), mirror, float(gamma), float(gain), noise, (*key, 1), width, warp, shading
