@@ -7,9 +7,11 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bids_brainage.reports.group_charts import BOTTOM, WIDTH, violins
+from bids_brainage.reports.group_figures import model_figures
 
 LETTER = 7.2
 """Generous width of a letter of 13 px, pixels."""
@@ -67,3 +69,19 @@ def test_few_people_are_dots():
     svg = ElementTree.fromstring(violins(groups, 'gap'))
     assert len([c for c in svg.iter('circle') if c.get('class') == 'dot']) == 7
     assert not list(svg.iter('polygon'))
+
+
+@pytest.mark.parametrize('n', [8, 60])
+def test_caption_speaks_of_a_line_only_where_one_is_drawn(n):
+    age = np.linspace(20, 85, n)
+    people = pd.DataFrame(
+        {'model': 'm', 'participant_id': [f'sub-{k}' for k in range(n)], 'age': age,
+         'predicted': 0.5 * age + 25, 'group': None}
+    )  # fmt: skip
+    nothing = people.iloc[:0]
+    plots = {'people': people, 'retest': nothing, 'visits': nothing}
+    found = model_figures('m', plots, {})
+    error = next(f for f in found if f['title'] == 'Error against true age')
+    assert ('solid line' in error['caption']) == (n == 60)
+    assert ('mean-line' in error['svg']) == (n == 60)
+    assert 'falls by 5.0 years per decade' in error['caption']

@@ -105,10 +105,12 @@ def _residuals(people: pd.DataFrame) -> Figure:
     index = bin_index(age, DECADES)
     used = [k for k in range(len(DECADES)) if np.sum(index == k) >= MIN_PER_MEAN]
     means = np.array([[age[index == k].mean(), error[index == k].mean()] for k in used])
-    curve = (means[:, 0], means[:, 1]) if used else None
+    curve = (means[:, 0], means[:, 1]) if len(used) > 1 else None
     titles = (AGE, 'predicted − true (years)')
     svg = scatter(age, error, _names(people), titles, levels={'': 0.0}, curve=curve)
-    caption = 'The solid line is the mean of each decade of age; level at zero is best. '
+    caption = 'Level at zero is best. '
+    if curve:
+        caption = f'The solid line is the mean of each decade of age. {caption}'
     if age.size > 2 and np.ptp(age) > 0:
         slope = float(np.polyfit(age, error, 1)[0])
         side = 'falls' if slope < 0 else 'rises'
