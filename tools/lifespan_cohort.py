@@ -168,10 +168,21 @@ def _visit(person: Individual, session: int, role: str, world: World) -> Visit:
     inputs = {
         name: network_input(scans, block, image, rng) for name, block in world.blocks.items()
     }
-    source = f'bids::sub-{number:05d}/ses-{session}/anat/sub-{number:05d}_ses-{session}_T1w.nii.gz'
     return Visit(
-        source, number, session, person.age, person.traits.sex, role, person.log_share, inputs
+        source_of(f'sub-{number:05d}', session),
+        number,
+        session,
+        person.age,
+        person.traits.sex,
+        role,
+        person.log_share,
+        inputs,
     )
+
+
+def source_of(label: str, session: int) -> str:
+    """Return the name under which a scan of a person stands in the caches and tables."""
+    return f'bids::{label}/ses-{session}/anat/{label}_ses-{session}_T1w.nii.gz'
 
 
 def acquire(seed: int, number: int, session: int) -> tuple[Acquisition, np.random.Generator]:

@@ -22,7 +22,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
-from lifespan_cohort import AGES, acquire, make_world, role_of
+from lifespan_cohort import AGES, acquire, make_world, role_of, source_of
 
 from bids_brainage.models.bundle import load_bundle
 from bids_brainage.simulation.lifespan.cohort import draw_age, draw_traits, individual_at
@@ -76,8 +76,8 @@ def compare(grid: Path, bundle_path: Path, output: Path) -> pd.DataFrame:
         table = pd.read_csv(path, sep='\t', na_values='n/a')
         own = table[table['model'] == bundle.name].iloc[0]
         label = own['participant_id']
-        source = f'bids::{label}/ses-1/anat/{label}_ses-1_T1w.nii.gz'
-        image = np.array(cache.arrays[0][cache.rows_of([source])[0]], 'f4')
+        (row,) = cache.rows_of([source_of(label, 1)])
+        image = np.array(cache.arrays[0][row], 'f4')
         with torch.inference_mode():
             short = float(model(torch.from_numpy(image)[None]))
         rows.append({

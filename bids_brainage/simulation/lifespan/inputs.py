@@ -207,8 +207,8 @@ def template_anatomy(
     for name in GREY:
         weight[STRUCTURES.index(name)] = (gain or {}).get(name, 1.0)
     classes = [fractions[list(indices)].sum(0) for indices in intensity_groups().values()]
-    blur = RIM_MM / BRAIN.spacing
     near = smooth(fractions[1:].sum(0)[None], (1.2, 1.2, 1.2))[0]
+    blur = RIM_MM / BRAIN.spacing
     fluid, white = (
         smooth(fractions[[STRUCTURES.index(name) for name in names]].sum(0)[None], (blur,) * 3)
         for names in (FLUID, WHITE)
