@@ -63,7 +63,7 @@ class OutputError(BrainAgeError):
 
 
 class TemporaryError(BrainAgeError):
-    """A resource (GPU memory) was busy; trying again may work."""
+    """A resource (GPU memory, an image that another run works on) was busy; try again later."""
 
     exit_code = 75
 

@@ -38,8 +38,10 @@ def run_generator(config: Config) -> int:
         There are no derivatives (66).
     TrainingInputError
         Maps are missing, or people or images cannot be trained on (65).
+    TemporaryError
+        Another run trains it, or on inputs in the same folder (75).
     """
-    from bids_brainage.cli.train import final_recipe, model_name, prepare_job
+    from bids_brainage.cli.train import claimed_training, final_recipe, model_name, prepare_job
     from bids_brainage.training.synthesis import check_generator, fit_generator
 
     (arch,) = config.train.arch
@@ -58,10 +60,11 @@ def run_generator(config: Config) -> int:
             f'{arch} is trained by one process. Leave --devices and --num-nodes out.'
         )
     check_generator(arch, recipe)
-    job = prepare_job(config, arch, recipe)
-    if job is not None:
-        fit_generator(job)
-        _finish(config, job, path)
+    with claimed_training(config, arch, recipe):
+        job = prepare_job(config, arch, recipe)
+        if job is not None:
+            fit_generator(job)
+            _finish(config, job, path)
     return 0
 
 

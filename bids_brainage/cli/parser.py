@@ -237,7 +237,10 @@ def _add_other(parser: argparse.ArgumentParser) -> None:
         '(default: ./work, else OUTPUT_DIR/.work)',
     )
     group.add_argument(
-        '--clean-workdir', action='store_true', default=None, help='empty the work folder first'
+        '--clean-workdir',
+        action='store_true',
+        default=None,
+        help='first remove what earlier runs left of these scans in the work folder',
     )
     group.add_argument(
         '--config-file', metavar='TOML', help='settings of an earlier run; the command line wins'

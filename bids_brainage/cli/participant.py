@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_brainage.cli.cbv import record_cbv
+from bids_brainage.cli.claim import claimed
 from bids_brainage.cli.combined import combined_names, write_combined
 from bids_brainage.cli.logs import IMPORTANT
 from bids_brainage.cli.plan import (
@@ -65,10 +66,9 @@ def run_participant(config: Config) -> int:
     Raises
     ------
     BrainAgeError
-        If the run cannot start: nothing selected, models, templates or programs missing.
+        If the run cannot start: nothing selected, models, templates or programs missing, or
+        another run has a scan in its hands.
     """
-    from bids_brainage.cli.results import write_failures
-
     execution = config.execution
     digest = config_hash(config.workflow.image_options())
     scans, series = select_images(config)
@@ -80,6 +80,24 @@ def run_participant(config: Config) -> int:
     if execution.dry_run:
         return show_plan(plan)
     require_scheduler(config.nipype.plugin)
+    with claimed(execution.work_dir, (scan.path.name for scan in plan.busy)):
+        if execution.clean_workdir:
+            clean_work(execution.work_dir, plan)
+        return _run(config, plan, digest)
+
+
+def clean_work(work_dir: Path, plan: Plan) -> None:
+    """Remove what earlier runs, of any version, left of the images to do."""
+    for scan in plan.busy:
+        for folder in work_dir.glob(f'bids_brainage_*_wf/{scan_workflow_name(scan)}'):
+            shutil.rmtree(folder)
+
+
+def _run(config: Config, plan: Plan, digest: str) -> int:
+    """Do what is planned, and tell failures and results."""
+    from bids_brainage.cli.results import write_failures
+
+    execution = config.execution
     _announce(config, plan)
     _write_root(config, digest)
     status = StatusLog(execution.output_dir, execution.run_id)
@@ -153,9 +171,6 @@ def _process(config: Config, plan: Plan, digest: str, status: StatusLog) -> str:
     from bids_brainage.outputs.files import write_text
     from bids_brainage.outputs.naming import log_dir
 
-    if config.execution.clean_workdir:
-        for folder in config.execution.work_dir.glob('bids_brainage_*_wf'):
-            shutil.rmtree(folder)
     settings = _settings(config, template_root(config.execution.work_dir), digest)
     can_run = [series for series in plan.series_todo if series.problem is None]
     if can_run:

@@ -77,6 +77,13 @@ class Plan:
         )
         return tuple((scan, bundles) for scan, bundles in pairs if bundles)
 
+    @property
+    def busy(self) -> tuple[Scan, ...]:
+        """Images that have a folder of their own in the work folder while the run lasts."""
+        scans = [scan for scan, _ in self.todo] + [item.scan for item in self.series_todo]
+        scans += [item.t1w for item in self.series_todo if item.t1w is not None]
+        return tuple({scan.uri: scan for scan in scans}.values())
+
     def _waits(self, scan: Scan, bundle: Bundle) -> bool:
         waiting = bool(session_series(scan, self.series_todo))
         return bundle.input['kind'] == GRAPH_KIND and waiting

@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_brainage.cli.bundles import user_model_dir
+from bids_brainage.cli.claim import claimed
 from bids_brainage.cli.generator import run_generator
 from bids_brainage.cli.logs import IMPORTANT
 from bids_brainage.config import Config
@@ -50,6 +52,8 @@ def run_train(config: Config) -> int:
         There are no derivatives (66).
     TrainingInputError
         The people or images cannot be trained on (65).
+    TemporaryError
+        Another run trains the model, or on inputs in the same folder (75).
     """
     if config.train.arch[0] in ARCHITECTURES:
         return run_generator(config)
@@ -73,10 +77,11 @@ def run_train(config: Config) -> int:
         if config.train.devices * config.train.num_nodes > 1 and global_rank() > 0:
             _join(_work(config, arch))
             continue
-        job = prepare_job(config, arch, recipe)
-        if job is not None:
-            _fit(job)
-            trainings[job.name] = _finish(config, job, models)
+        with claimed_training(config, arch, recipe):
+            job = prepare_job(config, arch, recipe)
+            if job is not None:
+                _fit(job)
+                trainings[job.name] = _finish(config, job, models)
     if len(trainings) > 1:
         _compare(config, trainings)
     return 0
@@ -125,6 +130,16 @@ def model_name(config: Config, arch: str) -> str:
 
 def _work(config: Config, arch: str) -> Path:
     return config.execution.work_dir / 'train' / model_name(config, arch)
+
+
+def claimed_training(config: Config, arch: str, recipe: Recipe) -> AbstractContextManager[None]:
+    """Keep other runs off the folders of a training and of its prepared inputs."""
+    from bids_brainage.training.prepare import cache_name, input_block
+
+    if config.execution.dry_run:
+        return nullcontext()
+    names = [model_name(config, arch), cache_name(input_block(arch, recipe))]
+    return claimed(config.execution.work_dir / 'train', names)
 
 
 def training_dir(config: Config) -> Path:

@@ -127,7 +127,7 @@ def prepare_training(
     problems = _known_problems(candidates, recipe)
     usable = [c for c in candidates if not c.problem]
     left_out = [c for c in candidates if c.problem]
-    cache = work_dir / f'inputs-{declared["kind"]}-{"x".join(map(str, declared["shape"]))}'
+    cache = work_dir / cache_name(declared)
     if not check_only:
         usable, spoilt = _with_inputs(cache, usable, declared, recipe, workers)
         left_out += spoilt
@@ -139,6 +139,11 @@ def prepare_training(
     if not check_only:
         write_split(split_path, assignments, [(c.item, c.problem) for c in left_out])
     return Prepared(cache, split_path, len(left_out))
+
+
+def cache_name(declared: Mapping[str, Any]) -> str:
+    """Return the name of the folder of prepared inputs, from the ``input`` block."""
+    return f'inputs-{declared["kind"]}-{"x".join(map(str, declared["shape"]))}'
 
 
 def _require_derivatives(candidates: Sequence[Candidate], output_dir: Path) -> None:
