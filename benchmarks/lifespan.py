@@ -31,9 +31,10 @@ def measure(cache: Path, label_maps: Path | None, people: int, device: str) -> d
     from bids_brainage.errors import ProcessingError
     from bids_brainage.simulation.lifespan.anatomy import atlas_anatomy, load_anatomies
     from bids_brainage.simulation.lifespan.cohort import draw_traits, individual_at
-    from bids_brainage.simulation.lifespan.inputs import modulated_gm, normalise, template_anatomy
+    from bids_brainage.simulation.lifespan.inputs import modulated_gm
     from bids_brainage.simulation.lifespan.person import prepare_carver
     from bids_brainage.simulation.lifespan.population import load_population
+    from bids_brainage.simulation.lifespan.registration import normalise, template_anatomy
     from bids_brainage.simulation.lifespan.render import draw_acquisition, take_scan
 
     torch.set_num_threads(1)

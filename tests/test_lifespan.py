@@ -16,21 +16,18 @@ from bids_brainage.simulation.lifespan.anatomy import (  # noqa: E402
     load_anatomies,
 )
 from bids_brainage.simulation.lifespan.cohort import draw_age, draw_traits, individual_at  # noqa: E402
+from bids_brainage.simulation.lifespan.imperfection import Imperfection  # noqa: E402
 from bids_brainage.simulation.lifespan.inputs import (  # noqa: E402
-    GREY,
-    Imperfection,
     ageing_map,
-    align,
     modulated_gm,
-    normalise,
     painted,
     t1w_brain,
     t1w_clinical,
     t1w_structural,
-    template_anatomy,
 )
 from bids_brainage.simulation.lifespan.person import FLOW, prepare_carver  # noqa: E402
 from bids_brainage.simulation.lifespan.population import load_population  # noqa: E402
+from bids_brainage.simulation.lifespan.registration import GREY, align, normalise, template_anatomy  # noqa: E402
 from bids_brainage.simulation.lifespan.render import draw_acquisition, take_scan  # noqa: E402
 from bids_brainage.training.prepare import input_block  # noqa: E402
 from bids_brainage.training.recipe import make_recipe  # noqa: E402

@@ -36,22 +36,24 @@ from bids_brainage.simulation.lifespan.cohort import (
     draw_traits,
     individual_at,
 )
+from bids_brainage.simulation.lifespan.imperfection import Imperfection
 from bids_brainage.simulation.lifespan.inputs import (
-    Imperfection,
-    Normalised,
-    Registered,
-    TemplateAnatomy,
-    align,
     modulated_gm,
-    normalise,
     painted,
     t1w_brain,
     t1w_clinical,
     t1w_structural,
-    template_anatomy,
 )
 from bids_brainage.simulation.lifespan.person import Carver, prepare_carver
 from bids_brainage.simulation.lifespan.population import Population, load_population
+from bids_brainage.simulation.lifespan.registration import (
+    Normalised,
+    Registered,
+    TemplateAnatomy,
+    align,
+    normalise,
+    template_anatomy,
+)
 from bids_brainage.simulation.lifespan.render import Acquisition, draw_acquisition
 from bids_brainage.training.cache import write_rows
 from bids_brainage.training.prepare import input_block

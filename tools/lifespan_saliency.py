@@ -30,14 +30,9 @@ from bids_brainage.preprocessing.inputs import is_aligned
 from bids_brainage.simulation.lifespan import field
 from bids_brainage.simulation.lifespan.anatomy import BRAIN
 from bids_brainage.simulation.lifespan.cohort import draw_traits, individual_at
-from bids_brainage.simulation.lifespan.inputs import (
-    Imperfection,
-    ageing_map,
-    align,
-    filled,
-    normalise,
-    painted,
-)
+from bids_brainage.simulation.lifespan.imperfection import Imperfection
+from bids_brainage.simulation.lifespan.inputs import ageing_map, painted
+from bids_brainage.simulation.lifespan.registration import align, filled, normalise
 from bids_brainage.simulation.lifespan.render import draw_acquisition
 
 LOG = logging.getLogger('lifespan_saliency')

@@ -19,7 +19,7 @@ import pandas as pd
 from lifespan_train import oracle_rows, with_first_visits
 
 from bids_brainage.errors import MissingInputError
-from bids_brainage.simulation.lifespan.inputs import GREY
+from bids_brainage.simulation.lifespan.registration import GREY
 from bids_brainage.training.comparison import comparison_rows
 from bids_brainage.training.predictions import Row, read_predictions
 

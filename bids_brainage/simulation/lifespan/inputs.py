@@ -1,33 +1,31 @@
 """What a model takes of a simulated person, without running the preprocessing.
 
 The program's preprocessing measures tissue and looks for the warp to the template; here both
-are known, so its result can be computed.  A real deformation does not find all of a person's
-shape: it follows a share of the warp (`Imperfection.registered`) and leaves the rest in the
-images; an affine registration leaves all of it but size, pose and the proportions of the whole
-brain.  How far the program's own preprocessing is from this stands in the documentation.
+are known, so its result can be computed.  How far the program's own preprocessing is from this
+stands in the documentation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_brainage.preprocessing.smoothing import smooth
 from bids_brainage.simulation.grid import Grid
 from bids_brainage.simulation.lifespan import field
-from bids_brainage.simulation.lifespan.anatomy import (
-    BRAIN,
-    STRUCTURES,
-    HeadAnatomy,
-    intensity_groups,
-)
+from bids_brainage.simulation.lifespan.anatomy import BRAIN, intensity_groups
 from bids_brainage.simulation.lifespan.cohort import Individual
+from bids_brainage.simulation.lifespan.imperfection import Imperfection
 from bids_brainage.simulation.lifespan.person import FLOW
+from bids_brainage.simulation.lifespan.registration import (
+    Normalised,
+    Registered,
+    TemplateAnatomy,
+    filled,
+)
 from bids_brainage.simulation.lifespan.render import (
     BIAS_MM,
     BIAS_SD,
@@ -39,293 +37,6 @@ from bids_brainage.simulation.warp import smooth_noise
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-#: Share of the warp that the registration finds, in the middle of `Imperfection.registered`.
-REGISTERED = 0.8
-#: Farther than the registration leaves a brain from the average one, and than an affine one does.
-REACH_MM, AFFINE_REACH_MM = 6.0, 16.0
-#: Voxels for one that the fit of the affine looks at.
-FIT_EVERY = 16
-#: About which an affine registration errs: the middle of the brain, mm.
-MIDDLE = (0.0, -18.0, 8.0)
-GREY = (
-    'cortex', 'cerebellum_cortex', 'thalamus', 'caudate', 'putamen', 'pallidum', 'hippocampus',
-    'amygdala',
-)  # fmt: skip
-FLUID = ('csf', 'lateral_ventricle', 'third_ventricle', 'fourth_ventricle')
-WHITE = ('cerebral_white_matter', 'cerebellum_white_matter', 'brainstem')
-#: How far white matter and fluid blur into each other in a scan (SD of a Gaussian), mm.
-RIM_MM = 1.2
-
-
-@dataclass(frozen=True)
-class Imperfection:
-    """Errors of a real segmentation and registration.
-
-    Most of an error belongs to the person's anatomy and comes back with every scan; a later
-    scan differs from the first by the share `rescan`.
-
-    Attributes
-    ----------
-    gain_sd : float
-        SD of the log of the whole map's gain.
-    patch_sd, patch_mm : float
-        SD of the log of a smooth local gain, and its smoothness.
-    shift_mm, shift_smooth_mm : float
-        SD of the misplacement along each axis, and its smoothness.
-    affine_mm, affine_degrees, affine_scale_sd : float
-        SD of shift, rotation and log scale along and about each axis of an affine registration.
-    shading_sd, shading_mm : float
-        SD of the log of the bias field that is left, and its smoothness; new in every scan.
-    registered : tuple of float
-        Least and most of the warp that the deformation finds, drawn once for each person.  On 30
-        real scans the log volume of the lateral ventricles varies by 0.67 between people, and
-        still by 0.20 after registration, on 12 generated heads that went through the program by
-        0.79 and 0.19; with a share of 0.65 it would be 0.32.
-    rim : tuple of float
-        Least and most grey matter that the segmentation sees where white matter and fluid blur
-        into each other, per product of their shares, drawn once for each person.  Around the
-        bodies of the lateral ventricles, 12 generated heads that went through the program have
-        0.12 before the age of 35 and 0.13 after that of 74, real ones 0.12 and 0.13.
-    rescan : float
-        SD of what a later scan adds, relative to the SDs above.
-    """
-
-    gain_sd: float = 0.02
-    patch_sd: float = 0.06
-    patch_mm: float = 15.0
-    shift_mm: float = 1.0
-    shift_smooth_mm: float = 15.0
-    affine_mm: float = 1.0
-    affine_degrees: float = 1.0
-    affine_scale_sd: float = 0.015
-    shading_sd: float = 0.04
-    shading_mm: float = 35.0
-    registered: tuple[float, float] = (0.65, 0.95)
-    rim: tuple[float, float] = (0.2, 1.4)
-    rescan: float = 0.5
-
-    def draw_gain(self, key: tuple[int, ...], scan: int, grid: Grid) -> NDArray[np.float32]:
-        """Draw the gain of scan 1, 2, ... of a person on a grid, shape of `grid`."""
-        total = np.zeros(grid.shape, 'f4')
-        for rng, share in self._parts(key, scan):
-            patches = smooth_noise(rng, grid.shape, grid.spacing, self.patch_mm)
-            part = self.gain_sd * rng.standard_normal() + self.patch_sd * patches
-            total += np.float32(share) * part.astype('f4')
-        return np.exp(total)
-
-    def draw_shift(self, key: tuple[int, ...], scan: int) -> NDArray[np.float32]:
-        """Draw the misplacement of scan 1, 2, ... in mm on `FLOW`, shape (3, ...)."""
-        total = np.zeros((3, *FLOW.shape), 'f4')
-        for rng, share in self._parts(key, scan):
-            for axis in total:
-                noise = smooth_noise(rng, FLOW.shape, FLOW.spacing, self.shift_smooth_mm)
-                axis += np.float32(share * self.shift_mm) * noise
-        return total
-
-    def draw_affine(self, key: tuple[int, ...], scan: int) -> NDArray[np.float64]:
-        """Draw the error of an affine registration, template mm to template mm, shape (4, 4)."""
-        from scipy.spatial.transform import Rotation
-
-        drawn = np.zeros((3, 3))
-        for rng, share in self._parts(key, scan):
-            drawn += share * rng.standard_normal((3, 3))
-        turn = Rotation.from_euler('xyz', self.affine_degrees * drawn[0], degrees=True)
-        error = np.eye(4)
-        error[:3, :3] = turn.as_matrix() * np.exp(self.affine_scale_sd * drawn[1])
-        middle = np.array(MIDDLE)
-        error[:3, 3] = middle - error[:3, :3] @ middle + self.affine_mm * drawn[2]
-        return error
-
-    def draw_shading(self, key: tuple[int, ...], grid: Grid) -> NDArray[np.float32]:
-        """Draw what is left of a scan's bias field on a grid, shape of `grid`."""
-        noise = smooth_noise(np.random.default_rng(key), grid.shape, grid.spacing, self.shading_mm)
-        return np.exp(self.shading_sd * noise).astype('f4')
-
-    def draw_habits(self, key: tuple[int, ...]) -> tuple[float, float]:
-        """Draw the share of a person's warp that is found, and the weight of the rim."""
-        rng = np.random.default_rng(key)
-        return float(rng.uniform(*self.registered)), float(rng.uniform(*self.rim))
-
-    def _parts(
-        self, key: tuple[int, ...], scan: int
-    ) -> Iterator[tuple[np.random.Generator, float]]:
-        """Random numbers and share of the person's part, and of the scan's after the first."""
-        yield np.random.default_rng([*key, 1]), 1.0
-        if scan > 1:
-            yield np.random.default_rng([*key, scan]), self.rescan
-
-
-@dataclass(frozen=True)
-class TemplateAnatomy:
-    """An anatomy seen from the template.
-
-    Attributes
-    ----------
-    grey : Tensor, shape (1, nx, ny, nz)
-        Grey matter as the segmentation would find it, in head space on `BRAIN`.
-    rim : Tensor, shape (1, nx, ny, nz)
-        Product of the shares of white matter and fluid, blurred by `RIM_MM`.
-    classes : Tensor, shape (8, nx, ny, nz)
-        Fractions of the intensity classes, then of the brain mask, in head space on `BRAIN`.
-    inside, around : Tensor of int, shape (n,) and (m,)
-        Template voxels of `BRAIN` (flat indices) in and within `REACH_MM` and `AFFINE_REACH_MM`
-        of the brain: only these are computed.
-    points : Tensor, shape (3, n)
-        Head-space position of each voxel `inside`, mm.
-    change : Tensor, shape (1, n)
-        Head-space volume per template volume there.
-    """
-
-    grey: Tensor
-    rim: Tensor
-    classes: Tensor
-    inside: Tensor
-    around: Tensor
-    points: Tensor
-    change: Tensor
-
-
-def template_anatomy(
-    anatomy: HeadAnatomy, device: str = 'cpu', gain: Mapping[str, float] | None = None
-) -> TemplateAnatomy:
-    """Prepare an anatomy.
-
-    Parameters
-    ----------
-    anatomy : HeadAnatomy
-    device : str
-        Torch device.
-    gain : mapping, optional
-        Structure → volume that the program's segmentation finds / true volume.
-    """
-    import torch
-    import torch.nn.functional as functional
-
-    fractions = torch.from_numpy(anatomy.fractions()).to(device)
-    weight = torch.zeros(len(STRUCTURES), device=device)
-    for name in GREY:
-        weight[STRUCTURES.index(name)] = (gain or {}).get(name, 1.0)
-    classes = [fractions[list(indices)].sum(0) for indices in intensity_groups().values()]
-    near = smooth(fractions[1:].sum(0)[None], (1.2, 1.2, 1.2))[0]
-    blur = RIM_MM / BRAIN.spacing
-    fluid, white = (
-        smooth(fractions[[STRUCTURES.index(name) for name in names]].sum(0)[None], (blur,) * 3)
-        for names in (FLUID, WHITE)
-    )
-    displacement = torch.from_numpy(anatomy.to_head).to(device)
-    points = field.grid_points(BRAIN, device) + displacement
-    brain = field.sample(fractions.sum(0)[None], BRAIN, points)[None]
-
-    def within(reach_mm: float) -> Tensor:
-        reach = 2 * round(reach_mm / BRAIN.spacing) + 1
-        near_brain = functional.max_pool3d(brain, reach, stride=1, padding=reach // 2)
-        return torch.nonzero(near_brain.flatten() > 0.5)[:, 0]
-
-    inside = within(REACH_MM)
-    change = field.jacobian(displacement, BRAIN.spacing)
-    return TemplateAnatomy(
-        torch.tensordot(weight, fractions, 1)[None],
-        fluid * white,
-        torch.stack([*classes, (near > 0.25).float()]),
-        inside,
-        within(AFFINE_REACH_MM),
-        points.flatten(1)[:, inside],
-        change.flatten()[inside][None],
-    )
-
-
-@dataclass(frozen=True)
-class Registered:
-    """A scan of a person as a registration brings it to the template.
-
-    Attributes
-    ----------
-    person : Individual
-    template : TemplateAnatomy
-    scan : int
-        Number of the scan, from 1.
-    inside : Tensor of int, shape (n,)
-        Template voxels of `BRAIN` (flat indices) that are computed.
-    source : Tensor, shape (3, n)
-        Position in the anatomy of each of them, mm.
-    """
-
-    person: Individual
-    template: TemplateAnatomy
-    scan: int
-    inside: Tensor
-    source: Tensor
-
-
-@dataclass(frozen=True)
-class Normalised(Registered):
-    """A scan that was deformed to the template.
-
-    Attributes
-    ----------
-    volume : Tensor, shape (1, n)
-        Millilitres of the person per millilitre of template.
-    """
-
-    volume: Tensor
-
-
-def align(
-    person: Individual, template: TemplateAnatomy, scan: int = 1, error: Imperfection | None = None
-) -> Registered:
-    """Register a scan of a person by the affine that fits the brain best (least squares).
-
-    Parameters are those of `normalise`.
-    """
-    import torch
-
-    velocity, points = person.warp.velocity, person.carver.points
-    grid = person.carver.fine.flatten(1)
-    forward = field.exponentiate(velocity, FLOW, points)
-    some = slice(None, None, FIT_EVERY)
-    at, head = grid[:, template.inside[some]], template.points[:, some].contiguous()
-    there = head + field.sample(forward, FLOW, head, border=True)
-    homogeneous = torch.cat([at, torch.ones_like(at[:1])]).double()
-    affine = torch.linalg.solve(homogeneous @ homogeneous.T, homogeneous @ there.double().T).T
-    if error is not None:
-        drawn = error.draw_affine((*person.traits.key, 8), scan)
-        affine = affine @ torch.from_numpy(drawn).to(affine.device)
-    affine = affine.float()
-    here = affine[:, :3] @ grid[:, template.around] + affine[:, 3:]
-    back = field.sample(person.warp.inverse(points), FLOW, here, border=True)
-    return Registered(person, template, scan, template.around, here + back)
-
-
-def normalise(
-    person: Individual, template: TemplateAnatomy, scan: int = 1, error: Imperfection | None = None
-) -> Normalised:
-    """Deform a scan of a person to the template.
-
-    Parameters
-    ----------
-    person : Individual
-    template : TemplateAnatomy
-        Of the person's anatomy.
-    scan : int
-        1 for the first scan of the person.
-    error : Imperfection, optional
-        Misplacement, and how much of the warp is found; none and `REGISTERED` without it.
-    """
-    import torch
-
-    velocity, points = person.warp.velocity, person.carver.points
-    share = REGISTERED if error is None else error.draw_habits((*person.traits.key, 9))[0]
-    found = field.exponentiate(share * velocity, FLOW, points)
-    left = field.exponentiate((share - 1) * velocity, FLOW, points)
-    if error is not None:
-        shift = error.draw_shift((*person.traits.key, 5), scan)
-        left = left + torch.from_numpy(shift).to(left.device)
-    growth = field.jacobian(found, FLOW.spacing)[None]
-    here = field.sample(torch.cat([left, growth]), FLOW, template.points, border=True)
-    volume = here[3:] * template.change * person.volume_scale
-    source = template.points + here[:3]
-    return Normalised(person, template, scan, template.inside, source, volume)
 
 
 def modulated_gm(
@@ -523,25 +234,6 @@ def model_grid(shape: tuple[int, ...], affine: NDArray) -> Grid:
     origin = tuple(float(v) for v in affine[:3, 3])
     edge = float(np.diag(affine)[:3].mean())
     return Grid((shape[0], shape[1], shape[2]), edge, (origin[0], origin[1], origin[2]))
-
-
-def filled(values: Tensor, inside: Tensor) -> Tensor:
-    """Put values of the template voxels that are computed on the whole of `BRAIN`.
-
-    Parameters
-    ----------
-    values : Tensor, shape (1, n)
-    inside : Tensor of int, shape (n,)
-        Their flat indices.
-
-    Returns
-    -------
-    Tensor, shape (nx, ny, nz)
-        0 elsewhere.
-    """
-    flat = values.new_zeros(BRAIN.shape).flatten()
-    flat[inside] = values[0]
-    return flat.reshape(BRAIN.shape)
 
 
 def _onto(fine: Tensor, shape: tuple[int, ...], affine: NDArray) -> NDArray[np.float32]:
