@@ -92,7 +92,7 @@ def test_rows_hold_age_interval_and_flags(finished):
             assert 10 < row['predicted_age'] < 110
             assert row['interval_low'] < row['predicted_age'] < row['interval_high']
             assert row['brain_age_gap'] == pytest.approx(row['predicted_age'] - row['age'])
-            assert 'sloppy' in row['qc_flag'].split(';')
+            assert {'sloppy', 'simulated'} <= set(row['qc_flag'].split(';'))
 
 
 def test_side_file_traces_the_number(finished):

@@ -61,7 +61,7 @@ def raised_in_code():
 def test_every_flag_is_complete():
     for name, flag in flag_table().items():
         assert set(flag) == KEYS | ({'measure', 'flag_when'} if name in SERIES else set()), name
-        assert flag['severity'] in ('stop', 'caution'), name
+        assert flag['severity'] in ('stop', 'caution', 'note'), name
         for key in KEYS - {'threshold'}:
             assert flag[key], (name, key)
         for key in ('explanation', 'reason', 'advice'):
@@ -85,7 +85,7 @@ def test_every_flag_is_raised_somewhere_and_every_raised_flag_is_known():
     assert set(everything_bad) == set(MEASURE_OF)
     worst = prediction_flags(
         predicted_age=99, age=15, age_range=(20, 90), interval=(0, 99), trained=False,
-        typicality=1.0, outside_brain=1.0, note='predicted without T1w',
+        typicality=1.0, outside_brain=1.0, note='predicted without T1w', simulated=True,
     )  # fmt: skip
     seen = set(everything_bad) | set(worst) | {'sloppy'} | set(SERIES) | COMBINED
     assert seen == set(flag_table())
@@ -122,6 +122,7 @@ def test_image_thresholds_hold_to_the_edge(flag):
         ('wide_interval', {'interval': (20.0, 60 + STEP)}, {'interval': (20.0, 60.0)}),
         ('saliency_outside_brain', {'outside_brain': 0.3 + STEP}, {'outside_brain': 0.3}),
         ('missing_modality', {'note': 'predicted without T1w'}, {'note': ''}),
+        ('simulated', {'simulated': True}, {'simulated': False}),
     ],
 )
 def test_prediction_thresholds_hold_to_the_edge(flag, beyond, within):

@@ -62,6 +62,7 @@ def write_heads(label_maps: Path, cohort: Path, heads: Path, seed: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         nib.save(scan.image, folder / f'{label}_T1w.nii.gz')
         people.append({'participant_id': label, 'age': round(age, 2), 'sex': traits.sex})
+    (heads / 'T1w.json').write_text(json.dumps({'Simulated': True}) + '\n')
     description = {'Name': 'Generated heads', 'BIDSVersion': '1.9.0'}
     (heads / 'dataset_description.json').write_text(json.dumps(description) + '\n')
     pd.DataFrame(people).to_csv(heads / 'participants.tsv', sep='\t', index=False)

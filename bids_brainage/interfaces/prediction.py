@@ -67,6 +67,7 @@ class _SaveInputSpec(BaseInterfaceInputSpec):
     quality = File(exists=True, desc='flags of the preprocessing, JSON')
     facts = File(exists=True, mandatory=True, desc='facts of the image, JSON')
     scan = traits.Dict(mandatory=True, desc='columns of the row that the dataset gives')
+    simulated = traits.Bool(False, usedefault=True, desc='nobody was scanned')
     source_file = traits.Str(mandatory=True, desc='path of the image in the dataset')
     provenance = traits.Dict(mandatory=True, desc='options and versions for the side file')
     base_directory = traits.Str(mandatory=True)
@@ -168,6 +169,7 @@ class SavePrediction(SimpleInterface):
             typicality=prediction['typicality'],
             outside_brain=max(outside) if outside else None,
             note=prediction['note'],
+            simulated=self.inputs.simulated,
         )
 
 

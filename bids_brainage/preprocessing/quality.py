@@ -73,6 +73,7 @@ def prediction_flags(
     typicality: float | None,
     outside_brain: float | None,
     note: str,
+    simulated: bool = False,
 ) -> list[str]:
     """Return the flags of one prediction.
 
@@ -92,6 +93,8 @@ def prediction_flags(
         Fraction of the saliency outside the brain.
     note : str
         What the model had to do without, or empty.
+    simulated : bool
+        True for an image of nobody.
 
     Returns
     -------
@@ -109,6 +112,7 @@ def prediction_flags(
         'saliency_outside_brain': outside_brain is not None
         and outside_brain > threshold('saliency_outside_brain'),
         'missing_modality': bool(note),
+        'simulated': simulated,
     }
     return [flag for flag, raised in checks.items() if raised]
 

@@ -26,7 +26,6 @@ from bids_brainage.workflows.clinical import KIND, init_native_wf
 from bids_brainage.workflows.clinical import OUTPUTS as NATIVE
 from bids_brainage.workflows.functional import init_series_wf
 from bids_brainage.workflows.naming import (
-    scan_columns,
     scan_workflow_name,
     takes_cbv,
     takes_native,
@@ -151,9 +150,10 @@ def init_scan_wf(
         native = init_native_wf(scan=scan, settings=settings, save=derivatives and not whole)
         for bundle in clinical:
             predict = init_prediction_wf(
-                bundle=bundle, scan=scan_columns(scan), source_file=str(scan.path),
+                bundle=bundle,
+                scan=scan,
                 settings=settings,
-            )  # fmt: skip
+            )
             workflow.connect([(native, predict, list(FROM_NATIVE))])
     if not whole:
         return _log_crashes(workflow, scan, settings)
@@ -172,8 +172,7 @@ def init_scan_wf(
     for bundle in others:
         predict = init_prediction_wf(
             bundle=bundle,
-            scan=scan_columns(scan),
-            source_file=str(scan.path),
+            scan=scan,
             settings=settings,
             connectivity=connectivity.get((scan.uri, bundle.name)),
             cbv=cbv if takes_cbv(bundle) else None,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from bids_brainage.dataset.aicbv import CbvSource
+from bids_brainage.dataset.scan import Scan
 from bids_brainage.interfaces.prediction import (
     DrawExplanations,
     PredictAge,
@@ -18,6 +16,7 @@ from bids_brainage.interfaces.prediction import (
 from bids_brainage.models.bundle import Bundle
 from bids_brainage.outputs.connectivity import Connectivity
 from bids_brainage.preprocessing.inputs import roles_of
+from bids_brainage.workflows.naming import scan_columns
 from bids_brainage.workflows.settings import RunSettings
 
 COMMON = ('facts', 'quality', 'transform', 't1w_native', 'mask_native', 'mask')
@@ -26,8 +25,7 @@ COMMON = ('facts', 'quality', 'transform', 't1w_native', 'mask_native', 'mask')
 def init_prediction_wf(
     *,
     bundle: Bundle,
-    scan: Mapping[str, Any],
-    source_file: str,
+    scan: Scan,
     settings: RunSettings,
     connectivity: Connectivity | None = None,
     cbv: CbvSource | None = None,
@@ -39,10 +37,8 @@ def init_prediction_wf(
     Parameters
     ----------
     bundle : Bundle
-    scan : mapping
-        Columns of the prediction row that the dataset gives.
-    source_file : str
-        Path of the image in the input dataset.
+    scan : Scan
+        The image in the input dataset.
     settings : RunSettings
     connectivity : Connectivity or None
         For models that take it: the table, or why there is none.
@@ -67,7 +63,8 @@ def init_prediction_wf(
     fields = tuple(dict.fromkeys((*COMMON, *roles)))
     inputnode = pe.Node(niu.IdentityInterface(list(fields)), name='inputnode')
     predict, save = _predict_node(bundle, settings), _save_node(bundle, settings)
-    save.inputs.scan, save.inputs.source_file = dict(scan), source_file
+    save.inputs.scan, save.inputs.source_file = scan_columns(scan), str(scan.path)
+    save.inputs.simulated = scan.metadata.get('Simulated') is True
     if synthetic_slices:
         predict.inputs.synthetic_slices = True
     if cbv is not None:
@@ -75,7 +72,7 @@ def init_prediction_wf(
     if connectivity is not None:
         _add_connectivity(predict, save, connectivity, settings)
     draw = pe.Node(
-        DrawExplanations(source_file=source_file, base_directory=str(settings.output_dir)),
+        DrawExplanations(source_file=str(scan.path), base_directory=str(settings.output_dir)),
         name='draw',
         mem_gb=0.8,
     )
