@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from bids_brainage.errors import OptionError
+from bids_brainage.inference.saliency import explain
 from bids_brainage.models.densenet169_clinical import INPUT_SHAPE, DenseNet169Clinical
+from bids_brainage.models.views import views
 from bids_brainage.training.fit import SMALLEST_AXIS
 
 N_PARAMETERS = 20_386_945
@@ -97,3 +100,67 @@ def test_smallest_grid_that_training_accepts_is_the_smallest_that_can_be_halved(
         assert network(torch.zeros(1, 1, 26, 40, smallest)).shape == (1,)
         with pytest.raises(RuntimeError, match='smaller than kernel size'):
             network(torch.zeros(1, 1, 26, 40, smallest - 1))
+
+
+def test_views_are_the_image_and_its_mirror_moved_along_the_axes():
+    image = torch.zeros(1, 1, 5, 4, 3)
+    image[0, 0, 1, 2, 1] = 1
+    seen = list(views(image, (1, 0, 1)))
+    assert {tuple(v.shape) for v in seen} == {tuple(image.shape)}
+    where = sorted(tuple(torch.nonzero(v)[0, 2:].tolist()) for v in seen)
+    expected = [(x + dx, 2, 1 + dz) for x in (1, 3) for dx in (-1, 0, 1) for dz in (-1, 0, 1)]
+    assert where == sorted(expected)
+    far = torch.zeros(1, 1, 5, 4, 3)
+    far[0, 0, 0] = 1
+    assert min(float(v.sum()) for v in views(far, (1, 0, 0))) == 0  # moved out, not around
+    (only, mirror) = views(image, (0, 0, 0))
+    assert torch.equal(only, image) and torch.equal(mirror, image.flip(2))
+
+
+@pytest.fixture(scope='module')
+def seeing_more(network):
+    """The same weights, averaging over views."""
+    more = DenseNet169Clinical(view_shift=[2, 1, 0])
+    more.load_state_dict(network.state_dict())
+    return more
+
+
+def test_age_is_the_mean_over_views_once_trained(network, seeing_more):
+    image = torch.rand(2, 1, 20, 18, 16)
+    seeing_more.eval()
+    network.eval()
+    with torch.inference_mode():
+        ages = [network(view) for view in views(image, (2, 1, 0))]
+        assert len(ages) == 18
+        assert torch.allclose(seeing_more(image), torch.stack(ages).mean(0), atol=1e-4)
+        # a mirrored head has the same age
+        assert torch.allclose(seeing_more(image.flip(2)), seeing_more(image), atol=1e-4)
+        assert not torch.allclose(network(image.flip(2)), network(image), atol=1e-4)
+
+
+def test_training_sees_the_image_once(seeing_more):
+    passes = []
+    handle = seeing_more.features.register_forward_hook(lambda *_: passes.append(1))
+    image = torch.rand(2, 1, 16, 16, 16)
+    seeing_more.train()
+    seeing_more(image)
+    assert len(passes) == 1
+    seeing_more.eval()
+    seeing_more(image)
+    handle.remove()
+    assert len(passes) == 1 + 18
+
+
+def test_map_of_views_explains_their_mean(network, seeing_more):
+    image = torch.rand(1, 1, 16, 18, 16)
+    assert seeing_more.saliency_methods == ('guided_backprop',)
+    (shown,) = explain('guided_backprop', seeing_more.eval(), (image,)).values()
+    assert shown.shape == (16, 18, 16)
+    (turned,) = explain('guided_backprop', seeing_more, (image.flip(2),)).values()
+    assert abs(turned[::-1] - shown).max() < 1e-4 * abs(shown).max()
+
+
+@pytest.mark.parametrize('shift', [[1, 2], [1, -1, 0]])
+def test_impossible_views_are_refused(shift):
+    with pytest.raises(OptionError, match='three whole numbers'):
+        DenseNet169Clinical(view_shift=shift)

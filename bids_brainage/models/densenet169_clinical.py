@@ -5,10 +5,15 @@ Kim et al., npj Aging 2025 (doi:10.1038/s41514-025-00260-x), "Architecture".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
+from bids_brainage.errors import OptionError
 from bids_brainage.models.base import AgeRegressor
 from bids_brainage.models.densenet import DenseNetFeatures
+from bids_brainage.models.views import views
 
 BLOCKS = (6, 12, 32, 32)
 NEGATIVE_SLOPE = 0.01
@@ -23,6 +28,13 @@ class DenseNet169Clinical(AgeRegressor):
     left out, which is the only reading with the 20.4 million parameters of the paper.  Every
     activation is LeakyReLU(0.01).
 
+    Parameters
+    ----------
+    view_shift : sequence of int, optional
+        Once trained, the age is the mean over `views` of the image with this shift (not in the
+        paper): thick slices lie elsewhere in every scan, and the mean depends less on where.
+        Without it the image is seen once.
+
     Attributes
     ----------
     features : DenseNetFeatures
@@ -31,10 +43,17 @@ class DenseNet169Clinical(AgeRegressor):
 
     gradcam_layer = 'features'
     output_layer = 'regressor'
-    saliency_methods = ('guided_backprop', 'gradcam')
+    saliency_methods: tuple[str, ...] = ('guided_backprop', 'gradcam')
 
-    def __init__(self) -> None:
+    def __init__(self, view_shift: Sequence[int] | None = None) -> None:
         super().__init__()
+        if view_shift is not None and (len(view_shift) != 3 or min(view_shift) < 0):
+            raise OptionError(
+                f'view_shift {list(view_shift)}: expected three whole numbers of voxels from 0.'
+            )
+        self.view_shift = view_shift
+        if view_shift is not None:
+            self.saliency_methods = ('guided_backprop',)  # Grad-CAM explains one pass alone
         self.features = DenseNetFeatures(BLOCKS, _leaky_relu, last_transition=False)
         self.act = _leaky_relu()
         self.pool = nn.AdaptiveAvgPool3d(1)
@@ -70,6 +89,11 @@ class DenseNet169Clinical(AgeRegressor):
         Tensor, shape (B,)
             Age in years.
         """
+        if self.training or self.view_shift is None:
+            return self._age(x)
+        return torch.stack([self._age(view) for view in views(x, self.view_shift)]).mean(0)
+
+    def _age(self, x: Tensor) -> Tensor:
         age: Tensor = self.regressor(self.penultimate(x)).squeeze(1)
         return age
 
