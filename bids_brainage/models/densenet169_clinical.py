@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bids_brainage.errors import OptionError
 from bids_brainage.models.base import AgeRegressor
@@ -91,7 +92,11 @@ class DenseNet169Clinical(AgeRegressor):
         """
         if self.training or self.view_shift is None:
             return self._age(x)
-        return torch.stack([self._age(view) for view in views(x, self.view_shift)]).mean(0)
+        # checkpoints keep one view in memory where gradients are wanted
+        ages = [
+            checkpoint(self._age, view, use_reentrant=False) for view in views(x, self.view_shift)
+        ]
+        return torch.stack(ages).mean(0)
 
     def _age(self, x: Tensor) -> Tensor:
         age: Tensor = self.regressor(self.penultimate(x)).squeeze(1)
