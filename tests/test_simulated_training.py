@@ -64,6 +64,8 @@ learning_rate = 5e-4
 [run]
 epochs = 8
 batch_size = 8
+[model]
+view_shift = [1, 1, 0]
 """,
     'amagenet': """
 [data]
