@@ -12,8 +12,8 @@ from pathlib import Path
 from bids_brainage.errors import OutputError, TemporaryError
 
 FILE = 'running.lock'
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-"""What file systems without record locks answer."""
+TAKEN = (errno.EAGAIN, errno.EACCES)
+"""What a lock answers that another process holds; all else says that there are no locks."""
 
 
 @contextmanager
@@ -51,13 +51,12 @@ def claimed(folder: Path, names: Iterable[str]) -> Iterator[None]:
             try:
                 fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _byte(name))
             except OSError as error:
-                if error.errno in (errno.EAGAIN, errno.EACCES):
-                    raise TemporaryError(
-                        f'another run works on {name} in {folder}. Wait until it has ended, or '
-                        'give this one a work folder of its own with --work-dir.'
-                    ) from error
-                if error.errno not in NO_LOCKS:
-                    raise
+                if error.errno not in TAKEN:
+                    break
+                raise TemporaryError(
+                    f'another run works on {name} in {folder}. Wait until it has ended, or '
+                    'give this one a work folder of its own with --work-dir.'
+                ) from error
         yield
 
 
