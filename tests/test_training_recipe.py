@@ -9,13 +9,13 @@ import torch
 
 from bids_brainage.errors import OptionError
 from bids_brainage.models import list_models, model_info
+from bids_brainage.models.views import shifted
 from bids_brainage.training.augment import (
     NODES,
     Change,
     apply_change,
     augment,
     draw,
-    shifted,
     warped,
     wavy,
 )

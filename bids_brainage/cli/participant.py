@@ -17,6 +17,7 @@ from bids_brainage.cli.logs import IMPORTANT
 from bids_brainage.cli.plan import (
     Plan,
     Work,
+    images_of,
     make_plan,
     resolve_models,
     select_images,
@@ -240,9 +241,7 @@ def _run_pass(
             graph2use='colored',
             simple_form=True,
         )
-    scans = [scan for scan, _ in todo] + [item.scan for item in series]
-    scans += [item.t1w for item in series if item.t1w is not None]
-    names = {scan_workflow_name(scan): scan for scan in scans}
+    names = {scan_workflow_name(scan): scan for scan in images_of(todo, series)}
     progress = Progress(
         {name: scan.stem for name, scan in names.items()},
         config.nipype.nprocs,

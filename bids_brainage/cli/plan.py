@@ -80,13 +80,18 @@ class Plan:
     @property
     def busy(self) -> tuple[Scan, ...]:
         """Images that have a folder of their own in the work folder while the run lasts."""
-        scans = [scan for scan, _ in self.todo] + [item.scan for item in self.series_todo]
-        scans += [item.t1w for item in self.series_todo if item.t1w is not None]
-        return tuple({scan.uri: scan for scan in scans}.values())
+        return images_of(self.todo, self.series_todo)
 
     def _waits(self, scan: Scan, bundle: Bundle) -> bool:
         waiting = bool(session_series(scan, self.series_todo))
         return bundle.input['kind'] == GRAPH_KIND and waiting
+
+
+def images_of(todo: Work, series: Sequence[Series]) -> tuple[Scan, ...]:
+    """Return the images that a workflow works on, also the T1w that a functional run needs."""
+    scans = [scan for scan, _ in todo] + [item.scan for item in series]
+    scans += [item.t1w for item in series if item.t1w is not None]
+    return tuple({scan.uri: scan for scan in scans}.values())
 
 
 def select_images(config: Config) -> tuple[tuple[Scan, ...], tuple[Series, ...]]:

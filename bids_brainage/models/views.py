@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def views(image: Tensor, shift: Sequence[int]) -> Iterator[Tensor]:
@@ -27,6 +26,18 @@ def views(image: Tensor, shift: Sequence[int]) -> Iterator[Tensor]:
     """
     steps = [(-s, 0, s) if s else (0,) for s in shift]
     for seen in (image, image.flip(2)):
-        for x, y, z in product(*steps):
-            # a negative pad cuts off at the other end
-            yield F.pad(seen, (z, -z, y, -y, x, -x))
+        for shifts in product(*steps):
+            yield shifted(seen, shifts)
+
+
+def shifted(volume: Tensor, shift: Sequence[int]) -> Tensor:
+    """Move a volume (..., X, Y, Z) by whole voxels, filling with zeros."""
+    result = volume.new_zeros(volume.shape)
+    source: list[slice] = []
+    target: list[slice] = []
+    for step, size in zip(shift, volume.shape[-3:], strict=True):
+        moved = max(-size, min(size, step))
+        source.append(slice(max(-moved, 0), size - max(moved, 0)))
+        target.append(slice(max(moved, 0), size - max(-moved, 0)))
+    result[..., target[0], target[1], target[2]] = volume[..., source[0], source[1], source[2]]
+    return result

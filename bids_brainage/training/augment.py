@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from bids_brainage.models.views import shifted
 from bids_brainage.preprocessing.smoothing import smooth
 from bids_brainage.training.recipe import AugmentationRecipe
 
@@ -77,19 +78,6 @@ def draw(recipe: AugmentationRecipe, seed: int, epoch: int, sample: int) -> Chan
 def changes_nothing(recipe: AugmentationRecipe) -> bool:
     """Tell whether a recipe leaves every image as it is."""
     return recipe == AugmentationRecipe()
-
-
-def shifted(volume: Tensor, shift: Sequence[int]) -> Tensor:
-    """Move a volume (..., X, Y, Z) by whole voxels, filling with zeros."""
-    result = volume.new_zeros(volume.shape)
-    source: list[slice] = []
-    target: list[slice] = []
-    for step, size in zip(shift, volume.shape[-3:], strict=True):
-        moved = max(-size, min(size, step))
-        source.append(slice(max(-moved, 0), size - max(moved, 0)))
-        target.append(slice(max(moved, 0), size - max(-moved, 0)))
-    result[..., target[0], target[1], target[2]] = volume[..., source[0], source[1], source[2]]
-    return result
 
 
 def wavy(seed: Sequence[int], shape: Sequence[int], channels: int) -> Tensor:

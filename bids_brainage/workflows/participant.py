@@ -149,11 +149,7 @@ def init_scan_wf(
     if clinical:
         native = init_native_wf(scan=scan, settings=settings, save=derivatives and not whole)
         for bundle in clinical:
-            predict = init_prediction_wf(
-                bundle=bundle,
-                scan=scan,
-                settings=settings,
-            )
+            predict = init_prediction_wf(bundle=bundle, scan=scan, settings=settings)
             workflow.connect([(native, predict, list(FROM_NATIVE))])
     if not whole:
         return _log_crashes(workflow, scan, settings)
