@@ -21,6 +21,10 @@ ANAT = [
     (GRID | {'desc': 'preproc', 'suffix': 'T1w'}, {'SkullStripped': True}),
     (GRID | {'desc': 'brain', 'suffix': 'mask'}, {'Type': 'Brain'}),
     (GRID | {'suffix': 'dseg'}, {}),
+    (
+        {'space': 'T1w', 'res': '2', 'desc': 'regions', 'suffix': 'dseg'},
+        {'SpatialReference': 'bids:raw:sub-01/anat/x.nii.gz'},
+    ),
     (GRID | {'label': 'GM', 'suffix': 'probseg'}, {}),
     (GRID | {'label': 'GM', 'desc': 'modulated', 'suffix': 'probseg'}, {}),
     (GRID | {'model': 'sfcndemo', 'desc': 'gradcam', 'suffix': 'saliency'}, {}),

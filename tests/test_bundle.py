@@ -165,6 +165,12 @@ def test_weights_of_another_size_are_refused(copied):
         load_bundle(copied).instantiate()
 
 
+def by_age(ages):
+    widths = {'age': ages, 'half_width_years': [4.0, 5.0, 6.0]}
+    plain = {'level': 0.9, 'half_width_years': 5.0, 'n': 60, 'source': 's'}
+    return {**plain, 'by_predicted_age': widths}
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
@@ -177,6 +183,9 @@ def test_weights_of_another_size_are_refused(copied):
         ({'status': 'trained'}, 'must state `training.n`'),
         ({'validation': [{'dataset': 'x'}]}, '`validation` lacks n, mae'),
         ({'conformal': {'level': 0.9}}, '`conformal` lacks half_width_years'),
+        ({'conformal': by_age([20.0, 80.0])}, 'must hold equally long lists'),
+        ({'conformal': by_age([20.0, 20.0, 30.0])}, 'must hold increasing ages'),
+        ({'conformal': by_age(None)}, 'must hold lists of numbers|equally long'),
         ({'golden': {'seed': 1}}, '`golden.age` is missing'),
     ],
 )

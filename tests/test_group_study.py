@@ -27,7 +27,7 @@ NOISE = (0.5, 12.0)
 def out(request):
     place = os.environ.get(FOLDER)
     root = Path(place) if place else request.config.cache.mkdir('simulated-study')
-    out = study.run_participants(root)
+    out = study.run_participants(root, '--models', MODEL)
     options = ['--correlate', 'simulated_gap', '--group-column', 'sex']
     bids = out.with_name('bids')
     assert main([str(bids), str(out), 'group', '-w', str(out.with_name('work')), *options]) == 0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bids_brainage.errors import BundleError, MissingInputError
+from bids_brainage.models.contract import TABLE_KINDS
 from bids_brainage.models.registry import list_models, model_info
 from bids_brainage.models.untrained import untrained_metadata
 from bids_brainage.preprocessing.inputs import onto_grid, prepare_input, roles_of
@@ -17,7 +18,7 @@ SMALL = (26, 32, 26)
 CENTRE_MM = 1.0
 SPACE = 'MNI152NLin2009aSym'
 NODES = 90
-IMAGES = [name for name in list_models() if model_info(name).input['kind'] != 'volumes']
+IMAGES = [name for name in list_models() if model_info(name).input['kind'] not in TABLE_KINDS]
 
 
 def declared(arch, shape=None):

@@ -28,14 +28,16 @@ def test_packaged_weights_pass_their_own_checks(name):
 def test_a_card_states_errors_on_real_scans_beside_the_median(name):
     metadata = load_bundle(PACKAGED[name], verify=False).metadata
     real = [row for row in metadata['validation'] if not row.get('simulated', False)]
-    assert {row['n'] for row in real} >= {17}
+    assert max(row['n'] for row in real) >= 30
     assert all(np.isfinite([row['mae'], row['median_baseline_mae']]).all() for row in real)
     assert metadata['conformal']['n'] >= 29
     assert 'calibrate' in metadata['limitations'].lower()
-    assert metadata['license'].startswith('Apache-2.0 for the weights')
+    assert ' for the weights' in metadata['license']
 
 
-@pytest.mark.parametrize('name', sorted(set(PACKAGED) - set(DEFAULT_MODELS)))
+@pytest.mark.parametrize(
+    'name', sorted(name for name in PACKAGED if not name.startswith('volumes.'))
+)
 def test_reduced_networks_are_named_so_and_no_worse_than_saying_the_median(name):
     metadata = load_bundle(PACKAGED[name], verify=False).metadata
     assert name.endswith('.lifespan-reduced')

@@ -12,13 +12,8 @@ from bids_brainage.cli.bundles import model_dirs
 from bids_brainage.errors import BundleError, MissingInputError
 from bids_brainage.inference.__main__ import main
 from bids_brainage.inference.interval import conformal_interval, corrected_age
-from bids_brainage.inference.predict import (
-    ExplanationMap,
-    choose_device,
-    fraction_outside,
-    predict,
-    save_prediction,
-)
+from bids_brainage.inference.predict import choose_device, predict
+from bids_brainage.inference.result import ExplanationMap, fraction_outside, save_prediction
 from bids_brainage.models.bundle import export_bundle, resolve_bundle
 from bids_brainage.models.untrained import make_untrained_bundle
 from bids_brainage.preprocessing.inputs import prepare_input
@@ -238,6 +233,11 @@ def test_calibration_of_an_age():
     conformal = {'half_width_years': 5.0, 'level': 0.9, 'n': 30, 'source': 'x'}
     assert conformal_interval(40.0, conformal) == (35.0, 45.0, 0.9)
     assert conformal_interval(40.0, None) is None
+    widths = {'age': [20.0, 60.0, 80.0], 'half_width_years': [4.0, 8.0, 10.0]}
+    by_age = {**conformal, 'by_predicted_age': widths}
+    assert conformal_interval(40.0, by_age) == (34.0, 46.0, 0.9)
+    assert conformal_interval(3.0, by_age) == (0.0, 7.0, 0.9)
+    assert conformal_interval(90.0, by_age) == (80.0, 100.0, 0.9)
     correction = {'slope': 0.8, 'intercept': 10.0, 'n': 30, 'source': 'x'}
     # at 70 the model says 66 on average, so 60 means six years younger than usual
     assert corrected_age(60.0, 70.0, correction) == pytest.approx(64.0)

@@ -86,6 +86,7 @@ def test_every_flag_is_raised_somewhere_and_every_raised_flag_is_known():
     worst = prediction_flags(
         predicted_age=99, age=15, age_range=(20, 90), interval=(0, 99), trained=False,
         typicality=1.0, outside_brain=1.0, note='predicted without T1w', simulated=True,
+        beyond=True, estimated=True,
     )  # fmt: skip
     seen = set(everything_bad) | set(worst) | {'sloppy'} | set(SERIES) | COMBINED
     assert seen == set(flag_table())
@@ -114,6 +115,7 @@ def test_image_thresholds_hold_to_the_edge(flag):
     ('flag', 'beyond', 'within'),
     [
         ('untrained_model', {'trained': False}, {'trained': True}),
+        ('measure_outside_training', {'beyond': True}, {'beyond': False}),
         ('age_outside_training', {'age': 20 - STEP}, {'age': 20.0}),
         ('age_outside_training', {'age': 90 + STEP}, {'age': 90.0}),
         ('predicted_at_limit', {'predicted_age': 20.0}, {'predicted_age': 20 + STEP}),

@@ -15,6 +15,7 @@ from bids_brainage.reports.colours import colour_map
 from bids_brainage.reports.figures import (
     colour_limit,
     plot_mask,
+    plot_regions,
     plot_registration,
     plot_saliency,
     plot_segmentation,
@@ -31,6 +32,7 @@ from bids_brainage.reports.mosaic import (
 #: one pixel of the picture, in mm, at the scale the test heads get
 PIXEL_MM = 1.5
 SIZE_LIMIT = 600_000
+PICTURES = ['mask', 'registration', 'segmentation', 'regions', 'saliency']
 
 
 @pytest.fixture(scope='module')
@@ -63,11 +65,13 @@ def draw(name, images, out):
         plot_registration(images['t1w'], images['t1w'], out, images['mask'], images['mask'])
     elif name == 'segmentation':
         plot_segmentation(images['t1w'], images['dseg'], out)
+    elif name == 'regions':
+        plot_regions(images['t1w'], images['dseg'], out)
     else:
         plot_saliency(images['t1w'], images['map'], out, unit='years per voxel', signed=True)
 
 
-@pytest.mark.parametrize('name', ['mask', 'registration', 'segmentation', 'saliency'])
+@pytest.mark.parametrize('name', PICTURES)
 def test_pictures_are_safe_small_labelled_and_repeatable(name, images, tmp_path):
     first, second = tmp_path / 'a.svg', tmp_path / 'b.svg'
     draw(name, images, first)
@@ -82,7 +86,7 @@ def test_pictures_are_safe_small_labelled_and_repeatable(name, images, tmp_path)
     assert max(np.asarray(picture).max() for picture in rasters(root)) > 200
 
 
-@pytest.mark.parametrize('name', ['mask', 'registration', 'segmentation', 'saliency'])
+@pytest.mark.parametrize('name', PICTURES)
 def test_thick_slices_keep_the_proportions_of_the_head(name, images, thick, tmp_path):
     def size(source, out):
         draw(name, source, out)

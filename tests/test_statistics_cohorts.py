@@ -22,7 +22,13 @@ from bids_brainage.statistics.cohorts import (
     welch_anova,
     z_test,
 )
-from bids_brainage.statistics.conformal import calibrate, half_width, leave_one_out_half_widths
+from bids_brainage.statistics.conformal import (
+    calibrate,
+    calibrate_by_age,
+    half_width,
+    leave_one_out_half_widths,
+    leave_one_out_half_widths_by_age,
+)
 from bids_brainage.statistics.nested import FitRefusedError, fit_ols, fusion_table, nested_f
 from bids_brainage.statistics.result import Stat
 
@@ -270,3 +276,94 @@ def test_leave_one_out_equals_a_loop():
         assert widths[k] == half_width(others, 0.9).get()
     assert np.isnan(widths[30])
     assert np.isnan(leave_one_out_half_widths([1.0, 2.0], 0.9)).all()
+
+
+AGE_GROUPS = ((18, 40), (40, 65), (65, 91))
+
+
+def ageing_errors(n, rng):
+    """People whose errors have a standard deviation of 2 years at 18 and 10 at 90."""
+    age = rng.uniform(18, 90, n)
+    return age, age + rng.normal(0, 2 + 8 * (age - 18) / 72)
+
+
+def shares_inside(age, predicted, half):
+    inside = np.abs(predicted - age) <= half
+    return [inside[(age >= low) & (age < high)].mean() for low, high in AGE_GROUPS]
+
+
+@pytest.mark.parametrize('n', [200, 2000])
+def test_intervals_by_age_cover_every_age_group_where_the_plain_one_does_not(n):
+    """Errors five times as large in the old; mean of 100 calibrations, 2,000 new people each."""
+    rng = np.random.default_rng(n)
+    by_age, plain = [], []
+    for _ in range(100):
+        age, predicted = ageing_errors(n, rng)
+        fit = calibrate_by_age(predicted - age, predicted, 0.9)
+        new, said = ageing_errors(2000, rng)
+        by_age.append(shares_inside(new, said, np.interp(said, fit.age, fit.half_widths)))
+        plain.append(shares_inside(new, said, calibrate(predicted - age, 0.9).half_width.get()))
+    assert np.mean(by_age, axis=0).min() >= 0.85 and np.mean(by_age, axis=0).max() <= 0.95
+    assert np.mean(plain, axis=0)[-1] < 0.82 and np.mean(plain, axis=0)[0] > 0.97
+
+
+def test_intervals_by_age_do_not_depend_on_the_order_and_pass_over_missing_people():
+    rng = np.random.default_rng(1)
+    age, predicted = ageing_errors(120, rng)
+    fit = calibrate_by_age(predicted - age, predicted, 0.9)
+    order = rng.permutation(120)
+    again = calibrate_by_age(
+        np.append((predicted - age)[order], [np.nan, 1.0]),
+        np.append(predicted[order], [50, np.nan]),
+        0.9,
+    )
+    assert again.n == fit.n == 120 and (np.diff(fit.age) > 0).all()
+    np.testing.assert_array_equal(again.age, fit.age)
+    np.testing.assert_allclose(again.half_widths, fit.half_widths, rtol=1e-12)
+    assert fit.half_widths.min() < fit.half_width.get() < fit.half_widths.max()
+
+
+def test_intervals_by_age_equal_the_plain_one_where_errors_are_alike_at_all_ages():
+    """2,000 people: the median within 5 %, every age with people within 20 %."""
+    rng = np.random.default_rng(2)
+    age = rng.uniform(18, 90, 2000)
+    predicted = age + rng.normal(0, 5, 2000)
+    fit, plain = (
+        calibrate_by_age(predicted - age, predicted, 0.9),
+        half_width(predicted - age, 0.9),
+    )
+    assert fit.half_width.get() == pytest.approx(plain.get(), rel=0.05)
+    inner = (fit.age > 20) & (fit.age < 88)
+    np.testing.assert_allclose(fit.half_widths[inner], plain.get(), rtol=0.2)
+
+
+def test_too_few_people_give_no_interval_by_age():
+    fit = calibrate_by_age(np.arange(49.0), np.arange(49.0), 0.9)
+    assert '49 people' in fit.half_width.reason and '50 are needed' in fit.half_width.reason
+    assert fit.age.size == fit.half_widths.size == 0
+    assert calibrate_by_age([], [], 0.9).n == 0
+    assert '99 are needed' in calibrate_by_age(np.ones(60), np.ones(60), 0.99).half_width.reason
+    assert calibrate_by_age(np.zeros(60), np.arange(60.0), 0.9).half_width.get() < 1e-6
+
+
+def test_people_left_out_alone_or_together_are_judged_by_all_others():
+    """The same half width as a calibration without them, to the width of a stored cell."""
+    rng = np.random.default_rng(3)
+    age, predicted = ageing_errors(90, rng)
+    errors = np.append(predicted - age, np.nan)
+    said = np.append(predicted, 40.0)
+    groups = [k // 3 for k in range(91)]
+    alone = leave_one_out_half_widths_by_age(errors, said, 0.9)
+    together = leave_one_out_half_widths_by_age(errors, said, 0.9, groups)
+    assert np.isnan(alone[90]) and np.isnan(together[90]) and not np.isnan(alone[:90]).any()
+    for k in (0, 41, 89):
+        for widths, left_out in (
+            (alone, [k]),
+            (together, [j for j in range(90) if j // 3 == k // 3]),
+        ):
+            others = np.delete(np.arange(90), left_out)
+            fit = calibrate_by_age(errors[others], said[others], 0.9)
+            expected = np.interp(said[k], fit.age, fit.half_widths)
+            assert widths[k] == pytest.approx(expected, rel=0.03)
+    assert np.mean(np.abs(errors) <= alone) * 91 / 90 == pytest.approx(0.9, abs=0.03)
+    assert np.isnan(leave_one_out_half_widths_by_age([1.0, 2.0], [1.0, 2.0], 0.9)).all()

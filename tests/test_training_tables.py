@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bids_brainage.errors import MissingInputError
+from bids_brainage.inference.interval import conformal_interval
 from bids_brainage.models.fusion import LinearFusion, fuse
 from bids_brainage.reports.training import people_rows, render_training_page
 from bids_brainage.training.calibrate import LEVEL, calibrate_predictions
@@ -43,9 +44,12 @@ def test_calibration_recovers_the_line_and_covers_new_people():
     at_50 = 50 * result.bias_correction['slope'] + result.bias_correction['intercept']
     assert at_50 == pytest.approx(48, abs=YEARS_TOLERANCE)
     new = predictions(2000, seed=1, noise=2.0)
-    half = result.conformal['half_width_years']
-    inside = np.mean([abs(row['predicted_age'] - row['age']) <= half for row in new])
-    assert inside == pytest.approx(LEVEL, abs=0.02)
+    limits = [conformal_interval(row['predicted_age'], result.conformal) for row in new]
+    inside = [low <= row['age'] <= high for row, (low, high, _) in zip(new, limits, strict=True)]
+    assert np.mean(inside) == pytest.approx(LEVEL, abs=0.02)
+    decades = result.validation['interval_coverage_by_decade'].values()
+    assert sum(decade['n'] for decade in decades) == 900
+    assert all(0.8 < decade['coverage'] < 0.97 for decade in decades)
     assert result.validation['interval_coverage'] == pytest.approx(LEVEL, abs=0.01)
 
 

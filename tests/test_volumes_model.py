@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from bids_brainage.cli.bundles import DEFAULT_MODELS, model_dirs
+from bids_brainage.errors import BundleError
 from bids_brainage.models.bundle import golden_age, resolve_bundle
 from bids_brainage.models.check import check_bundle
-from bids_brainage.models.volumes import VolumesRegressor
+from bids_brainage.models.volumes import VolumesRegressor, filled
 
 EXACT = 1e-12
 TENSORS = {
@@ -83,8 +84,7 @@ def test_packaged_model_knows_how_brains_age(bundle):
     assert 40 < model(usual[None])[0] < 70
 
 
-def test_packaged_bundle_is_the_default_and_states_its_accuracy(bundle):
-    assert DEFAULT_MODELS == ('volumes.lifespan',)
+def test_the_bundle_of_tables_states_its_accuracy(bundle):
     assert bundle.status == 'trained'
     real = [row for row in bundle.metadata['validation'] if not row['simulated']]
     healthy = next(row for row in real if 'healthy adults' in row['dataset'])
@@ -93,3 +93,70 @@ def test_packaged_bundle_is_the_default_and_states_its_accuracy(bundle):
     assert bundle.metadata['conformal']['n'] > 0
     precision = np.array(bundle.metadata['training']['feature_distribution']['precision'])
     assert np.linalg.eigvalsh(precision).min() > 0
+
+
+def test_a_measure_that_is_not_known_is_what_a_regression_on_the_others_says():
+    rng = np.random.default_rng(3)
+    people = rng.normal(size=(500, 4)) @ rng.normal(size=(4, 4)) + 2.0
+    known = {'mean': people.mean(axis=0), 'precision': np.linalg.inv(np.cov(people.T))}
+    design = np.column_stack([np.ones(500), people[:, :3]])
+    line = np.linalg.lstsq(design, people[:, 3], rcond=None)[0]
+    asked = np.array([1.0, -2.0, 0.5, np.nan])
+    found = filled(asked, known)
+    np.testing.assert_array_equal(found[:3], asked[:3])
+    assert found[3] == pytest.approx(line @ [1.0, 1.0, -2.0, 0.5], abs=1e-9)
+    np.testing.assert_array_equal(filled(found, known), found)
+    assert np.isnan(asked[3])  # what was given is left alone
+
+
+def test_a_bundle_that_does_not_know_how_people_differ_cannot_fill_in():
+    with pytest.raises(BundleError, match='whole head'):
+        filled(np.array([1.0, np.nan]), None)
+
+
+@pytest.fixture(scope='module')
+def default():
+    return resolve_bundle(DEFAULT_MODELS[0], model_dirs(None)[-1:])
+
+
+def test_the_default_states_errors_of_people_and_of_sources_left_out(default):
+    assert DEFAULT_MODELS == ('volumes.adults',)
+    rows = {(r['method'], r['dataset']): r for r in default.metadata['validation']}
+    everybody = 'real scans, everybody'
+    folds = rows['people left out (10 folds)', everybody]
+    assert folds['mae'] < 0.6 * folds['median_baseline_mae']
+    assert (
+        folds['n'] == rows['source left out', everybody]['n'] == default.metadata['conformal']['n']
+    )
+    for part in ('under 45', '45 to 60 years', '60 and older'):
+        row = rows['people left out (10 folds)', f'real scans, {part}']
+        assert 0.8 <= row['interval_coverage'] <= 0.98
+
+
+def test_the_default_was_fitted_on_the_segmentation_that_ships(default):
+    from bids_brainage.segmentation.weights import card
+
+    assert default.input['segmentation']['weights_sha256'] == card()['weights_sha256']
+    assert default.metadata['license'].startswith('CC BY-SA 4.0')
+    assert card()['license'].startswith('CC BY-SA 4.0')
+
+
+def test_the_default_knows_how_brains_age(default):
+    """Larger ventricles and less brain in its skull look older."""
+    model = default.instantiate()
+    usual = np.array(default.metadata['training']['feature_distribution']['mean'])
+    names = list(model.features)
+    for name, change in (('lateral_ventricle/brain', 0.4), ('brain/intracranial', -0.04)):
+        older = usual.copy()
+        older[names.index(name)] += change
+        assert model(older[None])[0] > model(usual[None])[0] + 0.5, name
+
+
+def test_people_of_the_same_age_have_no_contributions_on_average(default):
+    curves = default.metadata['training']['reference_curves']
+    model = default.instantiate()
+    base = model.tensors['intercept'][0] + np.sum(curves['contributions'], axis=0)
+    ages = np.array(curves['age'])
+    middle = (ages >= 30) & (ages <= 75)
+    assert np.all(np.diff(base) > 0)
+    assert np.abs(base - ages)[middle].max() < 6

@@ -6,7 +6,7 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-DEFAULT_MODELS = ('volumes.lifespan',)
+DEFAULT_MODELS = ('volumes.adults',)
 """Models that run without ``--models``: the best on real scans of those that are packaged."""
 
 

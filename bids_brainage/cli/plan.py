@@ -21,6 +21,8 @@ from bids_brainage.errors import BundleError, MissingInputError, OptionError
 from bids_brainage.inference.consensus import consensus_weights
 from bids_brainage.models.bundle import Bundle, resolve_bundle
 from bids_brainage.outputs.naming import model_label
+from bids_brainage.preprocessing.inputs import check_segmentation
+from bids_brainage.segmentation.weights import segmentation_facts
 from bids_brainage.workflows.naming import takes_cbv
 
 LOG = logging.getLogger('bids_brainage')
@@ -140,7 +142,10 @@ def resolve_models(config: Config) -> tuple[Bundle, ...]:
     bundles, problems = [], []
     for name in dict.fromkeys(names):
         try:
-            bundles.append(resolve_bundle(name, model_dirs(config.workflow.model_dir)))
+            bundle = resolve_bundle(name, model_dirs(config.workflow.model_dir))
+            if bundle.input['kind'] == 'region_volumes':
+                check_segmentation(bundle.input, segmentation_facts(), bundle.name)
+            bundles.append(bundle)
         except BundleError as error:
             problems.append(str(error))
     if problems:

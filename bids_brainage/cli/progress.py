@@ -17,6 +17,7 @@ STEPS = {
     'correct_bias': ('bias field', 9.0),
     'register': ('registration', 28.0),
     'segment': ('tissue', 9.0),
+    'measure_regions': ('regions', 15.0),
     'warp': ('normalisation', 9.0),
     'predict': ('brain age', 4.0),
     'save': ('results', 4.0),

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,13 +57,15 @@ def run_train(config: Config) -> int:
     recipes = {arch: final_recipe(config, arch) for arch in config.train.arch}
     models = config.workflow.model_dir or user_model_dir()
     done = _exported(config, models)
-    from bids_brainage.training.fit import check_grid, global_rank, whole_batch
+    from bids_brainage.training.fit import global_rank
+    from bids_brainage.training.methods import method_of
     from bids_brainage.training.predictions import read_predictions
     from bids_brainage.training.prepare import input_block
 
+    processes = config.train.devices * config.train.num_nodes
     for arch, recipe in recipes.items():
-        check_grid(arch, recipe, input_block(arch, recipe))
-        whole_batch(recipe, config.train.devices * config.train.num_nodes)
+        declared = input_block(arch, recipe)
+        method_of(arch).check(arch, recipe, declared, config.nipype.device, processes)
     trainings: dict[str, list[Row]] = {}
     for arch, recipe in recipes.items():
         name = model_name(config, arch)
@@ -74,13 +73,13 @@ def run_train(config: Config) -> int:
             log.log(IMPORTANT, '%s is trained and exported already', name)
             trainings[name] = read_predictions(training_dir(config) / name / 'predictions.tsv')
             continue
-        if config.train.devices * config.train.num_nodes > 1 and global_rank() > 0:
+        if processes > 1 and global_rank() > 0:
             _join(_work(config, arch))
             continue
         with claimed_training(config, arch, recipe):
             job = prepare_job(config, arch, recipe)
             if job is not None:
-                _fit(job)
+                method_of(arch).fit(job)
                 trainings[job.name] = _finish(config, job, models)
     if len(trainings) > 1:
         _compare(config, trainings)
@@ -217,29 +216,6 @@ def _accelerator(device: str) -> str:
     return kind
 
 
-def _fit(job: Job) -> None:
-    """Fit in this process, or in as many as the job wants."""
-    if job.world == 1 or _started_together():
-        from bids_brainage.training.fit import fit_job
-
-        fit_job(job)
-        return
-    path = Path(job.folder) / 'job.json'
-    command = [sys.executable, '-m', 'bids_brainage.training.fit', str(path)]
-    status = subprocess.run(command, check=False).returncode
-    if status:
-        raise WorkflowError(
-            f'Training {job.name} with {job.world} processes ended with status {status}; see the '
-            'messages above. What was reached is kept: go on with --resume.'
-        )
-
-
-def _started_together() -> bool:
-    """Tell whether a scheduler has started all processes (srun, torchrun)."""
-    counts = (os.environ.get('WORLD_SIZE', '1'), os.environ.get('SLURM_NTASKS', '1'))
-    return any(count.isdigit() and int(count) > 1 for count in counts)
-
-
 def _join(folder: Path) -> None:
     """Take part in a training that the first process prepares."""
     from bids_brainage.training.fit import fit_job
@@ -261,20 +237,22 @@ def _finish(config: Config, job: Job, models: Path) -> list[Row]:
     from bids_brainage.reports.training import write_training_report
     from bids_brainage.training.cache import open_cache
     from bids_brainage.training.calibrate import calibrate_predictions
-    from bids_brainage.training.export import Cohort, export_training, model_card
+    from bids_brainage.training.export import Cohort, model_card
     from bids_brainage.training.fusing import fit_fusions, partner_predictions
-    from bids_brainage.training.predictions import prediction_rows, write_predictions
+    from bids_brainage.training.methods import method_of
+    from bids_brainage.training.predictions import write_predictions
 
+    method = method_of(job.arch)
     folder = training_dir(config) / job.name
     cache = open_cache(Path(job.cache), verify=False)
-    rows = prediction_rows(job, cache, job.accelerator)
+    rows = method.predict(job, cache)
     write_predictions(folder / 'predictions.tsv', rows)
     cohort = Cohort(*dataset_facts(config))
     calibration = calibrate_predictions(
         rows, dataset=f'held-out people of {cohort.name}', method=_method(job.recipe),
         simulated=cohort.simulated,
     )  # fmt: skip
-    fusion = None
+    fusion: dict[str, Any] = {}
     plan = job.recipe.fusion
     if plan.fit != 'none':
         partner = partner_predictions(training_dir(config), plan.partner) if plan.partner else ()
@@ -287,10 +265,11 @@ def _finish(config: Config, job: Job, models: Path) -> list[Row]:
     if path.exists():
         bundle = load_bundle(path)
     else:
-        bundle = export_training(path, job, cache, rows, cohort, calibration, fusion)
+        facts = {'fusion': fusion} if fusion else {}
+        bundle = method.export(path, job, cache, rows, cohort, calibration, **facts)
     card = model_card(bundle.metadata)
     write_text(bundle.path / 'README.md', card)
-    write_json(folder / 'recipe.json', asdict(job.recipe))
+    write_json(folder / 'recipe.json', bundle.metadata['training']['recipe'])
     report = write_training_report(
         folder / 'report.html', bundle.metadata, rows, histories(job), calibration.notes
     )
@@ -307,7 +286,7 @@ def _finish(config: Config, job: Job, models: Path) -> list[Row]:
 
 
 def histories(job: Job) -> dict[int, list[dict[str, float]]]:
-    """Return the history of each fold: one row an epoch."""
+    """Return the history of each fold: one row an epoch, none for models without epochs."""
     from bids_brainage.training.job import fold_sources
     from bids_brainage.tsv import is_missing, read_tsv
 
@@ -317,6 +296,7 @@ def histories(job: Job) -> dict[int, list[dict[str, float]]]:
             for row in read_tsv(job.fold_folder(fold) / 'history.tsv')
         ]
         for fold in fold_sources(job)
+        if (job.fold_folder(fold) / 'history.tsv').is_file()
     }
 
 
@@ -334,7 +314,9 @@ def dataset_facts(config: Config) -> tuple[str, bool]:
 
 def _method(recipe: Recipe) -> str:
     if recipe.split.method == 'folds':
-        return f'{recipe.split.folds} folds, each person by a network that has not seen them'
+        return f'{recipe.split.folds} folds, each person by a model that has not seen them'
+    if recipe.split.selection == 'none':
+        return 'people held out of training'
     return 'people held out of training and of the choice of the epoch'
 
 

@@ -33,9 +33,11 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
         '--split', metavar='TSV', help='table of who trains and who tests, as a training wrote it'
     )
     group.add_argument(
-        '--folds', metavar='K', help="train K networks on K folds (default: the recipe's)"
+        '--folds', metavar='K', help="train K models on K folds (default: the recipe's)"
     )
-    group.add_argument('--epochs', metavar='N', help="most epochs (default: the recipe's)")
+    group.add_argument(
+        '--epochs', metavar='N', help="most epochs of a network (default: the recipe's)"
+    )
     group.add_argument(
         '--resume',
         action='store_true',
@@ -84,10 +86,9 @@ def train_settings(settings: Mapping[str, Any], problems: list[str]) -> Train:
 def _check_names(arch: tuple[str, ...], tag: Any, problems: list[str]) -> None:
     """Demand known architectures and a usable tag."""
     from bids_brainage.inference.aicbv import ARCHITECTURES
-    from bids_brainage.models.registry import list_models, model_info
+    from bids_brainage.models.registry import list_models
 
-    trainable = [name for name in list_models() if model_info(name).backend == 'torch']
-    trainable += ARCHITECTURES
+    trainable = [*list_models(), *ARCHITECTURES]
     if not arch:
         problems.append(f'--arch: needed to train; one of {", ".join(trainable)}.')
     for name in arch:

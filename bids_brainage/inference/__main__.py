@@ -9,7 +9,8 @@ from pathlib import Path
 from bids_brainage.errors import BrainAgeError
 
 ROLES = (
-    't1w', 'gm_modulated', 'volumes', 't1w_uncorrected', 'mask_native', 'mask', 'connectivity',
+    't1w', 'gm_modulated', 'volumes', 'region_volumes', 'regions', 't1w_uncorrected',
+    'mask_native', 'mask', 'connectivity',
 )  # fmt: skip
 
 
@@ -23,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--atlas', help='regions of the connectivity')
     parser.add_argument('--atlas-table', type=Path)
     parser.add_argument('--synthetic-slices', action='store_true')
+    parser.add_argument('--reference-age', type=float, help='years; explain relative to it')
     parser.add_argument('--device', default='auto')
     parser.add_argument('--saliency', nargs='*', default=None)
     parser.add_argument('--seed', type=int, default=0)
@@ -40,7 +42,8 @@ def _run(options: argparse.Namespace) -> None:
     import nibabel as nib
     import numpy as np
 
-    from bids_brainage.inference.predict import predict, save_prediction
+    from bids_brainage.inference.predict import predict
+    from bids_brainage.inference.result import save_prediction
     from bids_brainage.models.bundle import load_bundle
     from bids_brainage.preprocessing.bold.atlases import resolve_atlas
     from bids_brainage.preprocessing.template import DEFAULT_SPACE
@@ -55,6 +58,7 @@ def _run(options: argparse.Namespace) -> None:
         seed=options.seed,
         threads=options.threads,
         synthetic_slices=options.synthetic_slices,
+        reference_age=options.reference_age,
         atlas=resolve_atlas(options.atlas, table=options.atlas_table) if options.atlas else None,
     )
     masks = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 
 def conformal_interval(
     predicted_age: float, conformal: Mapping[str, Any] | None
@@ -16,7 +18,9 @@ def conformal_interval(
     predicted_age : float
         Years.
     conformal : mapping or None
-        ``half_width_years`` and ``level`` of the bundle; None if it has no calibration.
+        Block of the bundle's metadata: ``level`` and ``half_width_years``; where
+        ``by_predicted_age`` stands beside them, its half width at the predicted age (linear
+        between its ages, the end values beyond) takes their place.  None without calibration.
 
     Returns
     -------
@@ -30,7 +34,27 @@ def conformal_interval(
     if conformal is None:
         return None
     half = float(conformal['half_width_years'])
+    if (widths := conformal.get('by_predicted_age')) is not None:
+        half = float(np.interp(predicted_age, widths['age'], widths['half_width_years']))
     return max(0.0, predicted_age - half), predicted_age + half, float(conformal['level'])
+
+
+def half_width_text(conformal: Mapping[str, Any]) -> str:
+    """Write the half width in years: one number, or the smallest and the largest by age.
+
+    Examples
+    --------
+    >>> half_width_text({'half_width_years': 5.0})
+    '5.0'
+    >>> by_age = {'age': [20.0, 80.0], 'half_width_years': [4.0, 9.0]}
+    >>> half_width_text({'half_width_years': 5.0, 'by_predicted_age': by_age})
+    '4.0 to 9.0'
+    """
+    widths = conformal.get('by_predicted_age')
+    if widths is None:
+        return f'{conformal["half_width_years"]:.1f}'
+    years = widths['half_width_years']
+    return f'{min(years):.1f} to {max(years):.1f}'
 
 
 def corrected_age(

@@ -66,7 +66,7 @@ class CheckT1w(SimpleInterface):
         folder = Path(runtime.cwd)
         content = {**facts.as_dict(), 'sha256': sha256_file(path)}
         self._results['facts'] = _write_json(folder / 'facts.json', content)
-        self._results['t1w'] = _save(data, affine, folder / 't1w.nii.gz')
+        self._results['t1w'] = _save(data, affine, folder / 't1w.nii')
         return runtime
 
 
@@ -140,7 +140,7 @@ class CorrectBias(SimpleInterface):
         data, affine = _load(self.inputs.t1w)
         mask, _ = _load(self.inputs.mask)
         corrected, _ = correct_bias(data, affine, mask > 0)
-        self._results['t1w'] = _save(corrected, affine, Path(runtime.cwd) / 't1w_n4.nii.gz')
+        self._results['t1w'] = _save(corrected, affine, Path(runtime.cwd) / 't1w_n4.nii')
         return runtime
 
 
@@ -232,7 +232,7 @@ class SegmentBrain(SimpleInterface):
         def put(values: Any, name: str, kind: str) -> str:
             image = np.zeros(mask.shape, kind)
             image[mask] = values
-            return _save(image, affine, folder / f'{name}.nii.gz', kind)
+            return _save(image, affine, folder / f'{name}.nii', kind)
 
         self._results['gm'] = put(tissue[0], 'gm', 'float32')
         self._results['tissues'] = put(tissue.argmax(axis=0) + 1, 'tissues', 'uint8')

@@ -93,11 +93,12 @@ def _both_spaces(
     template, grid = _load(Path(inputs.template))
     if item['space'] == 'T1w':
         native = np.zeros(mask.shape, np.float32)
-        native[mask] = sample_image(data, affine, voxel_points(mask, native_affine))
+        order = 0 if item['regional'] else 1
+        native[mask] = sample_image(data, affine, voxel_points(mask, native_affine), order=order)
         if transform is None:
             return native, None, grid
         where = template_coordinates(transform, template.shape, grid)
-        return native, pull(data, affine, where, template.shape), grid
+        return native, pull(data, affine, where, template.shape, order=order), grid
     if transform is None:
         raise MissingInputError(
             f'the map {item["method"]} is in {item["space"]}, and this scan was not registered.'

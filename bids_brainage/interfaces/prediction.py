@@ -25,9 +25,12 @@ class _PredictInputSpec(CommandLineInputSpec):
     out_dir = traits.Str('.', usedefault=True, argstr='%s', position=1)
     weights_sha256 = traits.Str(mandatory=True, desc='makes new weights a new result')
     calibration = traits.Dict(desc='of the interval; makes a new calibration a new result')
+    curves = traits.Dict(desc='of people by age; makes new curves a new result')
     t1w = File(exists=True, argstr='--t1w %s')
     gm_modulated = File(exists=True, argstr='--gm-modulated %s')
     volumes = File(exists=True, argstr='--volumes %s')
+    region_volumes = File(exists=True, argstr='--region-volumes %s')
+    regions = File(exists=True, argstr='--regions %s')
     t1w_uncorrected = File(exists=True, argstr='--t1w-uncorrected %s')
     mask_native = File(exists=True, argstr='--mask-native %s')
     mask = File(exists=True, argstr='--mask %s')
@@ -35,6 +38,7 @@ class _PredictInputSpec(CommandLineInputSpec):
     atlas = traits.Str(argstr='--atlas %s', desc='regions of the connectivity')
     atlas_table = File(exists=True, argstr='--atlas-table %s')
     synthetic_slices = traits.Bool(argstr='--synthetic-slices', desc='as thick-slice scans')
+    reference_age = traits.Float(argstr='--reference-age %.17g', desc='years, to explain by')
     saliency = traits.List(traits.Str, argstr='--saliency %s', desc='methods; [] for none')
     seed = traits.Int(0, usedefault=True, argstr='--seed %d')
     device = traits.Str('auto', usedefault=True, argstr='--device %s', nohash=True)
@@ -101,7 +105,7 @@ class SavePrediction(SimpleInterface):
         from bids_brainage.models.facts import model_facts
         from bids_brainage.outputs.naming import derivative_path, parse_name
         from bids_brainage.outputs.tables import write_brainage
-        from bids_brainage.preprocessing.volumes import title_of
+        from bids_brainage.preprocessing.volumes import by_title, title_of
 
         prediction = json.loads(Path(self.inputs.prediction).read_text('utf-8'))
         bundle = load_bundle(self.inputs.bundle, verify=False)
@@ -116,6 +120,7 @@ class SavePrediction(SimpleInterface):
         flags = self._flags(prediction, bundle) + functional_flags
         row = prediction_row(self.inputs.scan, prediction, bundle, flags)
         facts = json.loads(Path(self.inputs.facts).read_text('utf-8'))
+        kind = bundle.input['kind']
         write_brainage(
             table,
             [row],
@@ -123,10 +128,11 @@ class SavePrediction(SimpleInterface):
                 bundle.name: {
                     **model_facts(bundle),
                     'Device': prediction['device'],
-                    'Contributions': {
-                        title_of(name): years
-                        for name, years in prediction['contributions'].items()
-                    },
+                    'Contributions': by_title(prediction['contributions'], kind),
+                    'BaseAge': prediction['base_age'],
+                    'ReferenceAge': prediction['reference_age'],
+                    'Beyond': [title_of(name, kind) for name in prediction['beyond']],
+                    'Estimated': [title_of(name, kind) for name in prediction['estimated']],
                     'Note': prediction['note'],
                     'SyntheticScans': prediction['synthetic_scans'],
                     **functional,
@@ -169,6 +175,8 @@ class SavePrediction(SimpleInterface):
             typicality=prediction['typicality'],
             outside_brain=max(outside) if outside else None,
             note=prediction['note'],
+            beyond=bool(prediction['beyond']),
+            estimated=bool(prediction['estimated']),
             simulated=self.inputs.simulated,
         )
 
@@ -221,6 +229,7 @@ class _FiguresInputSpec(BaseInterfaceInputSpec):
     t1w = File(exists=True, mandatory=True, desc='native, bias-corrected')
     mask = File(exists=True, mandatory=True, desc='native')
     tissues = File(exists=True, mandatory=True, desc='native tissue labels')
+    regions = File(exists=True, mandatory=True, desc='region labels, own space')
     warped = File(exists=True, mandatory=True, desc='T1w on the template grid')
     template = File(exists=True, mandatory=True)
     template_mask = File(exists=True, mandatory=True)
@@ -234,7 +243,7 @@ class _FiguresOutputSpec(TraitedSpec):
 
 
 class DrawScan(SimpleInterface):
-    """Draw mask, registration and tissues of one scan for its report."""
+    """Draw mask, registration, tissues and regions of one scan for its report."""
 
     _always_run = True  # outputs that somebody deleted come back
     input_spec = _FiguresInputSpec
@@ -249,6 +258,7 @@ class DrawScan(SimpleInterface):
                 't1w',
                 'mask',
                 'tissues',
+                'regions',
                 'warped',
                 'template',
                 'template_mask',
@@ -257,7 +267,7 @@ class DrawScan(SimpleInterface):
         }
         out = {
             what: figure_path(self.inputs.base_directory, self.inputs.source_file, what)
-            for what in ('mask', 'registration', 'segmentation')
+            for what in ('mask', 'registration', 'segmentation', 'regions')
         }
         figures.plot_mask(given['t1w'], given['mask'], out['mask'])
         figures.plot_registration(
@@ -268,6 +278,7 @@ class DrawScan(SimpleInterface):
             template_gm=given['template_gm'],
         )
         figures.plot_segmentation(given['t1w'], given['tissues'], out['segmentation'])
+        figures.plot_regions(given['t1w'], given['regions'], out['regions'])
         self._results['figures'] = [str(path) for path in out.values()]
         return runtime
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from bids_brainage.errors import BrainAgeError, BundleError
 from bids_brainage.models.bundle import Bundle, load_bundle
-from bids_brainage.models.contract import check_volume, golden_input
+from bids_brainage.models.contract import TABLE_KINDS, check_volume, golden_input
 from bids_brainage.models.registry import model_info
 
 
@@ -91,10 +91,10 @@ def _check_input_contract(subject: _Subject) -> str:
     bundle, declared = subject.bundle, subject.bundle.input
     expected = model_info(bundle.arch).input['kind']
     _require(
-        declared['kind'] == expected,
+        declared['kind'] == expected or {declared['kind'], expected} <= set(TABLE_KINDS),
         f'`input.kind` is {declared["kind"]}, but {bundle.arch} takes {expected}',
     )
-    if declared['kind'] == 'volumes':
+    if declared['kind'] in TABLE_KINDS:
         return f'table of {declared["shape"]}'
     affine = np.array(
         declared['affine'] or np.diag([*declared['voxel_size_mm'], 1.0]), dtype=float

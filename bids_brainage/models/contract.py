@@ -19,12 +19,16 @@ from bids_brainage.errors import BundleError
 SCHEMA = 'bids_brainage-bundle-1'
 INPUT_KINDS = (
     'modulated_gm',
+    'region_volumes',
     't1w_brain',
     't1w_clinical',
     't1w_connectivity',
     't1w_sfcn',
     'volumes',
 )
+TABLE_KINDS = ('region_volumes', 'volumes')
+"""Kinds whose input is a row of numbers, not an image."""
+
 STATUSES = ('trained', 'untrained')
 SALIENCY_METHODS = ('contribution', 'gradcam', 'guided_backprop', 'attention')
 
@@ -147,7 +151,7 @@ def _value_problems(metadata: Mapping[str, Any]) -> list[str]:
 
 def _input_problems(declared: Mapping[str, Any]) -> list[str]:
     problems = []
-    volume = declared['kind'] != 'volumes'
+    volume = declared['kind'] not in TABLE_KINDS
     shape = declared['shape']
     if (
         (volume and len(shape) != 3)
@@ -161,6 +165,12 @@ def _input_problems(declared: Mapping[str, Any]) -> list[str]:
         problems.append('`input.orientation` must be RAS')
     if declared['kind'] == 't1w_connectivity' and not isinstance(declared.get('n_nodes'), int):
         problems.append('`input.n_nodes` is missing for a connectivity model')
+    segmentation = declared.get('segmentation')
+    if declared['kind'] == 'region_volumes' and (
+        not isinstance(segmentation, Mapping)
+        or not {'name', 'weights_sha256'} <= set(segmentation)
+    ):
+        problems.append('`input.segmentation` must hold `name` and `weights_sha256`')
     if not isinstance(declared.get('structural_only', False), bool):
         problems.append('`input.structural_only` must be true or false')
     if declared.get('modality', 't1w') not in ('t1w', 'aicbv'):
@@ -187,6 +197,44 @@ def _table_problems(metadata: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def _curve_problems(metadata: Mapping[str, Any]) -> list[str]:
+    curves = metadata['training'].get('reference_curves')
+    if curves is None:
+        return []
+    expected = '`training.reference_curves` must hold '
+    if not isinstance(curves, Mapping) or not {'age', 'contributions'} <= set(curves):
+        return [expected + '`age` and `contributions`']
+    try:
+        ages, found = (np.asarray(curves[key], dtype=float) for key in ('age', 'contributions'))
+    except (TypeError, ValueError):
+        return [expected + 'a list of numbers and one for each feature']
+    n = metadata['input']['shape'][0]
+    if ages.ndim != 1 or len(ages) < 2 or not (np.diff(ages) > 0).all():
+        return [expected + 'two or more ascending ages']
+    if found.shape != (n, len(ages)):
+        return [f'{expected}{n} x {len(ages)} contributions, found {found.shape}']
+    return []
+
+
+def _interval_problems(conformal: Mapping[str, Any] | None) -> list[str]:
+    """Check the half widths by predicted age, which a calibration may carry."""
+    widths = (conformal or {}).get('by_predicted_age')
+    if widths is None:
+        return []
+    expected = '`conformal.by_predicted_age` must hold '
+    if not isinstance(widths, Mapping) or not {'age', 'half_width_years'} <= set(widths):
+        return [expected + '`age` and `half_width_years`']
+    try:
+        ages, years = (np.asarray(widths[key], dtype=float) for key in ('age', 'half_width_years'))
+    except (TypeError, ValueError):
+        return [expected + 'lists of numbers']
+    if ages.ndim != 1 or ages.shape != years.shape or not len(ages):
+        return [f'{expected}equally long lists, found {ages.shape} and {years.shape}']
+    if not (np.diff(ages) > 0).all() or not ((years > 0) & np.isfinite(years)).all():
+        return [expected + 'increasing ages and positive half widths']
+    return []
+
+
 def metadata_problems(metadata: Mapping[str, Any]) -> list[str]:
     """Return everything that is missing or wrong in a bundle's metadata.
 
@@ -204,7 +252,11 @@ def metadata_problems(metadata: Mapping[str, Any]) -> list[str]:
     if problems:
         return problems
     return (
-        _value_problems(metadata) + _input_problems(metadata['input']) + _table_problems(metadata)
+        _value_problems(metadata)
+        + _input_problems(metadata['input'])
+        + _table_problems(metadata)
+        + _curve_problems(metadata)
+        + _interval_problems(metadata['conformal'])
     )
 
 
@@ -313,12 +365,12 @@ def golden_input(metadata: Mapping[str, Any]) -> tuple[npt.NDArray[np.float32], 
     Returns
     -------
     tuple of ndarray, float32
-        ``(1, 1, X, Y, Z)``; then ``(1, N, N)`` for ``t1w_connectivity``.  For ``volumes``
+        ``(1, 1, X, Y, Z)``; then ``(1, N, N)`` for ``t1w_connectivity``.  For `TABLE_KINDS`
         one array ``(1, *shape)``.
     """
     declared, golden = metadata['input'], metadata['golden']
     rng = np.random.default_rng(golden['seed'])
-    lead = (1,) if declared['kind'] == 'volumes' else (1, 1)
+    lead = (1,) if declared['kind'] in TABLE_KINDS else (1, 1)
     noise = rng.random((*lead, *declared['shape']), dtype=np.float32)
     main = (noise * np.asarray(golden.get('scale', 1.0))).astype(np.float32)
     if declared['kind'] != 't1w_connectivity':

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from bids_brainage.errors import BundleError
+
 
 class VolumesRegressor:
     """Additive spline regression of age on log volume ratios.
@@ -67,7 +69,7 @@ class VolumesRegressor:
         -------
         ndarray, shape (F,)
             Years above (positive: looks older) or below the intercept, which is the mean age
-            of the training people.  Outside the knots the end value holds.
+            of the training people.  Outside the knots the end value holds, see `beyond`.
         """
         x = np.asarray(features, np.float64) + self.tensors['offset']
         return np.array(
@@ -78,3 +80,48 @@ class VolumesRegressor:
                 )
             ]
         )
+
+    def beyond(self, features: np.ndarray) -> tuple[str, ...]:
+        """Return the names of the features of a brain, shape (F,), that lie beyond the knots."""
+        x = np.asarray(features, np.float64) + self.tensors['offset']
+        knots = self.tensors['knots']
+        outside = (x < knots[:, 0]) | (x > knots[:, -1])
+        return tuple(name for name, out in zip(self.features, outside, strict=True) if out)
+
+
+def filled(features: np.ndarray, people: Mapping[str, Sequence] | None) -> np.ndarray:
+    """Return the features of a brain, those that are not known at what the others suggest.
+
+    Parameters
+    ----------
+    features : ndarray, shape (F,)
+        NaN where not known.
+    people : mapping or None
+        ``mean`` (F,) and ``precision`` (F, F) of the training people.
+
+    Returns
+    -------
+    ndarray, shape (F,)
+        Conditional mean of a normal distribution in place of NaN.
+
+    Raises
+    ------
+    BundleError
+        A feature is not known and the people are not, either.
+    """
+    x = np.asarray(features, np.float64)
+    unknown = np.isnan(x)
+    if not unknown.any():
+        return x
+    if people is None:
+        raise BundleError(
+            'the model takes a measure that this image does not have (fluid around the brain, '
+            'after skull-stripping), and its bundle does not say how people differ '
+            '(`training.feature_distribution`). Give an image of the whole head, or a bundle '
+            'that says so.'
+        )
+    mean, precision = (np.asarray(people[key], np.float64) for key in ('mean', 'precision'))
+    away = precision[np.ix_(unknown, ~unknown)] @ (x - mean)[~unknown]
+    x = x.copy()
+    x[unknown] = mean[unknown] - np.linalg.solve(precision[np.ix_(unknown, unknown)], away)
+    return x

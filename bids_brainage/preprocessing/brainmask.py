@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from bids_brainage.preprocessing.image import foreground_mask
+
 PLAUSIBLE_ML = (450.0, 2300.0)
 """Brain volumes outside this range are not believed: newborns have about 400 ml, the largest
 adult brains with their ventricles about 2 litres."""
@@ -16,6 +18,33 @@ brighter half's median: 0.1 to 0.5 % in eight skull-stripped scans, 20 % after r
 RIM = 0.15
 """Where a faded rim is cut, as a share of that median: gave the volume before resampling within
 0.5 % (two scans, from 1 mm to 2 mm)."""
+
+
+def find_brain(
+    data: np.ndarray, affine: np.ndarray, *, skull_stripped: bool, threads: int = 1
+) -> tuple[np.ndarray, str]:
+    """Return the brain of an image and how it was found.
+
+    Parameters
+    ----------
+    data : ndarray of float32, shape (X, Y, Z)
+        T1w intensities in RAS+ order.
+    affine : ndarray, shape (4, 4)
+        Voxel index → RAS+ mm.
+    skull_stripped : bool
+        The image holds only a brain (`bids_brainage.preprocessing.image.ImageFacts`).
+    threads : int
+        CPU threads for the network.
+
+    Returns
+    -------
+    mask : ndarray of bool, shape (X, Y, Z)
+    method : str
+        ``'as given'`` or ``'deepbet'``.
+    """
+    if skull_stripped:
+        return brain_mask_from_stripped(data, foreground_mask(data)), 'as given'
+    return brain_mask_deepbet(data, affine, threads=threads), 'deepbet'
 
 
 def brain_mask_from_stripped(data: np.ndarray, foreground: np.ndarray) -> np.ndarray:

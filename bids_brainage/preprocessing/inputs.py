@@ -23,7 +23,7 @@ from bids_brainage.preprocessing.intensity import scale_by_top_percent
 from bids_brainage.preprocessing.reduce import reduce_half
 from bids_brainage.preprocessing.sfcn import prepare_sfcn
 from bids_brainage.preprocessing.transforms import grid_points, sample_image
-from bids_brainage.preprocessing.volumes import log_ratios
+from bids_brainage.preprocessing.volumes import INTRACRANIAL, log_ratios
 
 FSL_GRID = ((182, 218, 182), (-91.0, -126.0, -72.0))
 """Shape and first voxel centre (RAS+ mm) of the usual 1 mm MNI152 box."""
@@ -57,8 +57,9 @@ class PreparedInput:
 
 Files = Mapping[str, Path]
 """Derivatives by role: ``t1w`` (brain, aligned with the template by an affine), ``gm_modulated``
-(deformed to the template), ``volumes`` (table),
-``t1w_uncorrected`` (own space, RAS+, bias field left in), ``mask_native``, ``connectivity``."""
+(deformed to the template), ``volumes`` (table), ``region_volumes`` (table) with ``regions``
+(labels, own space), ``t1w_uncorrected`` (own space, RAS+, bias field left in), ``mask_native``,
+``connectivity``."""
 
 
 def prepare_input(declared: Mapping[str, Any], files: Files) -> PreparedInput:
@@ -92,7 +93,7 @@ def prepare_input(declared: Mapping[str, Any], files: Files) -> PreparedInput:
 
 
 def roles_of(kind: str) -> tuple[str, ...]:
-    """Return the derivatives that an input kind cannot do without."""
+    """Return the derivatives that a model of an input kind is given."""
     return _ROLES[kind]
 
 
@@ -279,8 +280,46 @@ def _volumes(declared: Mapping[str, Any], files: Files) -> PreparedInput:
     return PreparedInput((features.astype(np.float64),), None, declared['space'])
 
 
+def _region_volumes(declared: Mapping[str, Any], files: Files) -> PreparedInput:
+    path = _file(files, 'region_volumes')
+    table = json.loads(path.read_text('utf-8'))
+    check_segmentation(declared, table['Segmentation'], str(path))
+    features = log_ratios(table['VolumesML'], declared['features'])
+    if table['SkullStripped']:  # what is left of the fluid depends on who stripped the image
+        features[[INTRACRANIAL in name for name in declared['features']]] = np.nan
+    return PreparedInput((features.astype(np.float64),), None, declared['space'])
+
+
+def check_segmentation(declared: Mapping[str, Any], found: Mapping[str, Any], source: str) -> None:
+    """Refuse volumes of another segmentation than the one a model was fitted on.
+
+    Parameters
+    ----------
+    declared : mapping
+        The ``input`` block of a bundle of kind ``region_volumes``.
+    found : mapping
+        ``Name``, ``Version`` and ``WeightsSHA256`` of the segmentation.
+    source : str
+        File or model that it belongs to, for the message.
+
+    Raises
+    ------
+    BundleError
+    """
+    expected = declared['segmentation']
+    if found['WeightsSHA256'] != expected['weights_sha256']:
+        raise BundleError(
+            f'{source}: found regions of {found["Name"]} {found["Version"]} with weights '
+            f'{found["WeightsSHA256"][:12]}, expected those of {expected["name"]} with weights '
+            f'{expected["weights_sha256"][:12]}, on which the model was fitted. Choose a model '
+            'of this segmentation, or run the participant level again with the version of this '
+            'program that the model came with.'
+        )
+
+
 _PREPARE: dict[str, Callable[[Mapping[str, Any], Files], PreparedInput]] = {
     'modulated_gm': _modulated_gm,
+    'region_volumes': _region_volumes,
     't1w_brain': _t1w_brain,
     't1w_sfcn': _t1w_sfcn,
     't1w_clinical': _t1w_clinical,
@@ -289,6 +328,7 @@ _PREPARE: dict[str, Callable[[Mapping[str, Any], Files], PreparedInput]] = {
 }
 _ROLES = {
     'modulated_gm': ('gm_modulated',),
+    'region_volumes': ('region_volumes', 'regions'),
     't1w_brain': ('t1w',),
     't1w_sfcn': ('t1w',),
     't1w_clinical': ('t1w_uncorrected', 'mask_native'),

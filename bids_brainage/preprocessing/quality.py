@@ -73,6 +73,8 @@ def prediction_flags(
     typicality: float | None,
     outside_brain: float | None,
     note: str,
+    beyond: bool = False,
+    estimated: bool = False,
     simulated: bool = False,
 ) -> list[str]:
     """Return the flags of one prediction.
@@ -93,6 +95,10 @@ def prediction_flags(
         Fraction of the saliency outside the brain.
     note : str
         What the model had to do without, or empty.
+    beyond : bool
+        True if a measure lies outside the range that the model knows.
+    estimated : bool
+        True if a measure that the image does not have was taken from the others.
     simulated : bool
         True for an image of nobody.
 
@@ -107,6 +113,8 @@ def prediction_flags(
         'age_outside_training': age is not None and not low <= age <= high,
         'predicted_at_limit': not low < predicted_age < high,
         'unlike_training': typicality is not None and typicality > threshold('unlike_training'),
+        'measure_outside_training': beyond,
+        'measure_estimated': estimated,
         'wide_interval': interval is not None
         and interval[1] - interval[0] > threshold('wide_interval'),
         'saliency_outside_brain': outside_brain is not None

@@ -17,6 +17,9 @@ from bids_brainage.errors import ProcessingError
 OUTER_FLUID = 'csf'
 """Structure that counts as intracranial but not as brain."""
 
+INTRACRANIAL = 'intracranial'
+"""Sum of brain and outer fluid, see `totals`."""
+
 
 def totals(volumes: Mapping[str, float]) -> dict[str, float]:
     """Return structure volumes with the two sums ``brain`` and ``intracranial``.
@@ -34,7 +37,7 @@ def totals(volumes: Mapping[str, float]) -> dict[str, float]:
     """
     intracranial = float(sum(volumes.values()))
     brain = intracranial - float(volumes.get(OUTER_FLUID, 0.0))
-    return {**volumes, 'brain': brain, 'intracranial': intracranial}
+    return {**volumes, 'brain': brain, INTRACRANIAL: intracranial}
 
 
 def log_ratios(volumes: Mapping[str, float], features: Sequence[str]) -> np.ndarray:
@@ -77,22 +80,52 @@ def log_ratios(volumes: Mapping[str, float], features: Sequence[str]) -> np.ndar
     return np.array(out)
 
 
-def title_of(feature: str) -> str:
+def title_of(feature: str, kind: str = 'volumes') -> str:
     """Return the name a person reads for a feature.
+
+    Parameters
+    ----------
+    feature : str
+    kind : str
+        Input kind of the model: the structures of ``'volumes'`` are those of the atlas, of
+        ``'region_volumes'`` those of the segmentation network.
 
     Examples
     --------
     >>> title_of('lateral_ventricle/brain'), title_of('brain/intracranial')
     ('Lateral ventricles', 'Brain within its envelope')
+    >>> title_of('caudate/brain'), title_of('caudate/brain', 'region_volumes')
+    ('Caudate and accumbens', 'Caudate nucleus')
     """
     from bids_brainage.preprocessing.atlas import structure_titles
+    from bids_brainage.segmentation.regions import load_regions
 
     above = feature.split('/')[0]
     if above == 'brain':
         return 'Brain within its envelope'
-    titles = structure_titles()
+    if kind == 'region_volumes':
+        titles = {region.name: region.title for region in load_regions()}
+    else:
+        titles = structure_titles()
     first, *others = (titles[name] for name in above.split('+'))
     return ', '.join([first, *(title[0].lower() + title[1:] for title in others)])
+
+
+def by_title(values: Mapping[str, float], kind: str) -> dict[str, float]:
+    """Return values of features by title, summed where features share one.
+
+    Parameters
+    ----------
+    values : mapping
+        Feature → years.
+    kind : str
+        As for `title_of`.
+    """
+    named: dict[str, float] = {}
+    for feature, value in values.items():
+        title = title_of(feature, kind)
+        named[title] = named.get(title, 0.0) + value
+    return named
 
 
 def shown_on(feature: str) -> tuple[str, ...]:

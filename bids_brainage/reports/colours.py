@@ -5,6 +5,7 @@ The categorical colours are those of Okabe and Ito (2008), "Color universal desi
 
 from __future__ import annotations
 
+import colorsys
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,24 @@ TISSUES = {
 _SEQUENTIAL = ('#3b0f70', '#8c2981', '#de4968', '#fe9f6d', '#fcfdbf')
 #: light blue - blue - dark - orange - light yellow: both ends grow brighter with magnitude
 _DIVERGING = ('#a6e3ff', '#3d9be0', '#1d4b8f', '#30303a', '#8f3a12', '#e8772e', '#ffe08a')
+
+
+def region_colours(count: int) -> NDArray[np.float64]:
+    """Give each label its colour: hues a golden angle apart, dark and light in turn.
+
+    Parameters
+    ----------
+    count : int
+        Number of labels, without background.
+
+    Returns
+    -------
+    ndarray, shape (count + 1, 3)
+        Red, green, blue from 0 to 255 by label; the background, 0, is black.
+    """
+    hues = [(number * 0.618034 % 1, (0.45, 0.7)[number % 2]) for number in range(count)]
+    rows = [(0.0, 0.0, 0.0), *(colorsys.hls_to_rgb(hue, light, 0.8) for hue, light in hues)]
+    return 255 * np.array(rows)
 
 
 def to_rgb(colour: str) -> NDArray[np.float64]:

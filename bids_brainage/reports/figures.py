@@ -20,6 +20,7 @@ from bids_brainage.reports.colours import (
     OUTLINE,
     TISSUES,
     colour_map,
+    region_colours,
     to_rgb,
 )
 from bids_brainage.reports.mosaic import (
@@ -140,6 +141,35 @@ def plot_segmentation(t1w: Path, dseg: Path, out: Path) -> None:
         mixed[chosen] = 0.55 * mixed[chosen] + 0.45 * to_rgb(colour)
     body = _backdrop(mixed.astype(np.uint8))
     _write(out, mosaic, body, 'Tissue map on the T1w image', list(TISSUES.values()), filled=True)
+
+
+def plot_regions(t1w: Path, dseg: Path, out: Path) -> None:
+    """Colour the regions of the segmentation network on the T1w, with their borders.
+
+    Parameters
+    ----------
+    t1w, dseg : Path
+        NIfTI images of the same space (grids may differ); any labels, 0 is background.
+    out : Path
+        SVG file to write.
+
+    Raises
+    ------
+    UnusableImageError
+        If an image cannot be read.
+    """
+    head, labels = load_volume(t1w), load_volume(dseg)
+    covered = Volume((labels.data > 0).astype(np.float32), labels.affine, labels.zooms)
+    mosaic = _plan(head, covered, margin=6)
+    painted = np.rint(paint(mosaic, labels, order=0)).astype(int)
+    grey = _grey(paint(mosaic, head), painted > 0).astype(float)[..., None]
+    border = np.zeros(painted.shape, bool)
+    border[:, 1:] |= painted[:, 1:] != painted[:, :-1]
+    border[1:] |= painted[1:] != painted[:-1]
+    alpha = np.where(painted > 0, np.where(border, 0.8, 0.3), 0.0)[..., None]
+    mixed = (1 - alpha) * grey + alpha * region_colours(int(painted.max()))[painted]
+    body = _backdrop(mixed.astype(np.uint8))
+    _write(out, mosaic, body, 'Regions on the T1w image, one colour each', [])
 
 
 def plot_saliency(t1w: Path, saliency: Path, out: Path, *, unit: str, signed: bool) -> None:

@@ -14,6 +14,7 @@ from bids_brainage.errors import BrainAgeError, MissingInputError
 from bids_brainage.outputs.files import write_text
 from bids_brainage.outputs.naming import model_label, report_path
 from bids_brainage.reports import charts, markdown, svg, wording
+from bids_brainage.reports.captions import caption
 from bids_brainage.reports.records import (
     ParticipantRecord,
     Picture,
@@ -26,43 +27,8 @@ from bids_brainage.reports.records import (
 )
 from bids_brainage.tsv import is_missing
 
-_CAPTIONS = {
-    'mask': (
-        'Brain mask',
-        'The line should follow the edge of the brain and leave skull and eyes outside.',
-    ),
-    'registration': (
-        'Registration to the template',
-        'Template and scan in turn. Ventricles and cortex should stay in place; only fine '
-        'detail should change.',
-    ),
-    'segmentation': (
-        'Tissue map',
-        'Grey matter should follow the cortex, white matter lie below it, and fluid fill '
-        'ventricles and sulci.',
-    ),
-    'coregistration': (
-        'Functional image on the T1w image',
-        'The outline of the T1w brain should follow the edge of the functional image.',
-    ),
-    'carpet': (
-        'Signal over time',
-        'Each row is one voxel, each column one time point. Stripes at the same time in all '
-        'tissues are motion or breathing; shaded volumes were left out.',
-    ),
-    'connectivity': (
-        'Connectivity',
-        'Correlation between the cleaned time series of regions. Regions of one network should '
-        'correlate: warm blocks along the diagonal.',
-    ),
-}
 _LAYERS = {'coregistration': ('T1w', 'BOLD')}
 """What a picture shows in turn, where it is not template and scan."""
-_MAPS = {
-    'gradcam': 'Grad-CAM',
-    'guidedbackprop': 'guided backpropagation',
-    'attention': 'attention',
-}
 _MODEL_KEYS = (
     *('ModelName', 'ModelVersion', 'WeightsSHA256', 'TrainingPopulation', 'TrainingAgeRange'),
     *('Validation', 'License', 'Reference', 'Limitations'),
@@ -231,7 +197,9 @@ def _contributions(scan: ScanRecord) -> list[dict[str, Any]]:
             bars.append((f'{len(rest)} other regions together', sum(v for _, v in rest)))
         largest = max(abs(value) for _, value in bars)
         rows = [(name, wording.small_years(v), charts.bar(v, largest)) for name, v in bars]
-        charts_of.append({'model': result.model, 'rows': rows, 'total': sum(shares.values())})
+        text = wording.contributions_text(scan, result, sum(shares.values()))
+        beyond = ', '.join(result.facts.get('Beyond') or ())
+        charts_of.append({'model': result.model, 'rows': rows, 'text': text, 'beyond': beyond})
     return charts_of
 
 
@@ -239,7 +207,7 @@ def _picture_views(scan: ScanRecord) -> list[dict[str, Any]]:
     """Prepare the pictures: title, caption and safe markup, or why one cannot be shown."""
     views: list[dict[str, Any]] = []
     for picture in scan.pictures:
-        title, caption = _caption(picture, scan)
+        title, words = caption(picture, scan)
         try:
             markup = svg.sanitise(picture.path.read_text(encoding='utf-8'), picture.path.name)
             problem = ''
@@ -248,7 +216,7 @@ def _picture_views(scan: ScanRecord) -> list[dict[str, Any]]:
         views.append(
             {
                 'title': title,
-                'caption': caption,
+                'caption': words,
                 'markup': markup,
                 'problem': problem,
                 'flicker': 'bba-scan' in markup,
@@ -257,30 +225,6 @@ def _picture_views(scan: ScanRecord) -> list[dict[str, Any]]:
             }
         )
     return views
-
-
-def _caption(picture: Picture, scan: ScanRecord) -> tuple[str, str]:
-    """Give the title of a picture and what to look for."""
-    if picture.model is None:
-        return _CAPTIONS.get(picture.what, (picture.what.capitalize(), ''))
-    model = picture_model(picture, scan)
-    if picture.what.startswith('contribution'):
-        return (
-            f'Contributions to the predicted age: {model}',
-            'Orange places raise the predicted age, blue places lower it. On the person’s own '
-            'brain.',
-        )
-    if picture.what == 'nodes':
-        return (
-            f'Which connections mattered: regions by importance for {model}',
-            'Bright regions had most of the model’s attention among the regions of connectivity. '
-            'The map shows what the model used, not disease. On the person’s own brain.',
-        )
-    return (
-        f'What the model looked at: {_MAPS.get(picture.what, picture.what)} of {model}',
-        'Bright places mattered most for the prediction; they should lie inside the brain. The '
-        'map shows what the model used, not disease. On the person’s own brain.',
-    )
 
 
 def _notes(picture: Picture) -> list[tuple[str, str]]:

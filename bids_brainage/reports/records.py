@@ -43,6 +43,8 @@ class Result:
     status: str
     facts: Mapping[str, Any]
     contributions: Mapping[str, float]
+    base_age: float | None = None
+    reference_age: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -262,6 +264,7 @@ def _result(row: Mapping[str, Any], side: Mapping[str, Any]) -> Result:
     own.pop('Models', None)
     facts = {**own, **(side.get('Models') or {}).get(model, {})}
     shares = facts.pop('Contributions', None) or {}
+    base_age, reference_age = facts.pop('BaseAge', None), facts.pop('ReferenceAge', None)
     if isinstance(shares.get(model), Mapping):
         shares = shares[model]
     return Result(
@@ -283,6 +286,8 @@ def _result(row: Mapping[str, Any], side: Mapping[str, Any]) -> Result:
             for region, years in shares.items()
             if isinstance(years, int | float)
         },
+        base_age=base_age,
+        reference_age=reference_age,
     )
 
 
@@ -303,7 +308,7 @@ def _pictures(output_dir: Path, table: Path, stem: str) -> list[Picture]:
         if entities == source and what:
             found.append(Picture(path, what, model, notes.get((model, what), {})))
     order = (
-        *('mask', 'registration', 'segmentation'),
+        *('mask', 'registration', 'segmentation', 'regions'),
         *('coregistration', 'carpet', 'connectivity'),
     )
     rank = {name: index for index, name in enumerate(order)}

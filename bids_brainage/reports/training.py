@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bids_brainage.inference.interval import half_width_text
 from bids_brainage.outputs.files import write_text
 from bids_brainage.reports.charts import nice_axis
 from bids_brainage.reports.group_charts import HEIGHT, WIDTH, Plane, scatter
@@ -130,7 +131,7 @@ def _tiles(metadata: Mapping[str, Any]) -> list[dict[str, str]]:
         shown.append(
             {
                 'name': f'{100 * conformal["level"]:.0f} % interval',
-                'value': f'± {decimal(conformal["half_width_years"], 1)}',
+                'value': f'± {half_width_text(conformal)}',
                 'unit': 'years',
                 'note': f'holds {note}, each judged by the others',
             }

@@ -91,6 +91,41 @@ def small_years(value: float) -> str:
     return f'{value:+.2f}'.replace('-', '−')
 
 
+def peers(scan: ScanRecord, result: Result) -> str:
+    """Say with whom the contributions of a model with a reference age compare a person."""
+    reference = result.reference_age
+    if scan.age is None:
+        return (
+            f'people of the predicted age ({years(reference)}; the person’s own is not recorded)'
+        )
+    if reference is not None and abs(reference - scan.age) > 0.05:
+        return f'people of {years(reference)}, the closest age that the model knows'
+    return f'people of the same age ({years(reference)})'
+
+
+def contributions_text(scan: ScanRecord, result: Result, total: float) -> str:
+    """Say what the bars of contributions mean and how they add up to the predicted age.
+
+    Parameters
+    ----------
+    scan : ScanRecord
+    result : Result
+    total : float
+        Sum of all contributions, years.
+    """
+    if result.reference_age is None:
+        return (
+            'Years that each region adds to (right, orange) or takes from (left, blue) the '
+            f'predicted age. All regions together: {small_years(total)} years.'
+        )
+    return (
+        'Years that each region looks older (+, right, orange) or younger (−, left, blue) than in '
+        f'{peers(scan, result)}. For such people the model says {years(result.base_age)} on '
+        f'average (base age); all regions together make {small_years(total)} years, which gives '
+        f'the predicted age of {years(result.predicted)}.'
+    )
+
+
 def age_text(scan: ScanRecord) -> str:
     """Write the chronological age, top-coded ages as at least."""
     if scan.age is None:

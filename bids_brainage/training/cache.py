@@ -1,7 +1,7 @@
 """Prepared inputs on disk: one memory-mapped raw array per model input, with checksums.
 
 A training reads each input many times and prepares it once.  Values are stored in half
-precision (relative error 5e-4) unless they do not fit.
+precision (relative error 5e-4) unless they do not fit; rows of a table, which are small, exactly.
 """
 
 from __future__ import annotations
@@ -225,10 +225,10 @@ class _Writer:
     def add(self, arrays: Arrays) -> None:
         """Write one row."""
         if not self.layout:
-            self.layout = [(a.shape, 'float16') for a in arrays]
-        for number, array in enumerate(arrays):
+            self.layout = [(a.shape, 'float64' if a.ndim == 1 else 'float16') for a in arrays]
+        for number, (array, (_, dtype)) in enumerate(zip(arrays, self.layout, strict=True)):
             with (self.folder / f'input-{number}.bin').open('ab') as stream:
-                stream.write(np.ascontiguousarray(array, np.float16).tobytes())
+                stream.write(np.ascontiguousarray(array, dtype).tobytes())
         self.count += 1
 
     def close(self) -> list[dict[str, Any]]:
@@ -302,7 +302,8 @@ def _row_problem(rows: Sequence[Arrays], declared: Mapping[str, Any]) -> str:
     """Say what is wrong with prepared rows: number, shape, values; empty if nothing."""
     if not rows:
         return 'the scan gives no input at all. Look at the image.'
-    expected = (1, *declared['shape'])
+    shape = tuple(declared['shape'])
+    expected = shape if len(shape) == 1 else (1, *shape)
     for arrays in rows:
         if tuple(arrays[0].shape) != expected:
             return (

@@ -10,7 +10,13 @@ import numpy as np
 
 from bids_brainage.statistics.accuracy import accuracy, interval_coverage
 from bids_brainage.statistics.bias import CalibrationRefusedError, calibration_rows, fit_bias
-from bids_brainage.statistics.conformal import calibrate, leave_one_out_half_widths
+from bids_brainage.statistics.bins import DECADES, bin_index, bin_labels
+from bids_brainage.statistics.conformal import (
+    calibrate,
+    calibrate_by_age,
+    leave_one_out_half_widths,
+    leave_one_out_half_widths_by_age,
+)
 from bids_brainage.training.predictions import Row, columns, of_role, per_person
 from bids_brainage.training.splits import TEST, TRAINING
 
@@ -74,11 +80,9 @@ def calibrate_predictions(
         'mmae': stats['mmae'].value,
     }
     notes: list[str] = []
-    conformal = _conformal(predicted - age, notes)
+    conformal = _conformal(predicted - age, predicted, notes)
     if conformal is not None:
-        half = leave_one_out_half_widths(predicted - age, LEVEL)
-        covered = interval_coverage(age, predicted - half, predicted + half)
-        validation['interval_coverage'] = covered.value
+        validation |= _coverage(age, predicted, by_age='by_predicted_age' in conformal)
     bias = _bias(age, predicted, notes)
     mae, baseline = stats['mae'].value, validation['median_baseline_mae']
     if mae is not None and baseline is not None and mae >= baseline:
@@ -88,16 +92,42 @@ def calibrate_predictions(
     return Calibration(validation, conformal, bias, tuple(notes))
 
 
-def _conformal(residuals: Any, notes: list[str]) -> dict[str, Any] | None:
+def _conformal(residuals: Any, predicted: Any, notes: list[str]) -> dict[str, Any] | None:
+    """Return intervals as wide as the errors at each predicted age, if the people suffice."""
     result = calibrate(residuals, LEVEL)
     if result.half_width.value is None:
         notes.append(f'No interval is stored: {result.half_width.reason}.')
         return None
-    return {
+    block = {
         'level': LEVEL,
         'half_width_years': result.half_width.value,
         'n': result.n,
         'source': SOURCE,
+    }
+    by_age = calibrate_by_age(residuals, predicted, LEVEL)
+    if by_age.half_width.value is None:
+        notes.append(f'The interval is equally wide at all ages: {by_age.half_width.reason}.')
+        return block
+    widths = {'age': by_age.age.tolist(), 'half_width_years': by_age.half_widths.tolist()}
+    return {**block, 'half_width_years': by_age.half_width.value, 'by_predicted_age': widths}
+
+
+def _coverage(age: Any, predicted: Any, *, by_age: bool) -> dict[str, Any]:
+    """Return the share of people in their interval, each judged by all others; also by decade."""
+    errors = predicted - age
+    if by_age:
+        half = leave_one_out_half_widths_by_age(errors, predicted, LEVEL)
+    else:
+        half = leave_one_out_half_widths(errors, LEVEL)
+    decade = bin_index(age, DECADES)
+    by_decade = {}
+    for k in np.unique(decade[decade >= 0]):
+        part = decade == k
+        share = interval_coverage(age[part], (predicted - half)[part], (predicted + half)[part])
+        by_decade[bin_labels(DECADES)[k]] = {'n': int(part.sum()), 'coverage': share.value}
+    return {
+        'interval_coverage': interval_coverage(age, predicted - half, predicted + half).value,
+        'interval_coverage_by_decade': by_decade,
     }
 
 

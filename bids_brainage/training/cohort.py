@@ -9,6 +9,7 @@ from typing import Any
 
 from bids_brainage.dataset.phenotype import phenotype_columns
 from bids_brainage.dataset.scan import Scan
+from bids_brainage.outputs.files import read_json
 from bids_brainage.outputs.naming import derivative_path
 from bids_brainage.training.pairs import KIND, pair_problem
 from bids_brainage.training.splits import Item
@@ -88,7 +89,11 @@ def find_candidates(
         if declared['kind'] == KIND:
             problem = pair_problem(files, output_dir) or _file_problem(files, output_dir)
         else:
-            problem = _age_problem(scan) or _file_problem(files, output_dir)
+            problem = (
+                _age_problem(scan)
+                or _file_problem(files, output_dir)
+                or _segmentation_problem(files, declared)
+            )
         if reference and _look_up(columns[reference[0]], scan) != reference[1]:
             problem = f'{NOT_HEALTHY} ({reference[0]} is not {reference[1]})'
         result.append(Candidate(item, files, problem))
@@ -110,6 +115,9 @@ def derivative_files(
     if kind == 'modulated_gm':
         gm = {'label': 'GM', 'desc': 'modulated', 'suffix': 'probseg'}
         return {'gm_modulated': place(**in_space, **gm)}
+    if kind == 'region_volumes':
+        regions = {'space': 'T1w', 'res': '2', 'desc': 'regions', 'suffix': 'dseg'}
+        return {'region_volumes': place(**regions, extension='.json')}
     if kind == 't1w_clinical':
         return {'t1w_uncorrected': scan.path, 'mask_native': place(desc='brain', suffix='mask')}
     name = 'aicbv' if modality == 'aicbv' else 'affine'
@@ -167,6 +175,22 @@ def _file_problem(files: Mapping[str, Path], output_dir: Path) -> str:
     return (
         f'derivative {", ".join(absent)} is not in {output_dir}. Run the participant level first, '
         'with the same output folder.'
+    )
+
+
+def _segmentation_problem(files: Mapping[str, Path], declared: Mapping[str, Any]) -> str:
+    """Say whether region volumes were measured by another network than the model's."""
+    expected = declared.get('segmentation')
+    if expected is None:
+        return ''
+    found = read_json(files['region_volumes']).get('Segmentation', {})
+    weights = str(found.get('WeightsSHA256'))
+    if weights == expected['weights_sha256']:
+        return ''
+    return (
+        f'the regions were measured by {found.get("Name")} {found.get("Version")} with weights '
+        f'{weights[:12]}, expected {expected["name"]} with weights '
+        f'{expected["weights_sha256"][:12]}. Run the participant level again with this version.'
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bids_brainage.inference.interval import half_width_text
 from bids_brainage.models.bundle import Bundle, export_bundle
 from bids_brainage.models.registry import model_info
 from bids_brainage.models.untrained import output_block
@@ -216,15 +217,16 @@ def model_card(metadata: Mapping[str, Any]) -> str:
     conformal = metadata['conformal']
     if conformal:
         lines.append(
-            f'Interval: ± {conformal["half_width_years"]:.1f} years hold '
+            f'Interval: ± {half_width_text(conformal)} years hold '
             f'{100 * conformal["level"]:.0f} % of new people like these (n = {conformal["n"]}).'
         )
     declared = metadata['input']
+    unit = 'voxels' if len(declared['shape']) == 3 else 'log ratios'
     lines += [
         '',
         '## Input',
         '',
-        f'{declared["kind"]}, {" x ".join(map(str, declared["shape"]))} voxels'
+        f'{declared["kind"]}, {" x ".join(map(str, declared["shape"]))} {unit}'
         + (f', space {declared["space"]}' if declared['space'] else ''),
     ]
     return '\n'.join(lines)

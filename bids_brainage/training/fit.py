@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bids_brainage.errors import BrainAgeError, OptionError, TemporaryError, UnusableImageError
+from bids_brainage.errors import (
+    BrainAgeError,
+    OptionError,
+    TemporaryError,
+    UnusableImageError,
+    WorkflowError,
+)
 from bids_brainage.models.registry import create_model
 from bids_brainage.training.cache import Cache, open_cache
-from bids_brainage.training.job import Job, fold_sources, read_job
+from bids_brainage.training.job import JOB_FILE, Job, fold_sources, read_job
 from bids_brainage.training.recipe import Recipe
 from bids_brainage.training.recipe_check import factory_options
 from bids_brainage.training.splits import TRAINING, VALIDATION
@@ -96,6 +103,33 @@ def check_grid(arch: str, recipe: Recipe, declared: Mapping[str, Any]) -> None:
         raise OptionError(
             f'data.coarsen = {recipe.data.coarsen} is too much for {arch}. {error}'
         ) from error
+
+
+def fit_in_processes(job: Job) -> None:
+    """Fit in this process, or in as many as the job wants.
+
+    Raises
+    ------
+    WorkflowError
+        One of several processes has failed.
+    """
+    if job.world == 1 or _started_together():
+        fit_job(job)
+        return
+    path = Path(job.folder) / JOB_FILE
+    command = [sys.executable, '-m', 'bids_brainage.training.fit', str(path)]
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        raise WorkflowError(
+            f'Training {job.name} with {job.world} processes ended with status {status}; see the '
+            'messages above. What was reached is kept: go on with --resume.'
+        )
+
+
+def _started_together() -> bool:
+    """Tell whether a scheduler has started all processes (srun, torchrun)."""
+    counts = (os.environ.get('WORLD_SIZE', '1'), os.environ.get('SLURM_NTASKS', '1'))
+    return any(count.isdigit() and int(count) > 1 for count in counts)
 
 
 def fit_job(job: Job) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,28 @@ def prediction_rows(job: Job, cache: Cache, device: str = 'cpu') -> list[Row]:
         Keys are `COLUMNS`; one row per scan and fold.  The prediction of a scan that was cut
         into synthetic ones is their mean.
     """
+    return fold_rows(
+        job, cache, lambda fold: predict_rows(trained_model(job, cache, fold), cache, device)
+    )
+
+
+def fold_rows(
+    job: Job, cache: Cache, ages_by: Callable[[int], npt.NDArray[np.float64]]
+) -> list[Row]:
+    """Return the rows of all scans and folds; see `prediction_rows`.
+
+    Parameters
+    ----------
+    job, cache
+        A finished training and its inputs.
+    ages_by : callable
+        Fold → predicted age of every cached row, years, shape (n_rows,).
+    """
     table = read_tsv(job.split)
     result: list[Row] = []
     for fold, roles in fold_sources(job).items():
         predicted: dict[str, list[float]] = defaultdict(list)
-        ages = predict_rows(trained_model(job, cache, fold), cache, device)
-        for source, age in zip(cache.sources, ages.tolist(), strict=True):
+        for source, age in zip(cache.sources, ages_by(fold).tolist(), strict=True):
             predicted[source].append(age)
         known = {row['source']: row for row in table if row['fold'] == str(fold)}
         for role, sources in roles.items():

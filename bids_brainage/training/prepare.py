@@ -13,14 +13,22 @@ import numpy as np
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import MissingInputError
 from bids_brainage.inference.aicbv import ARCHITECTURES
+from bids_brainage.models.contract import TABLE_KINDS
 from bids_brainage.models.registry import model_info
 from bids_brainage.training.cache import build_cache
 from bids_brainage.training.cohort import Candidate, find_candidates, problem_sentences
 from bids_brainage.training.errors import TrainingInputError
 from bids_brainage.training.pairs import pair_block
 from bids_brainage.training.recipe import Recipe
-from bids_brainage.training.split_table import read_split, split_problems, write_split
+from bids_brainage.training.split_table import (
+    MIN_PEOPLE,
+    MIN_WITHOUT_EPOCHS,
+    read_split,
+    split_problems,
+    write_split,
+)
 from bids_brainage.training.splits import USED, Assignment, make_split
+from bids_brainage.training.table import table_block
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +63,8 @@ def input_block(arch: str, recipe: Recipe) -> dict[str, Any]:
     if arch in ARCHITECTURES:
         return pair_block()
     published = model_info(arch).input
+    if published['kind'] in TABLE_KINDS:
+        return table_block(published, recipe)
     block: dict[str, Any] = {
         'space': None,
         'affine': None,
@@ -198,7 +208,8 @@ def _split(
     if not assignments:
         problems.append('Nobody is left to train on.')
     else:
-        problems += split_problems(assignments, by_scan=recipe.split.unit == 'scan')
+        least = MIN_WITHOUT_EPOCHS if recipe.split.selection == 'none' else MIN_PEOPLE
+        problems += split_problems(assignments, by_scan=recipe.split.unit == 'scan', least=least)
         reserved = {a.item.participant for a in assignments if a.role not in USED}
         if reserved:
             log.info('%d people with several sessions are kept out of training', len(reserved))

@@ -42,7 +42,8 @@ class SplitRecipe:
     (ten partitions by age decile and cohort) or ``folds``.  With folds, `selection` says where
     the best epoch is chosen: ``halves`` (half of the held-out people, the other half tests),
     ``nested`` (a tenth of the training people) or ``fold_val`` (the held-out people
-    themselves, as optimistic as it sounds).  `unit` is ``subject`` or ``scan``.
+    themselves, as optimistic as it sounds); ``none`` for models without epochs, where who
+    would choose trains, whatever the method.  `unit` is ``subject`` or ``scan``.
     `reserve_repeated` keeps people with several sessions out.
     """
 
@@ -192,7 +193,7 @@ def published_recipe(arch: str) -> Recipe:
     Raises
     ------
     OptionError
-        There is none: the architecture is not trained by gradient descent.
+        There is none: the architecture cannot be trained.
     """
     path = files('bids_brainage') / 'data' / 'recipes' / f'{arch}.toml'
     if not path.is_file():

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from bids_brainage.inference.aicbv import ARCHITECTURES
+from bids_brainage.models.contract import TABLE_KINDS
 from bids_brainage.models.registry import model_info
 from bids_brainage.training.recipe import Recipe
 
@@ -15,7 +16,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     'data.modality': ('t1w', 'aicbv'),
     'data.on_problem': ('stop', 'leave_out'),
     'split.method': ('random', 'kl', 'folds'),
-    'split.selection': ('halves', 'nested', 'fold_val'),
+    'split.selection': ('halves', 'nested', 'fold_val', 'none'),
     'split.unit': ('subject', 'scan'),
     'loss.main': ('mse', 'l1', 'soft_bins', 'smooth_l1'),
     'loss.scale': ('years', 'range'),
@@ -90,6 +91,18 @@ GENERATOR_KEYS = (
 )
 
 
+# What counts for models on tables.
+TABLE_KEYS = (
+    'data.on_problem',
+    'split.method',
+    'split.test',
+    'split.folds',
+    'split.unit',
+    'split.reserve_repeated',
+    'split.retest_max_days',
+)
+
+
 def factory_options(arch: str) -> tuple[str, ...]:
     """Return the names of the options that an architecture takes."""
     if arch in ARCHITECTURES:
@@ -123,10 +136,15 @@ def without_effect(arch: str, recipe: Recipe, overrides: Mapping[str, Any]) -> l
 
 
 def _counts(arch: str, section: str, key: str) -> bool:
-    """Tell whether a key means anything for an age model, or for a generator of maps."""
-    if arch not in ARCHITECTURES:
-        return f'{section}.{key}' != 'data.patches'
-    return section in ('optimiser', 'schedule') or f'{section}.{key}' in GENERATOR_KEYS
+    """Tell whether a key means anything for a network, a table or a generator of maps."""
+    dotted = f'{section}.{key}'
+    if arch in ARCHITECTURES:
+        return section in ('optimiser', 'schedule') or dotted in GENERATOR_KEYS
+    return dotted in TABLE_KEYS if _takes_table(arch) else dotted != 'data.patches'
+
+
+def _takes_table(arch: str) -> bool:
+    return model_info(arch).input['kind'] in TABLE_KINDS
 
 
 def value_problems(recipe: Recipe) -> list[str]:
@@ -176,6 +194,8 @@ def model_problems(arch: str, recipe: Recipe) -> list[str]:
         problems.append(f'data.synthetic_slices: {arch} does not take clinical T1w images.')
     if recipe.data.modality == 'aicbv' and info.system != 'B':
         problems.append(f'data.modality: only System B is trained on AICBV maps, not {arch}.')
+    if (recipe.split.selection == 'none') != _takes_table(arch):
+        problems.append('split.selection: none goes with models without epochs, and only these.')
     if recipe.fusion.fit != 'none' and info.system != 'B':
         problems.append(f'fusion.fit: only System B fuses modalities, not {arch}.')
     if (recipe.loss.main == 'soft_bins') != ('n_bins' in options):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bids_brainage.outputs.files import write_tsv
+from bids_brainage.training.additive import LEAST_PEOPLE
 from bids_brainage.training.splits import (
     EXCLUDED,
     ROLES,
@@ -32,6 +33,9 @@ COLUMNS = (
 )
 MIN_PEOPLE = {TRAINING: 8, VALIDATION: 2, TEST: 2}
 """Fewest people of a role with whom a training can mean anything."""
+
+MIN_WITHOUT_EPOCHS = {TRAINING: LEAST_PEOPLE, VALIDATION: 0, TEST: 2}
+"""The same where no epoch is chosen."""
 
 
 def write_split(
@@ -100,7 +104,12 @@ def read_split(path: Path | str, items: Sequence[Item], problems: list[str]) -> 
     return result
 
 
-def split_problems(assignments: Sequence[Assignment], *, by_scan: bool = False) -> list[str]:
+def split_problems(
+    assignments: Sequence[Assignment],
+    *,
+    by_scan: bool = False,
+    least: Mapping[str, int] = MIN_PEOPLE,
+) -> list[str]:
     """Return what is wrong with a split: people in two roles, double scans, too few people.
 
     Parameters
@@ -109,6 +118,8 @@ def split_problems(assignments: Sequence[Assignment], *, by_scan: bool = False) 
         All folds.
     by_scan : bool
         The recipe splits by scan on purpose, so that people may stand in several roles.
+    least : mapping
+        Fewest people of each role.
     """
     problems = []
     folds = sorted({a.fold for a in assignments}) or [1]
@@ -126,20 +137,20 @@ def split_problems(assignments: Sequence[Assignment], *, by_scan: bool = False) 
         sources = [member.item.source for member in members]
         if len(sources) != len(set(sources)):
             problems.append(f'Fold {fold}: some scans stand in it twice. Remove double rows.')
-        problems += _too_few(fold, members)
+        problems += _too_few(fold, members, least)
     return problems
 
 
-def _too_few(fold: int, members: Sequence[Assignment]) -> list[str]:
+def _too_few(fold: int, members: Sequence[Assignment], least: Mapping[str, int]) -> list[str]:
     problems = []
     for role in USED:
         people = {m.item.participant for m in members if m.role == role}
         # With `fold_val` the held-out people choose the epoch and test at once.
         if role == TEST and not people:
             continue
-        if len(people) < MIN_PEOPLE[role]:
+        if len(people) < least[role]:
             problems.append(
-                f'Fold {fold}: {len(people)} people for {role}, at least {MIN_PEOPLE[role]} are '
+                f'Fold {fold}: {len(people)} people for {role}, at least {least[role]} are '
                 'needed. Add people, use fewer folds, or other shares ([split] of --recipe).'
             )
     return problems

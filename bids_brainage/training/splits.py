@@ -83,6 +83,8 @@ def make_split(items: Sequence[Item], recipe: SplitRecipe, seed: int) -> list[As
     for number, roles in enumerate(folds, start=1):
         for item in items:
             role = reserved.get(item.participant) or roles[unit(item)]
+            if role == VALIDATION and recipe.selection == 'none':
+                role = TRAINING
             result.append(Assignment(item, number, role))
     return result
 

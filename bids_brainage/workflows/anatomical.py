@@ -20,7 +20,9 @@ from bids_brainage.interfaces.anatomical import (
 )
 from bids_brainage.interfaces.derivatives import DerivativesDataSink
 from bids_brainage.interfaces.prediction import DrawScan
+from bids_brainage.interfaces.regions import MeasureRegions
 from bids_brainage.preprocessing.template import Template
+from bids_brainage.segmentation.weights import card
 
 METHODS = """\
 Each T1w image was brought into RAS+ orientation. Its brain was extracted with deepbet
@@ -32,6 +34,11 @@ expectation maximisation of a Gaussian mixture with partial-volume classes and t
 atlas as prior. The bias-corrected brain was resampled to 1 mm twice: deformed, and by the affine
 alone. Grey-matter maps were resampled to 1 mm and modulated by the Jacobian determinant.
 """
+REGIONS_METHODS = """\
+A convolutional network ({name}, version {version}) labelled {n} regions of the image at 2 mm, in
+the person's own space and without bias correction; the volume of a region is the sum of its
+probabilities.
+"""
 
 
 def init_anat_wf(
@@ -40,6 +47,7 @@ def init_anat_wf(
     output_template: Template,
     omp_nthreads: int = 1,
     sloppy: bool = False,
+    regions: bool = True,
     name: str = 'anat_wf',
 ) -> Workflow:
     """Build the workflow of one T1w image.
@@ -53,13 +61,15 @@ def init_anat_wf(
         Threads of the steps that can use several.
     sloppy : bool
         Stop the registration early; for tests.
+    regions : bool
+        Measure the regions of the segmentation network; else the outputs `REGIONS` stay empty.
     name : str
 
     Returns
     -------
     Workflow
         Input ``t1w``.  Outputs: native ``t1w_uncorrected``, ``t1w_native`` (bias-corrected),
-        ``mask_native``, ``tissues_native``;
+        ``mask_native``, ``tissues_native`` and `REGIONS`;
         template-space ``t1w``, ``mask``, ``tissues``, ``structures``, ``gm``,
         ``gm_modulated``; ``t1w_affine`` and ``mask_affine``, aligned with the template but not
         deformed, with their ``transform_affine``; ``transform``, ``to_template``,
@@ -119,16 +129,41 @@ def init_anat_wf(
         (warp, outputnode, [(f, f) for f in (*WARPED, 'mask_affine', 'transform_affine')]),
         (quality, outputnode, [('quality', 'quality')]),
     ])  # fmt: skip
+    if regions:
+        _add_regions(workflow, omp_nthreads)
     return workflow
+
+
+def _add_regions(workflow: Workflow, omp_nthreads: int) -> None:
+    """Measure the regions of the brain, and say so in the methods."""
+    network = card()
+    workflow.__desc__ += REGIONS_METHODS.format(
+        n=network['arch_options']['classes'] - 1,
+        name=network['name'],
+        version=network['version'],
+    )
+    measure = pe.Node(
+        MeasureRegions(weights_sha256=network['weights_sha256'], threads=omp_nthreads),
+        name='measure_regions',
+        mem_gb=1.5,
+        n_procs=omp_nthreads,
+    )
+    workflow.connect([
+        (workflow.get_node('check'), measure, [('t1w', 't1w'), ('facts', 'facts')]),
+        (workflow.get_node('extract_brain'), measure, [('mask', 'mask')]),
+        (measure, workflow.get_node('outputnode'), [(f, f) for f in REGIONS]),
+    ])  # fmt: skip
 
 
 WARPED = (
     't1w', 't1w_affine', 'mask', 'tissues', 'structures', 'gm', 'gm_modulated', 'to_template',
     'to_native',
 )  # fmt: skip
+REGIONS = ('regions', 'region_volumes', 'region_facts')
 OUTPUTS = (
     'facts', 't1w_uncorrected', 'mask_native', 't1w_native', 'tissues_native', 'transform',
     'volumes', 'quality', 'structure_facts', 'mask_affine', 'transform_affine', *WARPED,
+    *REGIONS,
 )  # fmt: skip
 
 
@@ -157,12 +192,13 @@ def init_anat_derivatives_wf(
     Returns
     -------
     Workflow
-        Inputs: `WARPED`, ``mask_native``, and ``structure_facts``, the side file of the
-        structure map.
+        Inputs: `WARPED`, ``mask_native``, ``regions``, and ``structure_facts`` and
+        ``region_facts``, the side files of the label images.
     """
     workflow = Workflow(name=name)
     inputnode = pe.Node(
-        niu.IdentityInterface([*WARPED, 'mask_native', 'structure_facts']), name='inputnode'
+        niu.IdentityInterface([*WARPED, 'mask_native', 'regions', *SIDE_FILES.values()]),
+        name='inputnode',
     )
     sources = {'Sources': [source_uri]}
     in_template = {'space': space, 'res': '1'}
@@ -181,6 +217,14 @@ def init_anat_derivatives_wf(
             'Description': MODULATED_TEXT,
         },
         'mask_native': {'desc': 'brain', 'suffix': 'mask', 'Type': 'Brain'},
+        'regions': {
+            'space': 'T1w',
+            'res': '2',
+            'desc': 'regions',
+            'suffix': 'dseg',
+            'SpatialReference': source_uri,
+            'Resolution': '2 x 2 x 2 mm along the axes of the T1w image',
+        },
         'to_template': {'from': 'T1w', 'to': space, 'mode': 'image', 'suffix': 'xfm'},
         'to_native': {'from': space, 'to': 'T1w', 'mode': 'image', 'suffix': 'xfm'},
     }
@@ -193,10 +237,13 @@ def init_anat_derivatives_wf(
             mem_gb=0.3,
         )
         workflow.connect([(inputnode, sink, [(field, 'in_file')])])
-        if field == 'structures':
-            workflow.connect([(inputnode, sink, [('structure_facts', 'meta_dict')])])
+        if field in SIDE_FILES:
+            workflow.connect([(inputnode, sink, [(SIDE_FILES[field], 'meta_dict')])])
     return workflow
 
+
+SIDE_FILES = {'structures': 'structure_facts', 'regions': 'region_facts'}
+"""Label image → what its side file says."""
 
 TISSUE_LABELS = {'1': 'grey matter', '2': 'white matter', '3': 'cerebrospinal fluid'}
 GM_TEXT = 'Grey-matter probability (0 to 1), smoothed by 0.8 mm before resampling.'
@@ -209,7 +256,7 @@ MODULATED_TEXT = (
 def init_anat_report_wf(
     *, source_file: str, output_dir: Path, template: Template, name: str = 'anat_report_wf'
 ) -> Workflow:
-    """Build the workflow that draws mask, registration and tissues of one T1w image.
+    """Build the workflow that draws mask, registration, tissues and regions of one T1w image.
 
     Parameters
     ----------
@@ -224,12 +271,11 @@ def init_anat_report_wf(
     Returns
     -------
     Workflow
-        Inputs ``t1w``, ``mask``, ``tissues`` (native) and ``warped``.
+        Inputs ``t1w``, ``mask``, ``tissues``, ``regions`` (native) and ``warped``.
     """
     workflow = Workflow(name=name)
-    inputnode = pe.Node(
-        niu.IdentityInterface(['t1w', 'mask', 'tissues', 'warped']), name='inputnode'
-    )
+    fields = ('t1w', 'mask', 'tissues', 'regions', 'warped')
+    inputnode = pe.Node(niu.IdentityInterface(list(fields)), name='inputnode')
     draw = pe.Node(
         DrawScan(
             template=str(template.t1w),
@@ -241,5 +287,5 @@ def init_anat_report_wf(
         name='draw',
         mem_gb=0.8,
     )
-    workflow.connect([(inputnode, draw, [(f, f) for f in ('t1w', 'mask', 'tissues', 'warped')])])
+    workflow.connect([(inputnode, draw, [(f, f) for f in fields])])
     return workflow

@@ -16,6 +16,7 @@ from bids_brainage.outputs.connectivity import Connectivity
 from bids_brainage.outputs.naming import log_dir
 from bids_brainage.preprocessing.inputs import is_aligned, roles_of
 from bids_brainage.workflows.anatomical import (
+    SIDE_FILES,
     WARPED,
     init_anat_derivatives_wf,
     init_anat_report_wf,
@@ -158,6 +159,7 @@ def init_scan_wf(
         output_template=settings.output_template,
         omp_nthreads=settings.omp_nthreads,
         sloppy=settings.sloppy,
+        regions=derivatives or any(b.input['kind'] == 'region_volumes' for b in others),
     )
     anat.inputs.inputnode.t1w = str(scan.path)
     workflow.add_nodes([anat])
@@ -235,12 +237,13 @@ def _connect_outputs(
     workflow.connect([
         (anat, derivatives, [
             (f'outputnode.{field}', f'inputnode.{field}')
-            for field in (*WARPED, 'mask_native', 'structure_facts')
+            for field in (*WARPED, 'mask_native', 'regions', *SIDE_FILES.values())
         ]),
         (anat, report, [
             ('outputnode.t1w_native', 'inputnode.t1w'),
             ('outputnode.mask_native', 'inputnode.mask'),
             ('outputnode.tissues_native', 'inputnode.tissues'),
+            ('outputnode.regions', 'inputnode.regions'),
             ('outputnode.t1w', 'inputnode.warped'),
         ]),
     ])  # fmt: skip

@@ -65,6 +65,8 @@ def init_prediction_wf(
     predict, save = _predict_node(bundle, settings), _save_node(bundle, settings)
     save.inputs.scan, save.inputs.source_file = scan_columns(scan), str(scan.path)
     save.inputs.simulated = scan.metadata.get('Simulated') is True
+    if scan.age.years is not None and bundle.metadata['training'].get('reference_curves'):
+        predict.inputs.reference_age = scan.age.years
     if synthetic_slices:
         predict.inputs.synthetic_slices = True
     if cbv is not None:
@@ -95,6 +97,7 @@ def _predict_node(bundle: Bundle, settings: RunSettings) -> pe.Node:
             bundle=str(bundle.path),
             weights_sha256=bundle.weights_sha256,
             calibration=bundle.metadata['conformal'] or {},
+            curves=bundle.metadata['training'].get('reference_curves') or {},
             seed=settings.seed,
             device=settings.device,
             threads=settings.omp_nthreads,

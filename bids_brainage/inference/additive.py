@@ -1,0 +1,137 @@
+"""Ages that are sums over measures of the brain, and what each measure adds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bids_brainage.inference.result import ExplanationMap, Prediction
+from bids_brainage.models.bundle import Bundle
+from bids_brainage.models.volumes import filled
+from bids_brainage.preprocessing.inputs import Files, PreparedInput
+from bids_brainage.preprocessing.transforms import grid_points, sample_image
+from bids_brainage.preprocessing.volumes import shown_on
+
+CONTRIBUTION = 'contribution'
+"""Name of the explanation of models on volumes: years that each structure adds."""
+
+
+def predict_additive(
+    bundle: Bundle,
+    prepared: PreparedInput,
+    files: Files,
+    saliency: Sequence[str] | None,
+    reference_age: float | None,
+) -> Prediction:
+    """Predict an age from the volumes of structures or regions.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Of kind ``volumes`` or ``region_volumes``.
+    prepared : PreparedInput
+        Features.
+    files : mapping
+        As for `bids_brainage.inference.predict.predict`; for the map.
+    saliency : sequence of str or None
+        Methods asked for; there is only `CONTRIBUTION`.
+    reference_age : float or None
+        Years; the age of the people that the person is compared with.  None takes the predicted
+        age.  It changes the explanation, never the age.
+
+    Returns
+    -------
+    Prediction
+    """
+    measured = np.asarray(prepared.arrays[0])
+    features = filled(measured, bundle.metadata['training'].get('feature_distribution'))
+    model = bundle.instantiate()
+    age = float(model(features[None])[0])
+    values = model.contributions(features)
+    curves = bundle.metadata['training'].get('reference_curves')
+    base = compared = None
+    if curves is not None:
+        compared, usual = _people_of(curves, age if reference_age is None else reference_age)
+        base = float(model.tensors['intercept'][0] + usual.sum())
+        values = values - usual
+    parts = dict(zip(model.features, values.tolist(), strict=True))
+    maps: tuple[ExplanationMap, ...] = ()
+    if saliency is None or CONTRIBUTION in saliency:
+        paint = _on_regions if bundle.input['kind'] == 'region_volumes' else _on_atlas
+        maps = paint(parts, files)
+    return Prediction(
+        age,
+        None,
+        contributions=parts,
+        base_age=base,
+        reference_age=compared,
+        beyond=model.beyond(features),
+        estimated=tuple(n for n, x in zip(model.features, measured, strict=True) if np.isnan(x)),
+        maps=maps,
+        typicality=_typicality(bundle, features + model.tensors['offset']),
+    )
+
+
+def _people_of(curves: Mapping[str, Any], age: float) -> tuple[float, np.ndarray]:
+    """Return the age within the curves, and the mean contributions of people of that age."""
+    ages = np.asarray(curves['age'], float)
+    inside = float(np.clip(age, ages[0], ages[-1]))
+    return inside, np.array([np.interp(inside, ages, row) for row in curves['contributions']])
+
+
+def _typicality(bundle: Bundle, features: np.ndarray) -> float | None:
+    """Return the quantile of the distance from the training people, if they are known."""
+    from scipy.stats import chi2
+
+    people = bundle.metadata['training'].get('feature_distribution')
+    if people is None:
+        return None
+    away = features - np.array(people['mean'])
+    return float(chi2.cdf(away @ np.array(people['precision']) @ away, len(away)))
+
+
+def _on_regions(parts: Mapping[str, float], files: Files) -> tuple[ExplanationMap, ...]:
+    """Paint years on the person's own regions, if their label image is there."""
+    import nibabel as nib
+
+    from bids_brainage.segmentation.regions import load_regions
+
+    path = files.get('regions')
+    if path is None:
+        return ()
+    image = nib.nifti1.load(path)
+    years = np.zeros(256, np.float32)
+    for region in load_regions():
+        years[region.index] = sum(v for name, v in parts.items() if region.name in shown_on(name))
+    data = years[np.asarray(image.dataobj, np.uint8)]
+    affine = np.asarray(image.affine, float)
+    return (ExplanationMap(CONTRIBUTION, data, affine, 'T1w', 'year', None, regional=True),)
+
+
+def _on_atlas(parts: Mapping[str, float], files: Files) -> tuple[ExplanationMap, ...]:
+    """Paint years on the structures of the atlas in template space."""
+    from bids_brainage.preprocessing.atlas import SPACE, load_atlas
+
+    atlas = load_atlas()
+    shares = np.zeros(atlas.priors.shape[1:], np.float32)
+    for structure, prior in zip(atlas.structures, atlas.priors, strict=True):
+        years = sum(v for name, v in parts.items() if structure.name in shown_on(name))
+        shares += prior * np.float32(years)
+    shares *= _inside(files.get('mask'), shares.shape, atlas.affine)
+    return (ExplanationMap(CONTRIBUTION, shares, atlas.affine, SPACE, 'year', None),)
+
+
+def _inside(mask: Path | None, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """Return the person's brain mask on a grid of template space, all true without one."""
+    if mask is None:
+        return np.ones(shape, bool)
+    import nibabel as nib
+
+    image = nib.nifti1.load(mask)
+    values = sample_image(
+        np.asarray(image.dataobj, np.float32), image.affine, grid_points(shape, affine)
+    )
+    return values.reshape(shape) > 0.5

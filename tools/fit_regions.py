@@ -1,0 +1,452 @@
+"""Compare ways to tell the age from region volumes, and fit the default bundle `volumes.adults`.
+
+    python tools/fit_regions.py MEASURED_TSV NORMATIVE_DIR OUT_DIR [--compare]
+
+``MEASURED_TSV`` comes from ``tools/measure_regions.py``: what this program measures in real
+adults, each by networks that have not seen them.  Two views of every candidate: ten folds over
+people (who look alike stays together), and every source left out in turn.
+
+The rule, written before the candidates were compared: the smaller mean of two errors decides, the
+one of IXI's Hammersmith Hospital in ten folds and the one of everybody with their source left
+out.  Of candidates that are within 0.2 years of the best, an additive model is taken, since what
+it says of a region is exact, and of these the one with fewer sources of rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
+
+from bids_brainage.models.bundle import export_bundle
+from bids_brainage.models.volumes import filled
+from bids_brainage.preprocessing.volumes import log_ratios
+from bids_brainage.segmentation.regions import load_regions
+from bids_brainage.segmentation.weights import card
+from bids_brainage.statistics.conformal import (
+    calibrate_by_age,
+    leave_one_out_half_widths_by_age,
+)
+from bids_brainage.training.additive import (
+    balanced_weights,
+    choose_penalties,
+    contributions,
+    feature_distribution,
+    fit_additive,
+    reference_curves,
+)
+from bids_brainage.training.table import default_features
+
+LOG = logging.getLogger('fit_regions')
+FEATURES = [*default_features(), 'brain/intracranial']
+FLUID = FEATURES.index('brain/intracranial')
+REGIONS = [region.name for region in load_regions()]
+LEVEL, FOLDS = 0.90, 10
+HOME = 'IXI Hammersmith'
+LOOK_ALIKE = (('12', '15', '16'), ('09', '10'), ('17', '18'), ('19', '21'))
+"""People of NiChart who look like one person at several ages."""
+
+PATIENTS = 'multiple sclerosis'
+"""Group that is neither fitted on nor judged: their brains are not to look usual for their age."""
+
+AGE_GROUPS = ((0, 45), (45, 60), (60, 120))
+
+
+@dataclass(frozen=True)
+class People:
+    """Features (N, F; NaN where not known), ages, and who they are."""
+
+    features: np.ndarray
+    age: np.ndarray
+    source: np.ndarray
+    family: np.ndarray
+
+    def where(self, keep: np.ndarray) -> People:
+        """Return a part of the people."""
+        return People(*(getattr(self, n)[keep] for n in ('features', 'age', 'source', 'family')))
+
+    def and_also(self, others: People) -> People:
+        """Return these people and others."""
+        names = ('features', 'age', 'source', 'family')
+        return People(*(np.concatenate([getattr(self, n), getattr(others, n)]) for n in names))
+
+
+def family_of(name: str) -> str:
+    """Return the people of whom one must not be told from the others."""
+    if name.startswith('sub-nichart'):
+        for group in LOOK_ALIKE:
+            if name[-2:] in group:
+                return f'nichart{group[0]}'
+    return name
+
+
+def features_of(volumes: pd.DataFrame, with_fluid: np.ndarray) -> np.ndarray:
+    """Return the features of people, NaN for those that need a fluid that is not there."""
+    rows = volumes[REGIONS].clip(lower=1e-3).to_dict('records')
+    features = np.array([log_ratios(row, FEATURES) for row in rows])
+    features[~with_fluid, FLUID] = np.nan
+    return features
+
+
+def measured_people(path: Path) -> tuple[People, People, pd.DataFrame]:
+    """Return one scan of each person, measured as for users and by networks that are new to them.
+
+    Returns
+    -------
+    everybody : People
+        Measured by all members of the ensemble: what the bundle is fitted on.
+    unseen : People
+        Measured by the member that has not learnt from the person (by all, where none has): what
+        is judged.  The two members are brought onto one scale with the people of `HOME`, whose
+        halves are of like ages; no age is used for it.
+    table : DataFrame
+        Who they are.
+    """
+    table = pd.read_csv(path, sep='\t', na_values='n/a', dtype={'member': str, 'learnt': str})
+    table = table[table['group'] != PATIENTS]
+    first = table.drop_duplicates('person')['scan']
+    table = table[table['scan'].isin(first)]
+    together = table[table['member'] == 'all'].reset_index(drop=True)
+    other = {'0': '1', '1': '0', 'none': 'all'}
+    new = table[table['member'] == table['learnt'].map(other)].reset_index(drop=True)
+    everybody, unseen = _people(together), _people(new)
+    home, member = unseen.source == HOME, new['member'].to_numpy(str)
+    centre = np.nanmean(everybody.features[home], axis=0)
+    for name in ('0', '1'):
+        mine = member == name
+        unseen.features[mine] += centre - np.nanmean(unseen.features[mine & home], axis=0)
+    return everybody, unseen, together
+
+
+def _people(table: pd.DataFrame) -> People:
+    return People(
+        features_of(table, ~table['skull_stripped'].to_numpy(bool)),
+        table['age'].to_numpy(float),
+        table['source'].to_numpy(str),
+        np.array([family_of(name) for name in table['participant_id']]),
+    )
+
+
+def table_people(folder: Path, measured: pd.DataFrame, people: People) -> People:
+    """Return people of IXI's other scanners measured by DLMUSE at 1 mm, on our scale.
+
+    The scale is that of people of Hammersmith Hospital who were measured both ways; their ages
+    are not used for it.
+    """
+    table = pd.read_csv(folder / 'ixi_dlmuse_age.csv.gz')
+    table = table[(table['table'] == '1mm_IXI_ROIs') & table['age'].notna()].copy()
+    table['muse_1'] = table['muse_600']
+    volumes = pd.DataFrame(
+        {r.name: table[[f'muse_{c}' for c in r.muse]].sum(axis='columns') for r in load_regions()}
+    ) / 1000  # fmt: skip
+    theirs = features_of(volumes, np.ones(len(table), bool))
+    person = table['ixi_id'].str.split('-').str[0].to_numpy(str)
+    ours = {who: row for who, row in zip(measured['person'], people.features, strict=True)}
+    home = table['site'].to_numpy(str) == 'HH'
+    pairs = [
+        (ours[who], row)
+        for who, row in zip(person[home], theirs[home], strict=True)
+        if who in ours
+    ]
+    offset = np.median([a - b for a, b in pairs], axis=0)
+    rest = ~home & ~np.isin(person, list(ours))
+    return People(
+        theirs[rest] + offset,
+        table['age'].to_numpy(float)[rest],
+        np.where(table['site'].to_numpy(str) == 'Guys', 'IXI Guys', 'IXI IOP')[rest],
+        np.array([f'table-{who}' for who in person[rest]]),
+    )
+
+
+class Model(Protocol):
+    """A regression of age."""
+
+    def fit(self, features: np.ndarray, age: np.ndarray) -> Any:
+        """Learn."""
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return ages in years."""
+
+
+class Additive:
+    """The additive model of this program."""
+
+    def fit(self, features: np.ndarray, age: np.ndarray) -> Additive:
+        """Learn, with the weights of `balanced_weights`."""
+        self.tensors = fit_additive(features, age)
+        return self
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return ages in years."""
+        return self.tensors['intercept'][0] + contributions(self.tensors, features).sum(axis=1)
+
+
+class Weighted:
+    """A regression of scikit-learn on standardised features, every decade weighing the same."""
+
+    def __init__(self, make: Callable[[], Any], weighted: bool = True) -> None:
+        self.make, self.weighted = make, weighted
+
+    def fit(self, features: np.ndarray, age: np.ndarray) -> Weighted:
+        """Learn."""
+        self.model = make_pipeline(StandardScaler(), self.make())
+        last = self.model.steps[-1][0]
+        weight = {f'{last}__sample_weight': balanced_weights(age)} if self.weighted else {}
+        self.model.fit(features, age, **weight)
+        return self
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return ages in years."""
+        return self.model.predict(features)
+
+
+class Mean:
+    """The mean of several regressions."""
+
+    def __init__(self, *models: Model) -> None:
+        self.models = models
+
+    def fit(self, features: np.ndarray, age: np.ndarray) -> Mean:
+        """Learn."""
+        for model in self.models:
+            model.fit(features, age)
+        return self
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return ages in years."""
+        return np.mean([model.predict(features) for model in self.models], axis=0)
+
+
+def _ridge() -> Weighted:
+    return Weighted(lambda: RidgeCV(np.logspace(-1, 3, 17)))
+
+
+def _process() -> Weighted:
+    kernel = ConstantKernel(100) * RBF(8) + ConstantKernel(10) * DotProduct(1) + WhiteKernel(40)
+    return Weighted(lambda: GaussianProcessRegressor(kernel, normalize_y=True), weighted=False)
+
+
+def _vectors() -> Weighted:
+    return Weighted(lambda: SVR(C=30, gamma=0.005, epsilon=2))
+
+
+def _trees() -> Weighted:
+    return Weighted(lambda: HistGradientBoostingRegressor(max_depth=3, learning_rate=0.05))
+
+
+CANDIDATES: dict[str, Callable[[], Model]] = {
+    'additive': Additive,
+    'ridge': _ridge,
+    'Gaussian process': _process,
+    'support vectors': _vectors,
+    'boosted trees': _trees,
+    'mean of additive, process, vectors': lambda: Mean(Additive(), _process(), _vectors()),
+}
+
+
+def predict_others(make: Callable[[], Model], known: People, others: People) -> np.ndarray:
+    """Fit on some people and return the ages of others."""
+    whole = np.isfinite(known.features).all(axis=1)
+    people = feature_distribution(known.features[whole], balanced_weights(known.age[whole]))
+    learnt = np.array([filled(row, people) for row in known.features])
+    asked = np.array([filled(row, people) for row in others.features])
+    return make().fit(learnt, known.age).predict(asked)
+
+
+def left_out(
+    make: Callable[[], Model], people: People, more: People | None, groups: np.ndarray
+) -> np.ndarray:
+    """Return the age of each person, their group left out; rows of `more` with their source."""
+    found = np.empty(len(people.age))
+    for group in np.unique(groups):
+        mine = groups == group
+        known = people.where(~mine)
+        if more is not None:
+            whole_source = set(people.source[mine]) - set(people.source[~mine])
+            known = known.and_also(more.where(~np.isin(more.source, list(whole_source))))
+        found[mine] = predict_others(make, known, people.where(mine))
+    return found
+
+
+def folds_of(people: People, seed: int = 0) -> np.ndarray:
+    """Return ten folds over families, each with people of every age."""
+    families, first = np.unique(people.family, return_index=True)
+    order = np.argsort(people.age[first] + np.random.default_rng(seed).random(len(first)))
+    number = dict(zip(families[order], np.arange(len(order)) % FOLDS, strict=True))
+    return np.array([number[family] for family in people.family])
+
+
+def figures(age: np.ndarray, found: np.ndarray) -> dict[str, float | int | None]:
+    """Return n, mean absolute error, bias and correlation."""
+    error = found - age
+    r = float(np.corrcoef(age, found)[0, 1]) if len(age) > 2 else None
+    return {
+        'n': len(age), 'mae': round(float(np.abs(error).mean()), 2),
+        'bias': round(float(error.mean()), 2), 'r': None if r is None else round(r, 3),
+        'median_baseline_mae': round(float(np.abs(age - np.median(age)).mean()), 2),
+    }  # fmt: skip
+
+
+def table_of(people: People, found: np.ndarray, inside: np.ndarray | None = None) -> pd.DataFrame:
+    """Return the figures of everybody, of each source and of each age group."""
+    parts = {'everybody': np.ones(len(people.age), bool)}
+    parts |= {source: people.source == source for source in np.unique(people.source)}
+    for low, high in AGE_GROUPS:
+        name = (
+            f'{low} to {high} years'
+            if low and high < 120
+            else f'under {high}'
+            if not low
+            else f'{low} and older'
+        )
+        parts[name] = (people.age >= low) & (people.age < high)
+    rows = []
+    for name, part in parts.items():
+        row: dict[str, Any] = {'people': name, **figures(people.age[part], found[part])}
+        if inside is not None:
+            row['inside'] = round(float(inside[part].mean()), 3)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _largest_bias(people: People, found: np.ndarray) -> str:
+    """Return the source of at least five people with the largest bias, and the bias."""
+    error = found - people.age
+    sources = [s for s in np.unique(people.source) if (people.source == s).sum() >= 5]
+    worst = max(sources, key=lambda s: abs(error[people.source == s].mean()))
+    return f'{worst} {error[people.source == worst].mean():+.1f}'
+
+
+def compare(people: People, more: People, out: Path) -> None:
+    """Write the figures of all candidates in both views."""
+    home, rows = people.source == HOME, []
+    for extra, others in (('', None), (' + IXI table', more)):
+        for name, make in CANDIDATES.items():
+            folds = left_out(make, people, others, folds_of(people))
+            sources = left_out(make, people, others, people.source)
+            one, two = figures(people.age[home], folds[home]), figures(people.age, sources)
+            rows.append({
+                'candidate': name + extra, 'criterion': (one['mae'] + two['mae']) / 2,
+                **{f'folds_home_{k}': v for k, v in one.items()},
+                **{f'folds_all_{k}': v for k, v in figures(people.age, folds).items()},
+                **{f'sources_all_{k}': v for k, v in two.items()},
+                'largest_bias': _largest_bias(people, sources),
+            })  # fmt: skip
+            LOG.info('%s', {k: v for k, v in rows[-1].items() if 'baseline' not in k})
+    pd.DataFrame(rows).to_csv(out / 'candidates.tsv', sep='\t', index=False)
+
+
+def export(everybody: People, people: People, out: Path, text: dict[str, Any]) -> None:
+    """Fit on everybody, judge and calibrate on people left out, and write bundle and tables."""
+    folds = left_out(Additive, people, None, folds_of(people))
+    sources = left_out(Additive, people, None, people.source)
+    widths = leave_one_out_half_widths_by_age(
+        folds - people.age, folds, LEVEL, groups=list(people.family)
+    )
+    inside = np.abs(folds - people.age) <= widths
+    by_fold = table_of(people, folds, inside)
+    interval = calibrate_by_age(folds - people.age, folds, LEVEL)
+    by_source = table_of(people, sources)
+    for name, table in (('folds', by_fold), ('sources', by_source)):
+        table.to_csv(out / f'{name}.tsv', sep='\t', index=False)
+        LOG.info('%s\n%s', name, table.to_string())
+    known = everybody
+    whole = np.isfinite(known.features).all(axis=1)
+    distribution = feature_distribution(known.features[whole], balanced_weights(known.age[whole]))
+    features = np.array([filled(row, distribution) for row in known.features])
+    penalties = choose_penalties(features, known.age)
+    tensors = fit_additive(features, known.age, penalties=penalties)
+    curves = reference_curves(tensors, features, known.age)
+    metadata = {
+        **text,
+        'arch': 'volumes',
+        'arch_options': {'features': FEATURES},
+        'status': 'trained',
+        'input': {
+            'kind': 'region_volumes', 'space': 'T1w', 'voxel_size_mm': None, 'affine': None,
+            'orientation': None, 'normalisation': 'log_ratio', 'skull_stripped': None,
+            'shape': [len(FEATURES)], 'features': FEATURES,
+            'segmentation': {key: card()[key] for key in ('name', 'weights_sha256')},
+        },
+        'output': {'quantity': 'age', 'unit': 'year', 'kind': 'scalar'},
+        'training': {
+            **text['training'],
+            'simulated': False,
+            'sites': sorted(set(known.source)),
+            'n': len(known.age),
+            'age_min': round(float(known.age.min()), 1),
+            'age_max': round(float(known.age.max()), 1),
+            'age_mean': round(float(known.age.mean()), 1),
+            'feature_distribution': distribution,
+            'reference_curves': curves,
+            'recipe': {'penalties': dict(zip(('slope', 'deviation'), penalties, strict=True))},
+        },
+        'validation': [
+            *_validation(by_fold, 'people left out (10 folds)', LEVEL),
+            *_validation(by_source, 'source left out', None),
+        ],
+        'bias_correction': None,
+        'conformal': {
+            'level': LEVEL,
+            'half_width_years': interval.half_width.value,
+            'by_predicted_age': {
+                'age': interval.age.tolist(),
+                'half_width_years': interval.half_widths.tolist(),
+            },
+            'n': len(people.age),
+            'source': 'people left out (10 folds), measured by networks that have not seen them',
+        },
+        'saliency': ['contribution'],
+        'tolerance_years': 1e-6,
+        'golden': {'seed': 0, 'scale': distribution['mean']},
+    }  # fmt: skip
+    export_bundle(out / text['name'], tensors, metadata, dtype='float64', overwrite=True)
+
+
+def _validation(table: pd.DataFrame, method: str, level: float | None) -> list[dict[str, Any]]:
+    rows = []
+    for row in table.to_dict('records'):
+        if row['n'] < 3:
+            continue
+        values = {k: (None if pd.isna(v) else v) for k, v in row.items() if k != 'people'}
+        coverage = {'interval_coverage': values.pop('inside')} if level else {}
+        rows.append(
+            {'dataset': f'real scans, {row["people"]}', 'simulated': False, **values,
+             'method': method, **coverage}
+        )  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    """Run from the command line."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    for name in ('measured', 'normative', 'out'):
+        parser.add_argument(name, type=Path)
+    parser.add_argument('--compare', action='store_true', help='compare candidates, fit none')
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    everybody, people, table = measured_people(options.measured)
+    if options.compare:
+        compare(people, table_people(options.normative, table, people), options.out)
+        return
+    text = json.loads(Path(__file__).with_name('regions_card.json').read_text('utf-8'))
+    export(everybody, people, options.out, text)
+
+
+if __name__ == '__main__':
+    main()
