@@ -260,9 +260,7 @@ CANDIDATES: dict[str, Callable[[], Model]] = {
 
 def predict_others(make: Callable[[], Model], known: People, others: People) -> np.ndarray:
     """Fit on some people and return the ages of others."""
-    whole = np.isfinite(known.features).all(axis=1)
-    people = feature_distribution(known.features[whole], balanced_weights(known.age[whole]))
-    learnt = np.array([filled(row, people) for row in known.features])
+    learnt, people = _complete(known)
     asked = np.array([filled(row, people) for row in others.features])
     return make().fit(learnt, known.age).predict(asked)
 
@@ -350,6 +348,15 @@ def compare(people: People, more: People, out: Path) -> None:
     pd.DataFrame(rows).to_csv(out / 'candidates.tsv', sep='\t', index=False)
 
 
+def _complete(people: People) -> tuple[np.ndarray, dict[str, list]]:
+    """Return the features with what is not known filled in, and how the people differ."""
+    whole = np.isfinite(people.features).all(axis=1)
+    distribution = feature_distribution(
+        people.features[whole], balanced_weights(people.age[whole])
+    )
+    return np.array([filled(row, distribution) for row in people.features]), distribution
+
+
 def export(everybody: People, people: People, out: Path, text: dict[str, Any]) -> None:
     """Fit on everybody, judge and calibrate on people left out, and write bundle and tables."""
     folds = left_out(Additive, people, None, folds_of(people))
@@ -365,10 +372,8 @@ def export(everybody: People, people: People, out: Path, text: dict[str, Any]) -
         table.to_csv(out / f'{name}.tsv', sep='\t', index=False)
         LOG.info('%s\n%s', name, table.to_string())
     known = everybody
-    whole = np.isfinite(known.features).all(axis=1)
-    distribution = feature_distribution(known.features[whole], balanced_weights(known.age[whole]))
-    features = np.array([filled(row, distribution) for row in known.features])
-    penalties = choose_penalties(features, known.age)
+    features, distribution = _complete(known)
+    penalties = choose_penalties(_complete(people)[0], people.age)  # where networks are new
     tensors = fit_additive(features, known.age, penalties=penalties)
     curves = reference_curves(tensors, features, known.age)
     metadata = {
