@@ -20,7 +20,7 @@ Tensors = dict[str, Array]
 LEAST_PEOPLE = 30
 """Fewest people a model is fitted on."""
 
-KNOTS, ENDS = 7, (0.01, 0.99)
+KNOTS, ENDS = 7, (0.0, 1.0)
 """Knots of each function, evenly spread over the quantiles of its feature between `ENDS`."""
 
 PENALTIES = (
