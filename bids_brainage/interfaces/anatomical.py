@@ -329,7 +329,7 @@ class WarpToTemplate(SimpleInterface):
         ):
             full = np.zeros(template.shape, kind)
             full[box] = data
-            self._results[name] = _save(full, grid, folder / f'{name}.nii.gz', kind)
+            self._results[name] = _save(full, grid, folder / f'{name}.nii', kind)
         save_transform(folder / 'transform_affine.npz', linear)
         self._results['transform_affine'] = str(folder / 'transform_affine.npz')
         forward, backward = folder / 'to_template.h5', folder / 'to_native.h5'
