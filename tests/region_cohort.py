@@ -42,7 +42,8 @@ def write_regions(root: Path, subject: str, volumes: dict[str, float], **facts: 
     }  # fmt: skip
     path = side_file(root, subject)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {'VolumesML': volumes, 'Segmentation': measured_by})
+    facts = {'VolumesML': volumes, 'Segmentation': measured_by, 'SkullStripped': False}
+    write_json(path, facts)
 
 
 def write_region_study(root: Path, n: int = 60) -> None:

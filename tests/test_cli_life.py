@@ -59,7 +59,7 @@ def test_list_models_is_quick_and_imports_nothing_heavy(tmp_path):
     lines = process.stdout.splitlines()
     assert lines[0].split()[:4] == ['name', 'arch', 'status', 'n_train']
     (default,) = [line for line in lines if line.startswith(DEFAULT_MODELS[0])]
-    assert default.split()[1:6] == ['volumes', 'trained', '2105', '18.00', '93.00']
+    assert default.split()[1:6] == ['volumes', 'trained', '184', '19.00', '95.60']
     assert any(line.startswith('resnet_crossvit') and 'trainable only' in line for line in lines)
 
 

@@ -98,6 +98,8 @@ def _both_spaces(
         if transform is None:
             return native, None, grid
         where = template_coordinates(transform, template.shape, grid)
+        if item['regional']:  # the person's brain mask bounds it in both spaces
+            data, affine = native, native_affine
         return native, pull(data, affine, where, template.shape, order=order), grid
     if transform is None:
         raise MissingInputError(
