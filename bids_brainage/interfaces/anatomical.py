@@ -90,16 +90,15 @@ class ExtractBrain(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_brainage.errors import ProcessingError
         from bids_brainage.preprocessing import brainmask
-        from bids_brainage.preprocessing.image import foreground_mask
 
         data, affine = _load(self.inputs.t1w)
         facts = _read_json(self.inputs.facts)
-        if facts['skull_stripped']:
-            mask = brainmask.brain_mask_from_stripped(data, foreground_mask(data))
-            method = 'as given'
-        else:
-            mask = brainmask.brain_mask_deepbet(data, affine, threads=self.inputs.threads)
-            method = 'deepbet'
+        mask, method = brainmask.find_brain(
+            data,
+            affine,
+            skull_stripped=facts['skull_stripped'],
+            threads=self.inputs.threads,
+        )
         volume = brainmask.volume_ml(mask, affine)
         low, high = brainmask.PLAUSIBLE_ML
         if not low <= volume <= high:
