@@ -130,17 +130,22 @@ def plot_segmentation(t1w: Path, dseg: Path, out: Path) -> None:
     UnusableImageError
         If an image cannot be read.
     """
-    head, labels = load_volume(t1w), load_volume(dseg)
-    tissue = Volume((labels.data > 0).astype(np.float32), labels.affine, labels.zooms)
-    mosaic = _plan(head, tissue, margin=6)
-    painted = np.rint(paint(mosaic, labels, order=0)).astype(int)
-    grey = _grey(paint(mosaic, head), painted > 0).astype(float)
-    mixed = np.repeat(grey[..., None], 3, axis=-1)
+    mosaic, painted, grey = _labelled(t1w, dseg)
+    mixed = np.repeat(grey, 3, axis=-1)
     for label, (_, colour) in TISSUES.items():
         chosen = painted == label
         mixed[chosen] = 0.55 * mixed[chosen] + 0.45 * to_rgb(colour)
     body = _backdrop(mixed.astype(np.uint8))
     _write(out, mosaic, body, 'Tissue map on the T1w image', list(TISSUES.values()), filled=True)
+
+
+def _labelled(t1w: Path, dseg: Path) -> tuple[Mosaic, np.ndarray, np.ndarray]:
+    """Lay out labels on a T1w: mosaic, label and grey value (H, W, 1) of each pixel."""
+    head, labels = load_volume(t1w), load_volume(dseg)
+    covered = Volume((labels.data > 0).astype(np.float32), labels.affine, labels.zooms)
+    mosaic = _plan(head, covered, margin=6)
+    painted = np.rint(paint(mosaic, labels, order=0)).astype(int)
+    return mosaic, painted, _grey(paint(mosaic, head), painted > 0).astype(float)[..., None]
 
 
 def plot_regions(t1w: Path, dseg: Path, out: Path) -> None:
@@ -158,11 +163,7 @@ def plot_regions(t1w: Path, dseg: Path, out: Path) -> None:
     UnusableImageError
         If an image cannot be read.
     """
-    head, labels = load_volume(t1w), load_volume(dseg)
-    covered = Volume((labels.data > 0).astype(np.float32), labels.affine, labels.zooms)
-    mosaic = _plan(head, covered, margin=6)
-    painted = np.rint(paint(mosaic, labels, order=0)).astype(int)
-    grey = _grey(paint(mosaic, head), painted > 0).astype(float)[..., None]
+    mosaic, painted, grey = _labelled(t1w, dseg)
     border = np.zeros(painted.shape, bool)
     border[:, 1:] |= painted[:, 1:] != painted[:, :-1]
     border[1:] |= painted[1:] != painted[:-1]
