@@ -320,7 +320,7 @@ def scores_near_brain(
     return scores, labels.reshape(-1)[index], torch.where(near, 1.0, 5.0).reshape(-1)[index]
 
 
-def train(work: Path, member: str, steps: int, cooldown: int) -> None:
+def train(work: Path, member: str, steps: int, cooldown: int, rate: float) -> None:
     """Train one member up to a number of steps; goes on where it was stopped."""
     torch.set_num_threads(1)
     people = json.loads((work / 'halves.json').read_text('utf-8'))[member]
@@ -333,7 +333,7 @@ def train(work: Path, member: str, steps: int, cooldown: int) -> None:
             torch.nn.init.kaiming_normal_(module.weight, a=0.01)
     shares = class_shares(examples.heads)
     mean = copy.deepcopy(model)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=DECAY)
     path, step = work / f'member_{member}.pt', 0
     if path.exists():
         state = torch.load(path, weights_only=True)
@@ -342,9 +342,9 @@ def train(work: Path, member: str, steps: int, cooldown: int) -> None:
         optimiser.load_state_dict(state['optimiser'])
         step = state['step']
     while step < steps:
-        rate = RATE * min(1, (step + 1) / WARM_UP) * max(0, min(1, (steps - step) / cooldown))
+        scale = min(1, (step + 1) / WARM_UP) * max(0, min(1, (steps - step) / cooldown))
         for group in optimiser.param_groups:
-            group['lr'] = rate + 1e-6
+            group['lr'] = rate * scale + 1e-6
         balance = shares ** (-0.5 * max(0, 1 - step / BALANCED))
         balance = balance / (balance * shares).sum()
         found = scores_near_brain(model, *examples(step), step)
@@ -402,11 +402,12 @@ def main() -> None:
     command.add_argument('member', choices=sorted(SEEDS))
     command.add_argument('--steps', type=int, required=True)
     command.add_argument('--cooldown', type=int, required=True, help='last steps, rate to zero')
+    command.add_argument('--rate', type=float, default=RATE, help='learning rate before these')
     options = parser.parse_args()
     if options.command == 'prepare':
         prepare(options.shared, options.work)
     elif options.command == 'train':
-        train(options.work, options.member, options.steps, options.cooldown)
+        train(options.work, options.member, options.steps, options.cooldown, options.rate)
     else:
         export(options.work, options.out)
 
