@@ -33,7 +33,7 @@ WORKDIR /
 RUN python -m bids_brainage.preprocessing.template /opt/templateflow \
  && ln -s "$(python -c 'from bids_brainage.cli.bundles import model_dirs as d; print(d(None)[-1])')" \
       /opt/brainage/models \
- && python -m bids_brainage.models.check /opt/brainage/models/* \
+ && python -m bids_brainage.bundles.check /opt/brainage/models/* \
  && find -L /opt/templateflow /opt/brainage/models -type f -print0 | sort -z \
       | xargs -0 sha256sum > /opt/brainage/SHA256SUMS \
  && find /opt/templateflow /opt/brainage \( ! -perm -o=r -o -type d ! -perm -o=x \) ! -type l \

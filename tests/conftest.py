@@ -49,7 +49,7 @@ def archive(tmp_path_factory):
 @pytest.fixture(scope='session')
 def fixed(archive):
     """Blocks of 2 x 2 x 2 voxels of the 2 mm template."""
-    from bids_brainage.preprocessing.reduce import reduce_half
+    from bids_brainage.inputs.reduce import reduce_half
     from bids_brainage.preprocessing.template import find_template
 
     template = find_template(archive, resolution=2)

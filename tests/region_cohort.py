@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bids_brainage.names import derivative_path
 from bids_brainage.outputs.files import write_json
-from bids_brainage.outputs.naming import derivative_path
 from bids_brainage.segmentation.regions import load_regions
 from bids_brainage.segmentation.weights import card
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bids_brainage.models.bundle import Bundle, export_bundle
+from bids_brainage.bundles.bundle import Bundle, export_bundle
 from bids_brainage.segmentation.weights import card
 
 NAME = 'volumes.test'

@@ -7,10 +7,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from bids_brainage.names import derivative_path, source_entities
 from bids_brainage.outputs.files import write_json, write_text
-from bids_brainage.outputs.naming import derivative_path, source_entities
 from bids_brainage.outputs.tables import brainage_row, write_brainage, write_sessions_summary
-from bids_brainage.reports.figures import (
+from bids_brainage.pictures.figures import (
     plot_mask,
     plot_registration,
     plot_saliency,

@@ -24,7 +24,7 @@ import numpy as np
 from scipy import ndimage
 
 import bids_brainage.simulation
-from bids_brainage.outputs.naming import derivative_path
+from bids_brainage.names import derivative_path
 from bids_brainage.preprocessing import normalise
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.preprocessing.transforms import SpatialTransform, grid_points

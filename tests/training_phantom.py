@@ -8,8 +8,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from bids_brainage.names import derivative_path
 from bids_brainage.outputs.files import write_json
-from bids_brainage.outputs.naming import derivative_path
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.training.cache import SCHEMA, _Writer
 from bids_brainage.training.job import Job

@@ -32,7 +32,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
-from bids_brainage.models.bundle import export_bundle
+from bids_brainage.bundles.bundle import export_bundle
 from bids_brainage.models.volumes import filled
 from bids_brainage.preprocessing.volumes import log_ratios
 from bids_brainage.segmentation.regions import load_regions

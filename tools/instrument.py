@@ -41,8 +41,8 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from bids_brainage.inputs.arrays import onto_grid
 from bids_brainage.preprocessing.image import load_canonical
-from bids_brainage.preprocessing.inputs import onto_grid
 from bids_brainage.preprocessing.transforms import grid_points, sample_image
 from bids_brainage.preprocessing.volumes import log_ratios
 from bids_brainage.segmentation.regions import OUTER_FLUID, load_regions
@@ -834,7 +834,7 @@ def packaged_measuring(*, mirror: bool = True) -> Measuring:
 
 def bundle_ager(folder: Path) -> Ager:
     """Return the function that predicts the age from volumes with a bundle of region volumes."""
-    from bids_brainage.models.bundle import load_bundle
+    from bids_brainage.bundles.bundle import load_bundle
 
     bundle = load_bundle(folder)
     model = bundle.instantiate('cpu')

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from lifespan_cohort import AGES, acquire, make_world, role_of, source_of
 
-from bids_brainage.models.bundle import load_bundle
+from bids_brainage.bundles.bundle import load_bundle
 from bids_brainage.simulation.lifespan.cohort import draw_age, draw_traits, individual_at
 from bids_brainage.simulation.lifespan.render import take_scan
 from bids_brainage.training.cache import open_cache

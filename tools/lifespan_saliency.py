@@ -22,11 +22,11 @@ import torch
 from lifespan_cohort import make_world, network_input
 from sklearn.metrics import roc_auc_score
 
+from bids_brainage.bundles.bundle import load_bundle
 from bids_brainage.errors import ProcessingError
 from bids_brainage.inference.importance import image_gradient
 from bids_brainage.inference.saliency import explain
-from bids_brainage.models.bundle import load_bundle
-from bids_brainage.preprocessing.inputs import is_aligned
+from bids_brainage.inputs.arrays import is_aligned
 from bids_brainage.simulation.lifespan import field
 from bids_brainage.simulation.lifespan.anatomy import BRAIN
 from bids_brainage.simulation.lifespan.cohort import draw_traits, individual_at

@@ -27,12 +27,12 @@ import torch
 from fit_volumes import ADULT, LEVEL, calibrate_left_out, coverage, figures
 from lifespan_cohort import AGES
 
+from bids_brainage.bundles.bundle import export_bundle
+from bids_brainage.bundles.untrained import output_block
 from bids_brainage.dataset.discovery import find_scans
 from bids_brainage.errors import BrainAgeError
-from bids_brainage.models.bundle import export_bundle
+from bids_brainage.inputs.arrays import prepare_input, prepare_slices
 from bids_brainage.models.registry import model_info
-from bids_brainage.models.untrained import output_block
-from bids_brainage.preprocessing.inputs import prepare_input, prepare_slices
 from bids_brainage.simulation.lifespan.population import load_population
 from bids_brainage.statistics.accuracy import accuracy
 from bids_brainage.statistics.conformal import half_width

@@ -26,7 +26,7 @@ from bids_brainage.cli.train_options import train_settings
 from bids_brainage.config import Config, Environment, Execution, Nipype, Seeds, Workflow
 from bids_brainage.dataset.filters import check_filters, read_filters
 from bids_brainage.errors import OptionError
-from bids_brainage.outputs.naming import model_label
+from bids_brainage.names import model_label
 from bids_brainage.outputs.provenance import new_run_id
 
 Settings = Mapping[str, Any]

@@ -53,27 +53,27 @@ def _run(config: Config) -> int:
     from bids_brainage.cli.logs import open_log
 
     if config.execution.analysis_level == 'group':
-        from bids_brainage.cli.group import require_results
+        from bids_brainage.runs.group import require_results
 
         require_results(config.execution.output_dir)
     prepare_environment(config)
     with open_log(config):
         if config.execution.analysis_level == 'participant':
-            from bids_brainage.cli.participant import run_participant
+            from bids_brainage.runs.participant import run_participant
 
             return run_participant(config)
         if config.execution.analysis_level == 'train':
-            from bids_brainage.cli.train import run_train
+            from bids_brainage.runs.train import run_train
 
             return run_train(config)
-        from bids_brainage.cli.group import run_group
+        from bids_brainage.runs.group import run_group
 
         return run_group(config)
 
 
 def _list_models(request: ListModels) -> int:
+    from bids_brainage.bundles.listing import COLUMNS, model_rows
     from bids_brainage.cli.bundles import model_dirs
-    from bids_brainage.models.listing import COLUMNS, model_rows
 
     def cell(value: object) -> str:
         if value is None:

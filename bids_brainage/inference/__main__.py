@@ -42,9 +42,9 @@ def _run(options: argparse.Namespace) -> None:
     import nibabel as nib
     import numpy as np
 
+    from bids_brainage.bundles.bundle import load_bundle
     from bids_brainage.inference.predict import predict
     from bids_brainage.inference.result import save_prediction
-    from bids_brainage.models.bundle import load_bundle
     from bids_brainage.preprocessing.bold.atlases import resolve_atlas
     from bids_brainage.preprocessing.template import DEFAULT_SPACE
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.inference.result import ExplanationMap, Prediction
-from bids_brainage.models.bundle import Bundle
+from bids_brainage.inputs.arrays import Files, PreparedInput
 from bids_brainage.models.volumes import filled
-from bids_brainage.preprocessing.inputs import Files, PreparedInput
 from bids_brainage.preprocessing.transforms import grid_points, sample_image
 from bids_brainage.preprocessing.volumes import shown_on
 

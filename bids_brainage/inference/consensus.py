@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import stdev
 from typing import Any
 
+from bids_brainage.bundles.validation import Validation, leading_validation
 from bids_brainage.errors import OptionError
-from bids_brainage.models.validation import Validation, leading_validation
 
 MODEL = 'consensus'
 """Name of the rows."""

@@ -56,8 +56,8 @@ def synthesise(model: Any, t1w: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Generate a map with a generator of either architecture; see `generate`."""
     from bids_brainage.inference.aicbv import synthesise_aicbv
     from bids_brainage.inference.aicbv_slices import synthesise_uptake
+    from bids_brainage.inputs.intensity import scale_by_top_percent
     from bids_brainage.models.aicbv_mamba import AICBVMamba
-    from bids_brainage.preprocessing.intensity import scale_by_top_percent
 
     brain = t1w * mask
     if isinstance(model, AICBVMamba):

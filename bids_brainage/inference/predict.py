@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_brainage.bundles.bundle import Bundle
+from bids_brainage.bundles.contract import TABLE_KINDS
 from bids_brainage.errors import BundleError, TemporaryError
 from bids_brainage.inference.additive import predict_additive
 from bids_brainage.inference.interval import conformal_interval
 from bids_brainage.inference.result import ExplanationMap, Prediction
-from bids_brainage.models.bundle import Bundle
-from bids_brainage.models.contract import TABLE_KINDS
-from bids_brainage.preprocessing.inputs import (
+from bids_brainage.inputs.arrays import (
     Files,
     PreparedInput,
     prepare_input,
@@ -44,7 +44,7 @@ def predict(
     ----------
     bundle : Bundle
     files : mapping
-        Derivatives by role, see `bids_brainage.preprocessing.inputs`.
+        Derivatives by role, see `bids_brainage.inputs.arrays`.
     device : str
         ``'auto'``, ``'cpu'``, ``'cuda[:N]'`` or ``'mps'``; only ``'auto'`` falls back.
     saliency : sequence of str or None
@@ -80,7 +80,7 @@ def predict(
     if not np.isfinite(prediction.age):
         raise BundleError(
             f'{bundle.name} gives {prediction.age} for this scan; expected a finite age. Check '
-            f'the bundle with `python -m bids_brainage.models.check {bundle.path}`.'
+            f'the bundle with `python -m bids_brainage.bundles.check {bundle.path}`.'
         )
     return replace(
         prediction,

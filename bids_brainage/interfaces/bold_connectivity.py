@@ -149,8 +149,8 @@ class SaveAtlas(SimpleInterface):
     output_spec = _SaveAtlasOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.names import atlas_path
         from bids_brainage.outputs.files import write_json, write_tsv
-        from bids_brainage.outputs.naming import atlas_path
         from bids_brainage.preprocessing.bold.dictionary import REGION_COLUMNS
 
         atlas = _resolve(self.inputs)
@@ -192,8 +192,8 @@ class DrawBold(SimpleInterface):
     output_spec = _DrawOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.pictures import bold as figures_bold
         from bids_brainage.preprocessing.bold.connectome import read_matrix
-        from bids_brainage.reports import figures_bold
 
         atlas = _resolve(self.inputs)
         out = {what: self._path(what) for what in ('carpet', 'connectivity')}
@@ -216,7 +216,7 @@ class DrawBold(SimpleInterface):
         return runtime
 
     def _path(self, what: str) -> Path:
-        from bids_brainage.outputs.naming import derivative_path, parse_name
+        from bids_brainage.names import derivative_path, parse_name
 
         named = {**parse_name(self.inputs.source_file), 'desc': what, 'extension': '.svg'}
         return Path(self.inputs.base_directory) / derivative_path(named, 'figures')
@@ -224,12 +224,12 @@ class DrawBold(SimpleInterface):
     def _draw_carpet(self, out: Path) -> None:
         import nibabel as nib
 
+        from bids_brainage.pictures.bold import plot_carpet
         from bids_brainage.preprocessing.atlas import load_atlas
         from bids_brainage.preprocessing.bold.carpet import make_carpet, voxel_groups
         from bids_brainage.preprocessing.bold.confounds import kept_volumes, read_confounds
         from bids_brainage.preprocessing.bold.resample import read_series
         from bids_brainage.preprocessing.transforms import voxel_points
-        from bids_brainage.reports.figures_bold import plot_carpet
 
         mask, grid = _load(self.inputs.mask)
         values = read_series(nib.load(self.inputs.bold), mask > 0)

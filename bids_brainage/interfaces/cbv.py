@@ -39,8 +39,8 @@ class WarpCbv(SimpleInterface):
         import nibabel as nib
         import numpy as np
 
+        from bids_brainage.inputs.cbv import cbv_on_template
         from bids_brainage.interfaces.anatomical import _load, _save
-        from bids_brainage.preprocessing.cbv import cbv_on_template
         from bids_brainage.preprocessing.transforms import load_transform
 
         image: Any = nib.as_closest_canonical(nib.load(self.inputs.cbv))

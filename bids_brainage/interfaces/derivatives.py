@@ -14,8 +14,8 @@ from nipype.interfaces.base import isdefined
 from niworkflows.interfaces.bids import DerivativesDataSink as _NiworkflowsDataSink
 
 from bids_brainage.errors import UnusableImageError, WorkflowError
+from bids_brainage.names import derivative_path, long_names, parse_name, short_entities
 from bids_brainage.outputs.files import publish_file, write_bytes, write_json
-from bids_brainage.outputs.naming import derivative_path, long_names, parse_name, short_entities
 
 _GZIP_LEVEL = 3
 _EXTENSIONS = ('.nii.gz', '.nii', '.tsv', '.json', '.svg', '.html', '.h5', '.txt', '.mat')

@@ -12,8 +12,8 @@ from nipype.interfaces.base import isdefined
 
 from bids_brainage.errors import MissingInputError
 from bids_brainage.interfaces.derivatives import image_payload, write_image
+from bids_brainage.names import derivative_path, model_label, parse_name
 from bids_brainage.outputs.files import write_json
-from bids_brainage.outputs.naming import derivative_path, model_label, parse_name
 from bids_brainage.preprocessing.normalise import (
     pull,
     push_to_native,

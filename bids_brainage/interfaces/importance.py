@@ -7,8 +7,8 @@ from typing import Any
 
 from nipype.interfaces.base import isdefined
 
+from bids_brainage.names import derivative_path, parse_name
 from bids_brainage.outputs.files import read_json, write_json, write_tsv
-from bids_brainage.outputs.naming import derivative_path, parse_name
 from bids_brainage.outputs.tables import data_dictionary
 
 STRUCTURES = 'structures'

@@ -99,11 +99,11 @@ class SavePrediction(SimpleInterface):
     output_spec = _SaveOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.bundles.bundle import load_bundle
+        from bids_brainage.bundles.facts import model_facts
         from bids_brainage.interfaces.explanation import save_maps
         from bids_brainage.interfaces.importance import functional_facts, save_importances
-        from bids_brainage.models.bundle import load_bundle
-        from bids_brainage.models.facts import model_facts
-        from bids_brainage.outputs.naming import derivative_path, parse_name
+        from bids_brainage.names import derivative_path, parse_name
         from bids_brainage.outputs.tables import write_brainage
         from bids_brainage.preprocessing.volumes import by_title, title_of
 
@@ -250,7 +250,7 @@ class DrawScan(SimpleInterface):
     output_spec = _FiguresOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_brainage.reports import figures
+        from bids_brainage.pictures import figures
 
         given = {
             name: Path(getattr(self.inputs, name))
@@ -298,7 +298,7 @@ class DrawMask(SimpleInterface):
     output_spec = _FiguresOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_brainage.reports.figures import plot_mask
+        from bids_brainage.pictures.figures import plot_mask
 
         out = figure_path(self.inputs.base_directory, self.inputs.source_file, 'mask')
         plot_mask(Path(self.inputs.t1w), Path(self.inputs.mask), out)
@@ -322,8 +322,8 @@ class DrawExplanations(SimpleInterface):
     output_spec = _FiguresOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_brainage.outputs.naming import parse_name
-        from bids_brainage.reports.figures import plot_saliency
+        from bids_brainage.names import parse_name
+        from bids_brainage.pictures.figures import plot_saliency
 
         drawn = []
         for path, unit in zip(self.inputs.maps, self.inputs.units, strict=True):
@@ -342,7 +342,7 @@ class DrawExplanations(SimpleInterface):
 
 def figure_path(root: str, source_file: str, what: str, **entities: str) -> Path:
     """Return the path of a figure of a scan."""
-    from bids_brainage.outputs.naming import derivative_path, parse_name
+    from bids_brainage.names import derivative_path, parse_name
 
     named = {**parse_name(source_file), 'desc': what, 'extension': '.svg', **entities}
     return Path(root) / derivative_path(named, 'figures')

@@ -178,11 +178,11 @@ class AMAgeNet(AgeRegressor):
         ----------
         image : Tensor, shape (B, 1, 128, 128, 128), or None
             T1w brain, min-max scaled to [0, 1]
-            (`bids_brainage.preprocessing.connectivity.prepare_structural`); any grid of at
+            (`bids_brainage.inputs.connectivity.prepare_structural`); any grid of at
             least 32 voxels an axis.
         connectivity : Tensor, shape (B, n_nodes, n_nodes), or None
             Pearson correlations with diagonal 1
-            (`bids_brainage.preprocessing.connectivity.clean_connectivity`).
+            (`bids_brainage.inputs.connectivity.clean_connectivity`).
 
         Returns
         -------

@@ -82,7 +82,7 @@ class DenseNet169Clinical(AgeRegressor):
         ----------
         x : Tensor, shape (B, 1, 80, 120, 40)
             T1w, skull-stripped, RAS, 2 mm, divided by its foreground standard deviation
-            (`bids_brainage.preprocessing.clinical.prepare_clinical`).  Any grid of at least
+            (`bids_brainage.inputs.clinical.prepare_clinical`).  Any grid of at least
             16 voxels an axis is accepted.
 
         Returns

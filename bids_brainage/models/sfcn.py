@@ -2,7 +2,7 @@
 
 Peng et al., Medical Image Analysis 2021 (doi:10.1016/j.media.2020.101871).  The public
 weights of its authors can be brought into a bundle with
-`bids_brainage.models.convert_sfcn`.
+`bids_brainage.bundles.convert_sfcn`.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class SFCN(AgeRegressor):
         ----------
         x : Tensor, shape (B, 1, 160, 192, 160)
             T1w brain in MNI152 space, RAS, 1 mm, divided by its mean
-            (`bids_brainage.preprocessing.sfcn.prepare_sfcn`).  Any grid of at least 32
+            (`bids_brainage.inputs.sfcn.prepare_sfcn`).  Any grid of at least 32
             voxels an axis is accepted.
 
         Returns

@@ -2,7 +2,7 @@
 
 Jomsky et al., "Enhancing Brain Age Estimation with a Multimodal 3D CNN Approach Combining
 Structural MRI and AI-Synthesized Cerebral Blood Volume Data" (arXiv:2412.01865v3).  The
-linear fusion of two such networks is in :mod:`bids_brainage.models.fusion`.
+linear fusion of two such networks is in :mod:`bids_brainage.bundles.regressions`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class VGG8(AgeRegressor):
         x : Tensor, shape (B, 1, *input_shape)
             Skull-stripped T1w or CBV map in template space, RAS, 1 mm, divided by the mean of
             its top 1 % of values
-            (:func:`bids_brainage.preprocessing.intensity.scale_by_top_percent`).
+            (:func:`bids_brainage.inputs.intensity.scale_by_top_percent`).
 
         Returns
         -------

@@ -1,9 +1,9 @@
 """Every file name, table and description of the output dataset."""
 
+from bids_brainage.names import derivative_path, model_label, parse_name
 from bids_brainage.outputs.citation import write_citations
 from bids_brainage.outputs.dataset import Container, check_output, write_dataset_files
 from bids_brainage.outputs.files import write_json, write_text, write_tsv
-from bids_brainage.outputs.naming import derivative_path, model_label, parse_name
 from bids_brainage.outputs.provenance import config_hash, new_run_id, sha256_file
 from bids_brainage.outputs.status import StatusLog
 from bids_brainage.outputs.tables import (

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bids_brainage.names import derivative_path, parse_name
 from bids_brainage.outputs.files import read_json
-from bids_brainage.outputs.naming import derivative_path, parse_name
 
 
 @dataclass(frozen=True)

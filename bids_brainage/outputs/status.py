@@ -8,8 +8,8 @@ from threading import Lock
 from typing import Any
 
 from bids_brainage.errors import WorkflowError
+from bids_brainage.names import log_dir
 from bids_brainage.outputs.files import write_json, write_tsv
-from bids_brainage.outputs.naming import log_dir
 from bids_brainage.outputs.tables import column_names, data_dictionary
 
 STATUSES = ('ok', 'failed', 'skipped')

@@ -12,8 +12,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from bids_brainage.errors import WorkflowError
+from bids_brainage.names import derivative_path, model_label
 from bids_brainage.outputs.files import ReadWriteError, locked, read_json, write_json, write_tsv
-from bids_brainage.outputs.naming import derivative_path, model_label
 from bids_brainage.tsv import is_missing, read_tsv
 
 Row = dict[str, Any]

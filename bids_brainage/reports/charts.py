@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bids_brainage.reports.svg import tag, text
+from bids_brainage.pictures.svg import tag, text
 
 ROW = 46
 _HEAD = 30

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_brainage.pictures.svg import tag, text
 from bids_brainage.reports.charts import Axis, nice_axis
-from bids_brainage.reports.svg import tag, text
 
 Array = NDArray[np.float64]
 

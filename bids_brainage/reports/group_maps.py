@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_brainage.reports import svg
-from bids_brainage.reports.colours import colour_map
-from bids_brainage.reports.figures import colour_limit
+from bids_brainage.pictures import svg
+from bids_brainage.pictures.colours import colour_map
+from bids_brainage.pictures.figures import colour_limit
 from bids_brainage.reports.wording import decimal
 
 FloatArray = NDArray[np.floating[Any]]

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bids_brainage.errors import BrainAgeError, MissingInputError
+from bids_brainage.names import model_label, report_path
 from bids_brainage.outputs.files import write_text
-from bids_brainage.outputs.naming import model_label, report_path
-from bids_brainage.reports import charts, markdown, svg, wording
+from bids_brainage.pictures import svg
+from bids_brainage.reports import charts, markdown, wording
 from bids_brainage.reports.captions import caption
 from bids_brainage.reports.records import (
     ParticipantRecord,

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bids_brainage.bundles.validation import leading_validation
 from bids_brainage.errors import BrainAgeError
 from bids_brainage.inference.consensus import MODEL as CONSENSUS
-from bids_brainage.models.validation import leading_validation
+from bids_brainage.names import model_label, parse_name, source_entities
 from bids_brainage.outputs.files import read_json
-from bids_brainage.outputs.naming import model_label, parse_name, source_entities
 from bids_brainage.outputs.tables import data_dictionary, read_brainage
 from bids_brainage.tsv import read_tsv
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from bids_brainage.inference.interval import half_width_text
 from bids_brainage.outputs.files import write_text
+from bids_brainage.pictures.svg import tag, text
 from bids_brainage.reports.charts import nice_axis
 from bids_brainage.reports.group_charts import HEIGHT, WIDTH, Plane, scatter
-from bids_brainage.reports.svg import tag, text
 from bids_brainage.reports.wording import decimal
 
 Row = Mapping[str, Any]

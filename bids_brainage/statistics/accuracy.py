@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .bins import DECADES, MIN_BIN_N, bin_index, worst_bin
-from .bootstrap import MIN_SUBJECTS, Bootstrap, binned_unit_sums, unit_sums
-from .result import Stat, defined, undefined
+from bids_brainage.statistics.bins import DECADES, MIN_BIN_N, bin_index, worst_bin
+from bids_brainage.statistics.bootstrap import MIN_SUBJECTS, Bootstrap, binned_unit_sums, unit_sums
+from bids_brainage.statistics.result import Stat, defined, undefined
 
 Array = NDArray[np.float64]
 

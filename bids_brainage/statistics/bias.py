@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .accuracy import accuracy
-from .result import Stat
+from bids_brainage.statistics.accuracy import accuracy
+from bids_brainage.statistics.result import Stat
 
 Array = NDArray[np.float64]
 

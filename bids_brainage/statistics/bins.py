@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .result import Stat, defined, undefined
+from bids_brainage.statistics.result import Stat, defined, undefined
 
 DECADES: tuple[float, ...] = tuple(range(0, 100, 10))
 """Lower edges of ten-year bins, years; the last bin is 90 and above."""

@@ -10,8 +10,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .nested import Fit, FitRefusedError, fit_ols, nested_f
-from .result import Stat, defined, undefined
+from bids_brainage.statistics.nested import Fit, FitRefusedError, fit_ols, nested_f
+from bids_brainage.statistics.result import Stat, defined, undefined
 
 Array = NDArray[np.float64]
 

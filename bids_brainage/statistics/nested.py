@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .result import Stat, defined, undefined
+from bids_brainage.statistics.result import Stat, defined, undefined
 
 Array = NDArray[np.float64]
 

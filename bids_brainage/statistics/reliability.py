@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .result import Stat, defined, undefined
+from bids_brainage.statistics.result import Stat, defined, undefined
 
 Array = NDArray[np.float64]
 

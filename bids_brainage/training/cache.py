@@ -283,7 +283,7 @@ def prepare_rows(
     list of tuple of ndarray
         The model's inputs without batch axis.
     """
-    from bids_brainage.preprocessing.inputs import prepare_input, prepare_slices
+    from bids_brainage.inputs.arrays import prepare_input, prepare_slices
 
     if declared['kind'] == KIND:
         return [prepare_pair(files, tuple(declared['shape']))]

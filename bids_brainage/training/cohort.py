@@ -9,8 +9,8 @@ from typing import Any
 
 from bids_brainage.dataset.phenotype import phenotype_columns
 from bids_brainage.dataset.scan import Scan
+from bids_brainage.names import derivative_path
 from bids_brainage.outputs.files import read_json
-from bids_brainage.outputs.naming import derivative_path
 from bids_brainage.training.pairs import KIND, pair_problem
 from bids_brainage.training.splits import Item
 
@@ -27,7 +27,7 @@ class Candidate:
     item : Item
         Identity, age, sex and cohort; the age is NaN when unknown.
     files : dict of str to Path
-        Derivatives by role, as `bids_brainage.preprocessing.inputs` wants them.
+        Derivatives by role, as `bids_brainage.inputs.arrays` wants them.
     problem : str
         Why the scan cannot be used, with what to do; empty when it can.
     """

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from bids_brainage.bundles.bundle import Bundle, export_bundle
+from bids_brainage.bundles.untrained import output_block
 from bids_brainage.inference.interval import half_width_text
-from bids_brainage.models.bundle import Bundle, export_bundle
 from bids_brainage.models.registry import model_info
-from bids_brainage.models.untrained import output_block
 from bids_brainage.training.cache import Cache
 from bids_brainage.training.calibrate import Calibration
 from bids_brainage.training.fit import model_options

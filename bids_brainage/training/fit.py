@@ -259,7 +259,7 @@ def start_model(job: Job, ages: npt.NDArray[np.float64], fold: int) -> Any:
     """Build the network with its initial weights, the same on every process."""
     import torch
 
-    from bids_brainage.models.bundle import load_bundle
+    from bids_brainage.bundles.bundle import load_bundle
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed + fold - 1)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from bids_brainage.bundles.regressions import SEX_CODES, TERMS, LinearFusion, fit_fusion
 from bids_brainage.errors import MissingInputError
-from bids_brainage.models.fusion import SEX_CODES, TERMS, LinearFusion, fit_fusion
 from bids_brainage.statistics.accuracy import accuracy
 from bids_brainage.statistics.conformal import half_width
 from bids_brainage.statistics.nested import fusion_table
@@ -43,7 +43,7 @@ def fit_fusions(
     Returns
     -------
     dict
-        ``regressions`` by formula (see `bids_brainage.models.fusion.LinearFusion`),
+        ``regressions`` by formula (see `bids_brainage.bundles.regressions.LinearFusion`),
         ``nested_tests`` on the fitted rows, ``test`` and ``conformal``: accuracy on the test
         people, and intervals from them.  With ``oof`` they are the fitted ones, so both are
         empty.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bids_brainage.models.bundle import Bundle
+from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.models.registry import model_info
 from bids_brainage.training.cache import Cache
 from bids_brainage.training.export import export_training

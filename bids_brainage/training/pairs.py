@@ -73,7 +73,7 @@ def prepare_pair(files: Mapping[str, Path], shape: tuple[int, ...]) -> tuple[Vol
     """
     import nibabel as nib
 
-    from bids_brainage.preprocessing.intensity import scale_by_top_percent
+    from bids_brainage.inputs.intensity import scale_by_top_percent
 
     volumes = []
     affines = []

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from bids_brainage.bundles.contract import TABLE_KINDS
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import MissingInputError
 from bids_brainage.inference.aicbv import ARCHITECTURES
-from bids_brainage.models.contract import TABLE_KINDS
 from bids_brainage.models.registry import model_info
 from bids_brainage.training.cache import build_cache
 from bids_brainage.training.cohort import Candidate, find_candidates, problem_sentences

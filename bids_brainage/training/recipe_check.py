@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from bids_brainage.bundles.contract import TABLE_KINDS
 from bids_brainage.inference.aicbv import ARCHITECTURES
-from bids_brainage.models.contract import TABLE_KINDS
 from bids_brainage.models.registry import model_info
 from bids_brainage.training.recipe import Recipe
 

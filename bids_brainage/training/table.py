@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bids_brainage.bundles.bundle import WEIGHTS_FILE, Bundle, export_bundle
+from bids_brainage.bundles.untrained import output_block
 from bids_brainage.errors import OptionError, ProcessingError
-from bids_brainage.models.bundle import WEIGHTS_FILE, Bundle, export_bundle
 from bids_brainage.models.registry import create_model
-from bids_brainage.models.untrained import output_block
 from bids_brainage.outputs.files import read_json, write_json
 from bids_brainage.preprocessing.volumes import log_ratios
 from bids_brainage.segmentation.regions import OUTER_FLUID, load_regions

@@ -9,7 +9,7 @@ from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from bids_brainage.dataset.series import Series
 from bids_brainage.interfaces.bold_connectivity import TraceSource
-from bids_brainage.outputs.naming import log_dir
+from bids_brainage.names import log_dir
 from bids_brainage.preprocessing.template import Template
 from bids_brainage.workflows.bold import (
     CONNECTIVITY,

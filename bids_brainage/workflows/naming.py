@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.dataset.aicbv import DESC
 from bids_brainage.dataset.header import is_thick_axial
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.models.bundle import Bundle
-from bids_brainage.outputs.naming import model_label
+from bids_brainage.names import model_label
 
 
 def scan_workflow_name(scan: Scan) -> str:

@@ -8,13 +8,13 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from bids_brainage import __version__
+from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.dataset.aicbv import CbvSource
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series
-from bids_brainage.models.bundle import Bundle
+from bids_brainage.inputs.arrays import is_aligned, roles_of
+from bids_brainage.names import log_dir
 from bids_brainage.outputs.connectivity import Connectivity
-from bids_brainage.outputs.naming import log_dir
-from bids_brainage.preprocessing.inputs import is_aligned, roles_of
 from bids_brainage.workflows.anatomical import (
     SIDE_FILES,
     WARPED,

@@ -6,16 +6,16 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
+from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.dataset.aicbv import CbvSource
 from bids_brainage.dataset.scan import Scan
+from bids_brainage.inputs.arrays import roles_of
 from bids_brainage.interfaces.prediction import (
     DrawExplanations,
     PredictAge,
     SavePrediction,
 )
-from bids_brainage.models.bundle import Bundle
 from bids_brainage.outputs.connectivity import Connectivity
-from bids_brainage.preprocessing.inputs import roles_of
 from bids_brainage.workflows.naming import scan_columns
 from bids_brainage.workflows.settings import RunSettings
 

@@ -104,7 +104,7 @@ def t1w_brain(
     error : Imperfection, optional
         What the correction of the bias field leaves; none without it.
     """
-    from bids_brainage.preprocessing.intensity import scale_by_top_percent
+    from bids_brainage.inputs.intensity import scale_by_top_percent
 
     values = _reduced(scan, image, shape, affine, error)
     return scale_by_top_percent(values, source=f'simulated person {scan.person.traits.key}')
@@ -149,7 +149,7 @@ def t1w_clinical(
     """
     import torch
 
-    from bids_brainage.preprocessing.clinical import prepare_clinical
+    from bids_brainage.inputs.clinical import prepare_clinical
 
     edge = float(declared['voxel_size_mm'][0])
     distance = float(rng.uniform(5.0, 7.5))

@@ -1,0 +1,1 @@
+"""Model bundles: their format, checks and what stands in them."""

@@ -1,0 +1,1 @@
+"""What models look at: one array for each kind of input."""

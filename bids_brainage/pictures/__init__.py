@@ -1,0 +1,1 @@
+"""Pictures that workflow steps draw."""

@@ -1,0 +1,1 @@
+"""The levels: what each run does, from the options to the reports."""

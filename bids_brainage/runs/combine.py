@@ -1,0 +1,290 @@
+"""Rows that are computed from the rows of other models: System B's regressions, the consensus."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_brainage.bundles.bundle import Bundle
+from bids_brainage.bundles.regressions import SEX_CODES, TERMS
+from bids_brainage.config import Config
+from bids_brainage.dataset.scan import Scan
+from bids_brainage.inference.consensus import (
+    MODEL,
+    Interval,
+    Member,
+    consensus_age,
+    consensus_weights,
+    validated_member,
+)
+from bids_brainage.inference.interval import conformal_interval
+from bids_brainage.outputs import brainage_row, read_brainage, write_brainage
+from bids_brainage.preprocessing.quality import prediction_flags
+from bids_brainage.runs.fusions import Fusion, fusions_of
+from bids_brainage.workflows.naming import scan_columns
+
+if TYPE_CHECKING:
+    from bids_brainage.runs.plan import Plan
+
+Row = dict[str, Any]
+OWN_FLAGS = frozenset({'predicted_at_limit', 'wide_interval', 'age_outside_training'})
+"""Flags of one prediction that say nothing of one computed from it."""
+
+MEMBER_MISSING = 'member_missing'
+SEX_MISSING = 'sex_missing'
+
+
+def consensus_of(bundles: Sequence[Bundle]) -> list[tuple[Member, Bundle]]:
+    """Return the models of the consensus, each with the bundle that it is from.
+
+    System B enters once: as the richest of its regressions that has a held-out error, in place
+    of its networks.
+
+    Raises
+    ------
+    OptionError
+        They cannot be weighed.
+    """
+    fusions = fusions_of(bundles)
+    inside = {name for fusion in fusions for name in fusion.networks.values()}
+    members: list[tuple[Member, Bundle]] = []
+    for bundle in bundles:
+        simulated = bool(bundle.metadata['training']['simulated'])
+        own = next((f for f in fusions if f.bundle.name == bundle.name), None)
+        tested = own.best_tested() if own is not None else None
+        if own is not None and tested is not None:
+            name, checks = own.row_name(tested), [own.check(tested)]
+        elif bundle.name not in inside or own is not None:
+            name, checks = bundle.name, bundle.metadata['validation']
+        else:
+            continue
+        members.append((validated_member(name, checks, simulated), bundle))
+    consensus_weights([member for member, _ in members])
+    return members
+
+
+def write_combined(config: Config, plan: Plan) -> None:
+    """Write the combined rows of every scan from the rows that are on disk."""
+    from bids_brainage.runs.results import table_path
+
+    fusions = fusions_of(plan.bundles)
+    members = consensus_of(plan.bundles) if config.workflow.consensus else []
+    if not fusions and not members:
+        return
+    for scan in plan.scans:
+        table = table_path(config.execution.output_dir, scan)
+        if not table.is_file():
+            continue
+        rows = {r['model']: r for r in read_brainage(table) if r['source'] == scan.uri}
+        made: dict[str, tuple[Row, dict[str, Any]]] = {}
+        for fusion in fusions:
+            made.update(fused_rows(fusion, scan, rows))
+        rows.update({name: row for name, (row, _) in made.items()})
+        if members:
+            made[MODEL] = consensus_row(scan, rows, members)
+        write_brainage(
+            table,
+            [row for row, _ in made.values()],
+            models={name: facts for name, (_, facts) in made.items()},
+        )
+
+
+def combined_names(config: Config, bundles: Sequence[Bundle]) -> list[str]:
+    """Return the names of the combined rows of a run."""
+    names = [f.row_name(formula) for f in fusions_of(bundles) for formula in f.regressions]
+    return names + [MODEL] * config.workflow.consensus
+
+
+def fused_rows(
+    fusion: Fusion, scan: Scan, rows: Mapping[str, Row]
+) -> dict[str, tuple[Row, dict[str, Any]]]:
+    """Return the row and the facts of each regression of a bundle.
+
+    Parameters
+    ----------
+    fusion : Fusion
+    scan : Scan
+    rows : mapping
+        Rows of the scan by model.
+
+    Returns
+    -------
+    dict
+        By name.  A regression whose network has no age is ``skipped``, or ``failed`` if the
+        network failed.  Without a known sex, TAS has the age and interval of TA and a flag.
+    """
+    code = SEX_CODES.get((scan.sex or '').lower())
+    training = fusion.bundle.metadata['training']
+    limits = (training['age_min'], training['age_max'])
+    made = {}
+    for formula in fusion.regressions:
+        used = 'TA' if formula == 'TAS' and code is None else formula
+        extra = [SEX_MISSING] if used != formula else []
+        terms = [term for term in TERMS[used] if term != 'sex']
+        inputs = [rows.get(fusion.networks[term]) for term in terms]
+        name = fusion.row_name(formula)
+        known = [row for row in inputs if row is not None and row['status'] == 'ok']
+        facts = fusion.facts(formula, used)
+        if used not in fusion.regressions or len(known) < len(inputs):
+            made[name] = (_empty(scan, name, fusion.bundle.version, inputs, extra), facts)
+            continue
+        ages = {term: rows[fusion.networks[term]]['predicted_age'] for term in terms}
+        values = {term: np.array([value]) for term, value in {**ages, 'sex': code}.items()}
+        age = float(fusion.regressions[used].predict(values)[0][0])
+        interval = conformal_interval(age, fusion.conformal.get(used))
+        flags = _carried(known, extra) + prediction_flags(
+            predicted_age=age,
+            age=scan.age.years,
+            age_range=limits,
+            interval=interval[:2] if interval else None,
+            trained=True,
+            typicality=None,
+            outside_brain=None,
+            note='',
+        )
+        made[name] = (
+            _row(scan, name, fusion.bundle.version, age, None, interval, limits, None, flags),
+            facts,
+        )
+    return made
+
+
+def consensus_row(
+    scan: Scan, rows: Mapping[str, Row], members: Sequence[tuple[Member, Bundle]]
+) -> tuple[Row, dict[str, Any]]:
+    """Return the row and the facts of the consensus.
+
+    It needs an age of every member, so that it means the same for everybody; else the row is
+    ``skipped`` (``failed`` if a member failed).
+    """
+    weights = consensus_weights([member for member, _ in members])
+    limits = _common_range([bundle for _, bundle in members])
+    version = hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()[:8]
+    facts = _consensus_facts([m for m, _ in members], weights, version, rows, limits)
+    inputs = [rows.get(name) for name in weights]
+    known = [row for row in inputs if row is not None and row['status'] == 'ok']
+    if len(known) < len(inputs):
+        return _empty(scan, MODEL, version, inputs, [MEMBER_MISSING]), facts
+    found = consensus_age(
+        weights,
+        {row['model']: row['predicted_age'] for row in known},
+        {row['model']: _interval(row) for row in known},
+    )
+    corrected = [row['predicted_age_corrected'] for row in known]
+    mean = None
+    if None not in corrected:
+        mean = sum(weights[r['model']] * r['predicted_age_corrected'] for r in known)
+    flags = _carried(known, []) + prediction_flags(
+        predicted_age=found.age,
+        age=scan.age.years,
+        age_range=limits,
+        interval=found.interval[:2] if found.interval else None,
+        trained=True,
+        typicality=None,
+        outside_brain=None,
+        note='',
+    )
+    row = _row(scan, MODEL, version, found.age, found.sd, found.interval, limits, mean, flags)
+    return row, facts
+
+
+def _common_range(bundles: Sequence[Bundle]) -> tuple[float | None, float | None]:
+    """Return the ages that the training people of all models span, years."""
+    training = [bundle.metadata['training'] for bundle in bundles]
+    lows, highs = ([item[key] for item in training] for key in ('age_min', 'age_max'))
+    return None if None in lows else max(lows), None if None in highs else min(highs)
+
+
+def _consensus_facts(
+    members: Sequence[Member],
+    weights: Mapping[str, float],
+    version: str,
+    rows: Mapping[str, Row],
+    limits: tuple[float | None, float | None],
+) -> dict[str, Any]:
+    return {
+        'ModelName': MODEL,
+        'ModelVersion': version,
+        'TrainingAgeRange': list(limits),
+        'Members': {
+            member.name: {
+                'Weight': weights[member.name],
+                'ValidatedMAE': member.validation.mae,
+                'ValidatedOn': member.validation.dataset,
+                'ValidatedN': member.validation.n,
+                'Version': (rows.get(member.name) or {}).get('model_version'),
+            }
+            for member in members
+        },
+        'Description': (
+            'Mean of the predicted ages of the members, weighted by 1/MAE^2 of their validations.'
+        ),
+        'Limitations': (
+            'The errors of the members may be of different people, and go together on one '
+            'scan, so the consensus has no validated error. The limits of its interval are the '
+            'weighted means of the limits of the members.'
+        ),
+    }
+
+
+def _interval(row: Row) -> Interval | None:
+    limits = (row['interval_low'], row['interval_high'], row['interval_level'])
+    return None if None in limits else limits
+
+
+def _carried(rows: Sequence[Row], extra: Sequence[str]) -> list[str]:
+    """Return the flags of rows that hold for what is computed from them, each once."""
+    found = [flag for row in rows for flag in (row['qc_flag'] or '').split(';') if flag]
+    return list(dict.fromkeys([*(f for f in found if f not in OWN_FLAGS), *extra]))
+
+
+def _empty(
+    scan: Scan, name: str, version: str, inputs: Sequence[Row | None], extra: Sequence[str]
+) -> Row:
+    """Return a row without an age, with the flags that say why."""
+    known = [row for row in inputs if row is not None]
+    failed = any(row['status'] == 'failed' for row in known)
+    flags = _carried([row for row in known if row['status'] != 'ok'], extra)
+    return brainage_row(
+        **scan_columns(scan),
+        model=name,
+        model_version=version,
+        qc_flag=';'.join(flags or [MEMBER_MISSING]),
+        status='failed' if failed else 'skipped',
+    )
+
+
+def _row(
+    scan: Scan,
+    name: str,
+    version: str,
+    age: float,
+    sd: float | None,
+    interval: Interval | None,
+    limits: tuple[float | None, float | None],
+    corrected: float | None,
+    flags: Sequence[str],
+) -> Row:
+    low, high, level = interval or (None, None, None)
+    years = scan.age.years
+    inside = None
+    if years is not None and limits[0] is not None and limits[1] is not None:
+        inside = limits[0] <= years <= limits[1]
+    return brainage_row(
+        **scan_columns(scan),
+        model=name,
+        model_version=version,
+        predicted_age=age,
+        predicted_age_sd=sd,
+        interval_low=low,
+        interval_high=high,
+        interval_level=level,
+        predicted_age_corrected=corrected,
+        in_training_range=inside,
+        qc_flag=';'.join(flags) or None,
+        status='ok',
+    )

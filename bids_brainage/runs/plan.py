@@ -1,0 +1,261 @@
+"""What a participant-level run has to do: images, models, and what is finished already."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bids_brainage.bundles.bundle import Bundle, resolve_bundle
+from bids_brainage.cli.bundles import DEFAULT_MODELS, model_dirs
+from bids_brainage.cli.logs import IMPORTANT
+from bids_brainage.config import Config
+from bids_brainage.dataset import find_scans
+from bids_brainage.dataset.scan import Scan
+from bids_brainage.dataset.series import Series
+from bids_brainage.errors import BundleError, MissingInputError, OptionError
+from bids_brainage.inference.consensus import consensus_weights
+from bids_brainage.inputs.arrays import check_segmentation
+from bids_brainage.names import model_label
+from bids_brainage.runs.cbv import CbvMaps, cbv_written, select_cbv
+from bids_brainage.runs.combine import combined_names, consensus_of
+from bids_brainage.runs.fusions import partner_of
+from bids_brainage.runs.series import GRAPH_KIND, select_series, series_finished, session_series
+from bids_brainage.segmentation.weights import segmentation_facts
+from bids_brainage.workflows.naming import takes_cbv
+
+LOG = logging.getLogger('bids_brainage')
+
+Work = tuple[tuple[Scan, tuple[Bundle, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do.
+
+    Attributes
+    ----------
+    scans : tuple of Scan
+        All T1w images selected.
+    bundles : tuple of Bundle
+    todo : tuple of (Scan, bundles)
+        What has no result yet.
+    unreadable : tuple of (Scan, str)
+        T1w images that cannot be read, with the reason.
+    series : tuple of Series
+        All functional runs selected.
+    series_todo : tuple of Series
+        Functional runs without all their files.
+    cbv : CbvMaps
+        Maps of cerebral blood volume.
+    without : tuple of (Scan, Bundle)
+        Models that have to do without such a map.
+    """
+
+    scans: tuple[Scan, ...]
+    bundles: tuple[Bundle, ...]
+    todo: Work
+    unreadable: tuple[tuple[Scan, str], ...] = ()
+    series: tuple[Series, ...] = ()
+    series_todo: tuple[Series, ...] = ()
+    cbv: CbvMaps = field(default_factory=CbvMaps)
+    without: tuple[tuple[Scan, Bundle], ...] = ()
+
+    @property
+    def first(self) -> Work:
+        """Scans with the models that wait for no functional run."""
+        return tuple(
+            (scan, tuple(b for b in bundles if not self._waits(scan, b)))
+            for scan, bundles in self.todo
+        )
+
+    @property
+    def second(self) -> Work:
+        """Scans with the models that take connectivity which is made in this run."""
+        pairs = (
+            (scan, tuple(b for b in bundles if self._waits(scan, b)))
+            for scan, bundles in self.todo
+        )
+        return tuple((scan, bundles) for scan, bundles in pairs if bundles)
+
+    @property
+    def busy(self) -> tuple[Scan, ...]:
+        """Images that have a folder of their own in the work folder while the run lasts."""
+        return images_of(self.todo, self.series_todo)
+
+    def _waits(self, scan: Scan, bundle: Bundle) -> bool:
+        waiting = bool(session_series(scan, self.series_todo))
+        return bundle.input['kind'] == GRAPH_KIND and waiting
+
+
+def images_of(todo: Work, series: Sequence[Series]) -> tuple[Scan, ...]:
+    """Return the images that a workflow works on, also the T1w that a functional run needs."""
+    scans = [scan for scan, _ in todo] + [item.scan for item in series]
+    scans += [item.t1w for item in series if item.t1w is not None]
+    return tuple({scan.uri: scan for scan in scans}.values())
+
+
+def select_images(config: Config) -> tuple[tuple[Scan, ...], tuple[Series, ...]]:
+    """Find the T1w images and functional runs that the options select.
+
+    Raises
+    ------
+    MissingInputError
+        If there is no T1w image among them.
+    """
+    execution = config.execution
+    scans = find_scans(
+        execution.bids_dir,
+        participant_labels=execution.participant_label or None,
+        session_labels=execution.session_label or None,
+        task_ids=execution.task_id or None,
+        filters=execution.bids_filters,
+        database_dir=execution.bids_database_dir,
+        validate=not execution.skip_bids_validation,
+        age_column=config.workflow.age_column,
+    )
+    found = tuple(scan for scan in scans if scan.suffix == 'T1w')
+    if not found:
+        raise MissingInputError(
+            f'{execution.bids_dir}: no T1w image among what was selected '
+            f'({len(scans)} other images). Brain age needs a file like '
+            'sub-01/anat/sub-01_T1w.nii.gz; check labels and filters.'
+        )
+    for scan in found:
+        if scan.age.problem:
+            LOG.warning('%s: %s', scan.relative, scan.age.problem)
+    return found, select_series(config, scans)
+
+
+def resolve_models(config: Config) -> tuple[Bundle, ...]:
+    """Find all bundles, telling all problems together.
+
+    Raises
+    ------
+    MissingInputError
+        If a model is not there or damaged.
+    OptionError
+        If two would write the same file names, or an option suits none of them.
+    """
+    names = config.workflow.models or DEFAULT_MODELS
+    bundles, problems = [], []
+    for name in dict.fromkeys(names):
+        try:
+            bundle = resolve_bundle(name, model_dirs(config.workflow.model_dir))
+            if bundle.input['kind'] == 'region_volumes':
+                check_segmentation(bundle.input, segmentation_facts(), bundle.name)
+            bundles.append(bundle)
+        except BundleError as error:
+            problems.append(str(error))
+    if problems:
+        raise MissingInputError('\n'.join(problems))
+    bundles += _partners(config, bundles)
+    labels = [bundle.label for bundle in bundles]
+    labels += [model_label(name) for name in combined_names(config, bundles)]
+    if len(set(labels)) < len(labels):
+        raise OptionError(
+            f'two models share the label of their file names: {sorted(labels)}. Run them into '
+            'different output folders.'
+        )
+    kinds = {bundle.input['kind'] for bundle in bundles}
+    if config.workflow.synthetic_slices and 't1w_clinical' not in kinds:
+        raise OptionError(
+            '--synthetic-slices is for models of thick slices (input kind t1w_clinical), and none '
+            f'was asked for: {", ".join(b.name for b in bundles)}. Name one with --models.'
+        )
+    if config.workflow.consensus:
+        members = consensus_of(bundles)
+        weights = consensus_weights([member for member, _ in members])
+        shares = ', '.join(f'{name} {weight:.3f}' for name, weight in weights.items())
+        LOG.log(IMPORTANT, 'consensus %s', shares)
+    return tuple(bundles)
+
+
+def _partners(config: Config, bundles: Sequence[Bundle]) -> list[Bundle]:
+    """Return the networks that the regressions of the bundles need and that were not named."""
+    known, added = {bundle.name: bundle for bundle in bundles}, []
+    for bundle in bundles:
+        partner = partner_of(bundle)
+        if partner is None:
+            continue
+        name, digest = partner
+        if name not in known:
+            try:
+                known[name] = resolve_bundle(name, model_dirs(config.workflow.model_dir))
+            except BundleError as error:
+                raise MissingInputError(
+                    f'{bundle.name} is combined with {name}: {error}'
+                ) from error
+            added.append(known[name])
+            LOG.log(IMPORTANT, 'model     %s is added: %s needs it', name, bundle.name)
+        if known[name].weights_sha256 != digest:
+            raise MissingInputError(
+                f'{bundle.name} was combined with other weights of {name}: expected '
+                f'{digest[:12]}, found {known[name].weights_sha256[:12]} in {known[name].path}. '
+                'Install the right ones, or train again.'
+            )
+    return added
+
+
+def make_plan(
+    config: Config,
+    scans: Sequence[Scan],
+    series: Sequence[Series],
+    bundles: tuple[Bundle, ...],
+    digest: str,
+) -> Plan:
+    """Compare what is asked for with what stands in the output dataset."""
+    from bids_brainage.runs.results import finished
+
+    root = config.execution.output_dir
+    series_todo = tuple(s for s in series if s.problem or not series_finished(config, s, digest))
+    maps = select_cbv(config, scans)
+    todo, unreadable, without = [], [], []
+    for scan in scans:
+        if scan.problem:
+            unreadable.append((scan, scan.problem))
+            continue
+        source = maps.sources.get(scan.uri)
+        can = [b for b in bundles if source is not None or not takes_cbv(b)]
+        without += [(scan, b) for b in bundles if b not in can]
+        left = tuple(
+            b for b in can if not finished(root, scan, b, digest, config, series, cbv=source)
+        )
+        if left or (source is not None and not cbv_written(root, scan, source)):
+            todo.append((scan, left))
+    return Plan(
+        tuple(scans),
+        bundles,
+        tuple(todo),
+        tuple(unreadable),
+        tuple(series),
+        series_todo,
+        maps,
+        tuple(without),
+    )
+
+
+def show_plan(plan: Plan) -> int:
+    """Say what would run, and write nothing."""
+    lines = [f'{len(plan.scans)} T1w images, {len(plan.todo)} to do:']
+    for scan, bundles in plan.todo:
+        age = 'age unknown' if scan.age.years is None else f'age {scan.age.years:g}'
+        names = [b.name for b in bundles] or ['blood-volume map']
+        lines.append(f'  {scan.relative}  ({age})  → {", ".join(names)}')
+    lines += [f'  {scan.relative}  cannot be read: {why}' for scan, why in plan.unreadable]
+    lines += [
+        f'  {scan.relative}  {bundle.name}: '
+        + plan.cbv.problems.get(scan.uri, 'no blood-volume map')
+        for scan, bundle in plan.without
+    ]
+    done = len(plan.scans) - len(plan.todo) - len(plan.unreadable)
+    lines.append(f'{done} have their results already.')
+    if plan.series:
+        lines.append(f'{len(plan.series)} BOLD series, {len(plan.series_todo)} to do:')
+    for series in plan.series_todo:
+        origin = 'with ' + series.t1w.relative if series.t1w else f'from {series.source_uri}'
+        lines.append(f'  {series.scan.relative}  {series.problem or origin}')
+    lines.append('Nothing was written.')
+    sys.stdout.write('\n'.join(lines) + '\n')
+    return 0

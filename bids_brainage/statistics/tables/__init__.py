@@ -1,0 +1,1 @@
+"""Tables of the group level, from rows of brain ages."""

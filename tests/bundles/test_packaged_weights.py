@@ -1,0 +1,51 @@
+"""The weights that travel with the package: sound, small, honest about themselves, and usable."""
+
+import numpy as np
+import pytest
+
+from bids_brainage.bundles.bundle import WEIGHTS_FILE, find_bundles, load_bundle
+from bids_brainage.bundles.check import check_bundle
+from bids_brainage.cli.bundles import DEFAULT_MODELS, model_dirs
+
+LARGEST_MB, TOGETHER_MB = 50, 80
+PACKAGED = find_bundles(model_dirs(None)[-1:])
+
+
+def test_the_default_is_packaged_and_all_together_are_small():
+    assert set(DEFAULT_MODELS) <= set(PACKAGED)
+    sizes = [(path / WEIGHTS_FILE).stat().st_size / 1e6 for path in PACKAGED.values()]
+    assert max(sizes) < LARGEST_MB
+    assert sum(sizes) < TOGETHER_MB
+
+
+@pytest.mark.parametrize('name', sorted(PACKAGED))
+def test_packaged_weights_pass_their_own_checks(name):
+    report = check_bundle(PACKAGED[name])
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize('name', sorted(PACKAGED))
+def test_a_card_states_errors_on_real_scans_beside_the_median(name):
+    metadata = load_bundle(PACKAGED[name], verify=False).metadata
+    real = [row for row in metadata['validation'] if not row.get('simulated', False)]
+    assert max(row['n'] for row in real) >= 30
+    assert all(np.isfinite([row['mae'], row['median_baseline_mae']]).all() for row in real)
+    assert metadata['conformal']['n'] >= 29
+    assert 'calibrate' in metadata['limitations'].lower()
+    assert ' for the weights' in metadata['license']
+
+
+@pytest.mark.parametrize(
+    'name', sorted(name for name in PACKAGED if not name.startswith('volumes.'))
+)
+def test_reduced_networks_are_named_so_and_no_worse_than_saying_the_median(name):
+    metadata = load_bundle(PACKAGED[name], verify=False).metadata
+    assert name.endswith('.lifespan-reduced')
+    assert 'reduced' in metadata['title']
+    assert metadata['training']['simulated'] is True
+    generated = next(row for row in metadata['validation'] if row.get('simulated', False))
+    assert generated['mae'] < 0.6 * generated['median_baseline_mae']
+    whole = max(
+        (r for r in metadata['validation'] if not r.get('simulated', False)), key=lambda r: r['n']
+    )
+    assert whole['mae'] < whole['median_baseline_mae']

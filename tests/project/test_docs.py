@@ -1,0 +1,170 @@
+"""The documentation speaks of the program as it is."""
+
+import argparse
+import os
+import re
+import shlex
+import signal
+from importlib.util import find_spec
+from pathlib import Path
+from unittest import mock
+
+import make_reference
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_brainage.cli.main import main
+from bids_brainage.cli.parser import build_parser
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+PAGES = [page for page in PAGES if 'generated' not in page.parts]
+PROGRAMS = ('bids_brainage', '.venv/bin/bids_brainage', 'bids/brainage', 'brainage.sif')
+
+
+def shell_lines(text):
+    """Commands of the bash blocks, with continued lines joined and comments dropped."""
+    for block in re.findall(r'```bash\n(.*?)```', text, re.DOTALL):
+        for line in block.replace('\\\n', ' ').splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                yield words
+
+
+def commands():
+    return [(page.stem, words) for page in PAGES for words in shell_lines(page.read_text('utf-8'))]
+
+
+def program_calls():
+    for page, words in commands():
+        if words[:2] == ['apptainer', 'build']:
+            continue
+        for position, word in enumerate(words):
+            if word in PROGRAMS and len(words) > position + 1:
+                yield pytest.param(words[position + 1 :], id=f'{page}: {" ".join(words)[:60]}')
+                break
+
+
+@pytest.mark.parametrize('arguments', program_calls())
+def test_every_documented_call_is_understood(arguments):
+    listing = '--list-models' in arguments
+    namespace = build_parser(positionals=not listing).parse_args(arguments)
+    assert listing or namespace.analysis_level
+
+
+def participant_calls():
+    """Documented calls that need no weights but the packaged ones."""
+    for call in program_calls():
+        (arguments,) = call.values
+        if 'participant' in arguments and '--models' not in arguments:
+            yield pytest.param(arguments, id=call.id)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A dataset of the people that the pages name, and the files that they tell to write."""
+    image = nib.Nifti1Image(np.ones((64, 64, 64), np.float32), np.diag([3.0, 3, 3, 1]))
+    for label in ('01', '10159'):
+        folder = tmp_path / 'data' / f'sub-{label}' / 'anat'
+        folder.mkdir(parents=True)
+        nib.save(image, folder / f'sub-{label}_run-1_T1w.nii.gz')
+    description = '{"Name": "study", "BIDSVersion": "1.10.0"}'
+    (tmp_path / 'data' / 'dataset_description.json').write_text(description, 'utf-8')
+    for page, language, name in (
+        ('openneuro', 'json', 'filter.json'),
+        ('cluster', 'yaml', 'slurm.yml'),
+    ):
+        text = (ROOT / 'docs' / 'howto' / f'{page}.md').read_text('utf-8')
+        (block,) = re.findall(rf'```{language}\n(.*?)```', text, re.DOTALL)
+        (tmp_path / name).write_text(block, 'utf-8')
+    for folder in ('maps', 'data/derivatives/fmriprep', 'my/models'):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ('atlas.nii.gz', 'atlas.tsv', 'my/models/aicbv_mamba.mystudy.safetensors'):
+        (tmp_path / name).write_bytes(b'')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize('arguments', participant_calls())
+def test_every_documented_participant_call_finds_its_scans(study, capsys, arguments):
+    options = [re.sub('(^|=)/', rf'\1{study}/', word) for word in arguments[2:]]
+    before = signal.getsignal(signal.SIGTERM)
+    with mock.patch.dict(os.environ):
+        status = main([str(study / 'data'), str(study / 'out'), *options, '--dry-run'])
+    signal.signal(signal.SIGTERM, before)
+    told = capsys.readouterr()
+    assert status == 0, told.err
+    labels = ['01', '10159']
+    if '--participant-label' in arguments:
+        labels = [arguments[arguments.index('--participant-label') + 1]]
+    assert f'{len(labels)} T1w images, {len(labels)} to do' in told.out
+    for label in labels:
+        assert f'sub-{label}_run-1_T1w' in told.out
+
+
+def test_every_documented_module_exists():
+    names = {
+        words[words.index('-m') + 1] for _, words in commands() if words[-1] and '-m' in words
+    }
+    names |= {
+        name
+        for page in PAGES
+        for name in re.findall(r'python -m (bids_brainage[\w.]*)', page.read_text('utf-8'))
+    }
+    own = {name for name in names if name.startswith('bids_brainage')}
+    assert own
+    assert {name for name in own if find_spec(name) is None} == set()
+
+
+def test_every_documented_target_exists():
+    targets = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text('utf-8'), re.MULTILINE))
+    used = {words[1] for _, words in commands() if words[0] == 'make' and len(words) > 1}
+    assert used
+    assert used <= targets
+
+
+def test_every_option_in_the_text_exists():
+    """Options named in the prose, `--like-this`, are options of the program."""
+    known = {text for action in build_parser()._actions for text in action.option_strings}
+    named = {
+        option
+        for page in PAGES
+        for option in re.findall(r'`(--[a-z][\w-]*)', page.read_text('utf-8'))
+    }
+    assert len(named) >= 10
+    assert named <= known
+
+
+def test_links_between_pages_lead_somewhere():
+    broken = []
+    for page in PAGES:
+        for target in re.findall(r'\]\(([^)#\s]+)', page.read_text('utf-8')):
+            path = page.parent / target
+            made = 'generated' in path.parts and path.name in make_reference.PAGES
+            if '://' not in target and not path.exists() and not made:
+                broken.append(f'{page.relative_to(ROOT)}: {target}')
+    assert not broken
+
+
+def test_reference_names_every_option_and_its_spellings():
+    page = make_reference.options_page()
+    for action in build_parser()._actions:
+        for spelling in action.option_strings:
+            assert f'`{spelling}`' in page
+        if action.help != argparse.SUPPRESS:
+            assert make_reference.plain(action.help).replace('|', '\\|') in page
+
+
+def test_reference_pages_are_rewritten_only_when_they_change(tmp_path):
+    make_reference.write_pages(tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert set(before) == set(make_reference.PAGES)
+    (tmp_path / 'columns.md').write_text('old', 'utf-8')
+    make_reference.write_pages(tmp_path)
+    after = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {'columns.md'}
+
+
+def test_table_escapes_what_would_break_a_row():
+    assert make_reference.table(['a'], [['x|y\nz']]).endswith('| x\\|y z |\n')

@@ -1,0 +1,345 @@
+import re
+
+import pytest
+from html_page import read
+from report_tree import MODELS, add_pictures, add_scan, make_tree, save_head
+
+from bids_brainage.errors import MissingInputError
+from bids_brainage.outputs.files import write_json, write_text
+from bids_brainage.outputs.tables import write_sessions_summary
+from bids_brainage.reports import wording
+from bids_brainage.reports.participant import build_participant_report
+
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
+
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory):
+    root = make_tree(tmp_path_factory.mktemp('out'))
+    images = save_head(tmp_path_factory.mktemp('head'))
+    for stem in ('sub-01_ses-1', 'sub-01_ses-2_run-1'):
+        add_pictures(root, stem, images)
+    return root
+
+
+@pytest.fixture(scope='module')
+def page(tree):
+    (path,) = build_participant_report(tree, '01')
+    assert path == tree / 'sub-01.html'
+    return read(path)
+
+
+@pytest.mark.parametrize(
+    'number',
+    [
+        '63.4 years',
+        '55.1 to 71.7 years',
+        '90 % interval',
+        '58.2 years',
+        '+5.2 years',
+        '61.8 years',
+        '1.3 years',
+        '72.0 years',
+        '63.7 to 80.2 years',
+        '+10.9 years',
+        '60.2',  # second model
+        '+3.12 y',
+        '−1.33 y',
+        '+4.98 years',  # all regions together
+        'ages 18 to 86 years',
+        '(112 people), its mean error was 4.4 years',
+        'guessing the median age would be wrong by 13.8 years',
+        '0.912',
+        '−0.41',
+        'a3f1' * 16,
+        'bids_brainage 0.1.0',
+        '9f2c',
+        'torch: 2.13.0',
+        'https://doi.org/10.1016/j.media.2020.101871',
+    ],
+)
+def test_page_states_the_number_with_its_unit(page, number):
+    assert number.replace(' ', '') in page.text.replace(' ', '')
+
+
+def test_result_comes_before_pictures_and_methods(page):
+    place = 0
+    for words in (
+        'Predicted age, sfcn.demo 63.4',
+        'No age was predicted',
+        'Which regions moved',
+        'Brain mask',
+        'Registration to the template',
+        'Tissue map',
+        'Contributions to the predicted age: sfcn.demo',
+        'Over time',
+        'What the models were trained',
+        'Methods and citations',
+        'Versions and files',
+        'ProcessingError: 312 mL',
+    ):
+        place = page.text.index(words, place)
+
+
+def test_verdict_tells_error_from_difference(page):
+    assert '5.2 years above the chronological age, within the error of the method' in page.text
+    assert '10.9 years above the chronological age, more than the error of the meth' in page.text
+
+
+def test_page_loads_nothing_and_runs_nothing(page):
+    for tag, attributes in page.seen:
+        assert tag not in {'script', 'link', 'iframe', 'object', 'embed', 'foreignobject', 'base'}
+        assert not [name for name in attributes if name.startswith('on')]
+        loaded = [attributes.get(key) for key in ('src', 'href', 'xlink:href', 'data')]
+        for value in filter(None, loaded if tag != 'a' else []):
+            assert value.startswith('data:image/')
+    policy = [a['content'] for a in page.of('meta') if 'http-equiv' in a]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_links_lead_to_places_that_exist(page, tree):
+    ids = {attributes['id'] for _, attributes in page.seen if 'id' in attributes}
+    for attributes in page.of('a'):
+        target = attributes['href']
+        if target.startswith('#'):
+            assert target[1:] in ids
+        elif not target.startswith('https://doi.org/'):
+            assert (tree / target).is_file()
+
+
+def test_all_four_pictures_of_each_usable_scan_are_inside(page):
+    titles = [text.strip() for text in page.words]
+    for title in ('Brain mask', 'Registration to the template', 'Tissue map'):
+        assert titles.count(title) == 2
+    assert len([a for a in page.of('g') if a.get('class') == 'bba-scan']) == 2
+    assert len({a['name'] for a in page.of('input') if a['type'] == 'radio'}) == 2
+
+
+def test_pictures_and_charts_have_spoken_names(page):
+    for attributes in page.of('svg'):
+        named = 'aria-label' in attributes or 'viewbox' in attributes  # pictures carry a title
+        assert named or attributes.get('aria-hidden') == 'true'
+
+
+def test_ids_are_unique(page):
+    ids = [attributes['id'] for _, attributes in page.seen if 'id' in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_same_derivatives_give_the_same_bytes(tree):
+    (path,) = build_participant_report(tree, 'sub-01')
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    build_participant_report(tree, '01')
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+def test_failed_scan_says_why(page):
+    assert 'mask: Brain mask holds 312 mL, expected 800 to 2200 mL' in page.text
+    assert 'sub-01/ses-2/log/20250102-120000_0f0e/crash-mask.txt' in page.text
+
+
+def test_later_run_without_failure_clears_the_message(tmp_path):
+    root = make_tree(tmp_path)
+    source = 'bids:raw:sub-01/anat/sub-01_ses-2_run-2_T1w.nii.gz'
+    write_text(
+        root / 'logs' / '20250103-120000_aaaa' / 'status.tsv',
+        f'source\tmodel\tstep\tstatus\tseconds\tmessage\n{source}\tn/a\tmask\tok\t3\tn/a\n',
+    )
+    (path,) = build_participant_report(root, '01')
+    assert '312 mL, expected' not in read(path).text
+
+
+def test_scan_that_failed_before_any_table_is_still_listed(tmp_path):
+    add_scan(tmp_path, 'sub-01_run-1', age=50.0, predicted_age=51.0)
+    write_text(
+        tmp_path / 'logs' / '20250103-120000_aaaa' / 'status.tsv',
+        'source\tmodel\tstep\tstatus\tseconds\tmessage\n'
+        'bids:raw:sub-01/anat/sub-01_run-2_T1w.nii.gz\tn/a\tread\tfailed\t0\tFile is empty\n'
+        'bids:raw:sub-011/anat/sub-011_T1w.nii.gz\tn/a\tread\tfailed\t0\tNot this person\n',
+    )
+    (path,) = build_participant_report(tmp_path, '01')
+    text = read(path).text
+    assert 'Run 2 · T1w' in text
+    assert 'read: File is empty' in text
+    assert 'Not this person' not in text
+
+
+def test_everything_missing_reads_as_not_available(tmp_path):
+    add_scan(
+        tmp_path,
+        'sub-01',
+        models={},
+        predicted_age=44.44,
+        sex=None,
+        age_source=None,
+        model_version=None,
+    )
+    (path,) = build_participant_report(tmp_path, '01')
+    text = read(path).text
+    assert '44.4' in text
+    assert 'Chronological age not recorded' in text
+    assert 'the prediction cannot be compared with it' in text
+    assert 'No measured accuracy is stored with this model.' in text
+    for word in ('None', 'nan', 'Undefined'):
+        assert not re.search(rf'\b{word}\b', text)
+
+
+def test_censored_age_is_told_as_a_limit(tmp_path):
+    add_scan(
+        tmp_path,
+        'sub-01',
+        age=89.0,
+        age_censored=True,
+        predicted_age=80.0,
+        interval_low=75.0,
+        interval_high=85.0,
+    )
+    (path,) = build_participant_report(tmp_path, '01')
+    text = read(path).text
+    assert 'at least 89.0 years' in text
+    assert 'does not contain the age' not in text
+
+
+def test_unknown_participant_names_the_folder(tmp_path):
+    with pytest.raises(MissingInputError, match='sub-99'):
+        build_participant_report(tmp_path, '99')
+
+
+def test_hostile_text_stays_text(tmp_path):
+    models = {
+        'sfcn.demo': {
+            **MODELS['sfcn.demo'],
+            'ModelName': HOSTILE,
+            'TrainingPopulation': HOSTILE,
+            'Limitations': [HOSTILE],
+            'Reference': HOSTILE,
+            'Contributions': {HOSTILE: 1.0},
+            'Validation': [{'dataset': HOSTILE, 'n': 3, 'mae': 1.0}],
+        }
+    }
+    add_scan(
+        tmp_path,
+        'sub-01',
+        models=models,
+        side={HOSTILE: HOSTILE},
+        sex=HOSTILE,
+        qc_flag=HOSTILE,
+        predicted_age=50.0,
+        age=50.0,
+    )
+    write_text(tmp_path / 'logs' / 'CITATION.md', f'# {HOSTILE}\n\n[x](javascript:alert(1))\n')
+    write_text(tmp_path / 'sub-01' / 'log' / 'r' / 'crash-x.txt', HOSTILE)
+    write_json(tmp_path / 'dataset_description.json', {'GeneratedBy': [{'Name': HOSTILE}]})
+    write_text(
+        tmp_path / 'sub-01' / 'figures' / 'sub-01_desc-mask_T1w.svg', f'<svg>{HOSTILE}</svg>'
+    )
+    (path,) = build_participant_report(tmp_path, '01')
+    page = read(path)
+    assert not page.of('script')
+    assert not page.of('img')
+    assert 'alert(1)' in page.text
+    assert not [a for a in page.of('a') if not a['href'].startswith(('#', 'sub-'))]
+    assert 'This picture cannot be shown' in page.text
+
+
+def test_many_sessions_get_a_page_each_and_an_overview(tmp_path):
+    for number in range(1, 7):
+        age = 60.0 + number
+        add_scan(tmp_path, f'sub-01_ses-{number}', age=age, predicted_age=age + 2)
+    write_sessions_summary(tmp_path, '01')
+    paths = build_participant_report(tmp_path, '01', aggregate_sessions=4)
+    assert [path.name for path in paths] == [
+        'sub-01.html',
+        *(f'sub-01_ses-{number}.html' for number in range(1, 7)),
+    ]
+    overview, third = read(paths[0]), read(paths[3])
+    assert all(f'Session {number} · T1w' in overview.text for number in range(1, 7))
+    assert 'models and images' not in overview.text
+    assert 'Session 3 · T1w: models and images' in third.text
+    assert 'Session 4' not in third.text
+    for shown in (overview, third):
+        assert 'Over time' in shown.text
+        linked = {a['href'] for a in shown.of('a')}
+        assert 'sub-01_ses-6.html' in linked
+        assert all((tmp_path / link).exists() for link in linked if link.endswith('.html'))
+
+
+def test_up_to_the_limit_all_sessions_share_one_page(tmp_path):
+    for number in range(1, 5):
+        add_scan(tmp_path, f'sub-01_ses-{number}', age=60.0, predicted_age=62.0)
+    assert len(build_participant_report(tmp_path, '01', aggregate_sessions=4)) == 1
+    assert len(build_participant_report(tmp_path, '01', aggregate_sessions=3)) == 5
+
+
+def test_flag_texts_explain_in_words_and_order_by_severity(monkeypatch, tmp_path):
+    texts = {
+        'registration_poor': {
+            'label': 'Poor registration',
+            'explanation': 'The scan does not overlap the template.',
+            'severity': 'error',
+            'advice': 'Look at the registration picture.',
+        },
+        'age_outside': {'label': 'Age outside', 'explanation': 'Old.', 'severity': 'info'},
+    }
+    monkeypatch.setattr(wording, 'flag_texts', lambda: texts)
+    flags = 'age_outside;registration_poor(0.61);never_heard_of'
+    add_scan(tmp_path, 'sub-01', age=50.0, predicted_age=51.0, qc_flag=flags)
+    (path,) = build_participant_report(tmp_path, '01')
+    page = read(path)
+    expected = (
+        'Do not use: Poor registration (0.61)',
+        'The scan does not overlap the template. Look at the registration picture.',
+        'Caution: Never heard of',
+        'Note: Age outside',
+    )
+    places = [page.text.index(words) for words in expected]
+    assert places == sorted(places)
+    assert 'Do not use without checking' in page.text
+    assert [a for a in page.of('g') if a.get('class') == 'estimate doubtful']
+
+
+def test_headline_is_the_model_with_the_smaller_measured_error(tmp_path):
+    better = {**MODELS['volumes.ridge'], 'Validation': [{'dataset': 'x', 'n': 9, 'mae': 3.0}]}
+    models = {'sfcn.demo': MODELS['sfcn.demo'], 'volumes.ridge': better}
+    add_scan(tmp_path, 'sub-01', models=models, age=50.0, predicted_age=60.0)
+    (path,) = build_participant_report(tmp_path, '01')
+    assert 'Predicted age, volumes.ridge 56.8 years' in read(path).text
+
+
+def test_an_error_on_few_or_simulated_people_does_not_make_the_headline(tmp_path):
+    few = {**MODELS['sfcn.demo'], 'Validation': [
+        {'dataset': 'all', 'n': 30, 'mae': 9.0}, {'dataset': 'one site', 'n': 3, 'mae': 1.0},
+        {'dataset': 'generated', 'n': 900, 'mae': 0.5, 'simulated': True},
+    ]}  # fmt: skip
+    better = {**MODELS['volumes.ridge'], 'Validation': [{'dataset': 'x', 'n': 20, 'mae': 8.0}]}
+    models = {'sfcn.demo': few, 'volumes.ridge': better}
+    add_scan(tmp_path, 'sub-01', models=models, age=50.0, predicted_age=60.0)
+    (path,) = build_participant_report(tmp_path, '01')
+    assert 'Predicted age, volumes.ridge 56.8 years' in read(path).text
+
+
+def test_a_consensus_makes_the_headline_and_says_of_what_it_is_made(tmp_path):
+    checked = {**MODELS['volumes.ridge'], 'Validation': [{'dataset': 'x', 'n': 9, 'mae': 3.0}]}
+    members = {'sfcn.demo': {'Weight': 0.4}, 'volumes.ridge': {'Weight': 0.6}}
+    models = {'consensus': {'Members': members}, 'volumes.ridge': checked}
+    estimate = {'predicted_age': 60.0, 'predicted_age_sd': 2.5}
+    limits = {'interval_low': 45.0, 'interval_high': 75.0, 'interval_level': 0.9}
+    add_scan(tmp_path, 'sub-01', models=models, model='consensus', **estimate, **limits)
+    (path,) = build_participant_report(tmp_path, '01')
+    text = read(path).text
+    assert 'Predicted age, consensus 60.0 years' in text
+    assert 'SD between the models 2.5 years' in text
+    assert 'Weighted mean of sfcn.demo and volumes.ridge.' in text
+    assert 'contains the chronological age of' not in text
+
+
+def test_reading_derivatives_imports_no_heavy_library():
+    import subprocess
+    import sys
+
+    code = (
+        'import sys, bids_brainage.reports.participant, bids_brainage.pictures.figures; '
+        "sys.exit(bool({'torch', 'nibabel', 'scipy', 'matplotlib', 'pandas', 'jinja2', 'PIL'} "
+        '& set(sys.modules)))'
+    )
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

@@ -1,0 +1,181 @@
+"""`train` from the command line: derivatives and ages become a bundle that predicts."""
+
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+from training_phantom import RECIPE, STUDY_AFFINE, STUDY_GRID, write_study
+
+from bids_brainage.bundles.bundle import load_bundle
+from bids_brainage.bundles.check import check_bundle
+from bids_brainage.cli.parser import parse
+from bids_brainage.errors import MissingInputError, OptionError
+from bids_brainage.names import derivative_path
+from bids_brainage.preprocessing.template import DEFAULT_SPACE
+from bids_brainage.runs.train import final_recipe, run_train
+from bids_brainage.training.errors import TrainingInputError
+from bids_brainage.tsv import read_tsv
+
+pytestmark = pytest.mark.usefixtures('one_thread')
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """40 people, four of them with a second session, and a recipe for tiny grids."""
+    write_study(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def settings(*options):
+    common = '--model-dir models --work-dir work --recipe recipe.toml --device cpu --nprocs 1'
+    return parse(['bids', 'out', 'train', *common.split(), *options], {})
+
+
+def test_circle_closes_and_architectures_are_compared(study, capsys):
+    from bids_brainage.inference.predict import predict
+
+    arches = ['resnet_only', 'vit_only']
+    options = ['--arch', *arches, '--bundle-name', 'mine', '--epochs', '4']
+    assert run_train(settings(*options, '--reference-group', 'group=CN')) == 0
+    text = capsys.readouterr().out
+    assert re.search(r'^all +resnet_only\.mine +5 ', text, re.MULTILINE)
+    assert re.search(r'^longitudinal +vit_only\.mine +4 ', text, re.MULTILINE)
+    folders = [study / 'out/logs/training' / f'{arch}.mine' for arch in arches]
+    first, second = (
+        [(r['source'], r['role']) for r in read_tsv(f / 'split.tsv') if r['role'] != 'excluded']
+        for f in folders
+    )
+    assert first == second
+    roles = {row['source']: row['role'] for row in read_tsv(folders[0] / 'split.tsv')}
+    assert roles['bids:raw:sub-39/anat/sub-39_T1w.nii.gz'] == 'excluded'
+    assert roles['bids:raw:sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz'] == 'longitudinal'
+    report = (folders[0] / 'report.html').read_text()
+    assert 'resnet_only.mine' in report and '<svg' in report and 'simulated' in report
+    path = study / 'models/resnet_only.mine'
+    bundle = load_bundle(path)
+    assert check_bundle(path).passed, str(check_bundle(path))
+    assert bundle.metadata['training']['n'] == 24 and bundle.metadata['training']['simulated']
+    assert bundle.input['shape'] == [21, 25, 21] and bundle.input['voxel_size_mm'] == [8, 8, 8]
+    assert 'resnet_only.mine' in (path / 'README.md').read_text()
+    rows = read_tsv(folders[0] / 'predictions.tsv')
+    row = next(row for row in rows if row['participant_id'] == 'sub-20')
+    derivative = study / 'out' / derivative_path(
+        {'sub': '20', 'space': DEFAULT_SPACE, 'res': '1', 'label': 'GM', 'desc': 'modulated',
+         'suffix': 'probseg'}, 'anat'
+    )  # fmt: skip
+    said = predict(bundle, {'gm_modulated': derivative}, device='cpu')
+    # The cache holds half precision.
+    assert said.age == pytest.approx(float(row['predicted_age']), abs=0.05)
+    with pytest.raises(OptionError, match='exists already'):
+        run_train(settings(*options))
+
+
+def test_split_is_accepted_back_and_resume_is_asked_for(study):
+    options = ['--arch', 'resnet_only', '--epochs', '1']
+    assert run_train(settings(*options, '--bundle-name', 'one')) == 0
+    split = study / 'out/logs/training/resnet_only.one/split.tsv'
+    swapped = split.read_text().replace('validation', 'x').replace('\ttest\t', '\tvalidation\t')
+    (study / 'again.tsv').write_text(swapped.replace('x', 'test'))
+    assert run_train(settings(*options, '--bundle-name', 'two', '--split', 'again.tsv')) == 0
+    before, after = (
+        {r['source']: r['role'] for r in read_tsv(path)}
+        for path in (split, study / 'out/logs/training/resnet_only.two/split.tsv')
+    )
+    chose = {source for source, role in before.items() if role == 'validation'}
+    assert chose == {source for source, role in after.items() if role == 'test'} != set()
+    (study / 'models/resnet_only.one').rename(study / 'gone')
+    with pytest.raises(OptionError, match='--resume'):
+        run_train(settings(*options, '--bundle-name', 'one'))
+    assert run_train(settings(*options, '--bundle-name', 'one', '--resume')) == 0
+    assert load_bundle(study / 'models/resnet_only.one')
+
+
+def test_all_input_problems_are_told_before_training(study):
+    table = study / 'bids/participants.tsv'
+    lines = table.read_text().splitlines()
+    lines[10] = re.sub(r'\t[\d.]+\t', '\tn/a\t', lines[10], count=1)
+    lines[11] = re.sub(r'\t[\d.]+\t', '\t89+\t', lines[11], count=1)
+    table.write_text('\n'.join(lines) + '\n')
+
+    def derivative(subject):
+        return next((study / 'out' / f'sub-{subject}').rglob('*probseg.nii.gz'))
+
+    derivative('12').unlink()
+    derivative('13').rename(
+        derivative('13').with_name(derivative('13').name.replace(DEFAULT_SPACE, 'MNI152NLin6Asym'))
+    )
+    spoilt = np.full(STUDY_GRID, np.nan, np.float32)
+    nib.save(nib.Nifti1Image(spoilt, STUDY_AFFINE), derivative('14'))
+    nib.save(nib.Nifti1Image(np.zeros(STUDY_GRID, np.float32), STUDY_AFFINE), derivative('15'))
+    options = ['--arch', 'resnet_only', '--bundle-name', 'x', '--epochs', '1']
+    with pytest.raises(TrainingInputError) as caught:
+        run_train(settings(*options))
+    text = str(caught.value)
+    for words in ('no age', '89+', 'gm_modulated is not in', 'another space', 'constant', 'NaN'):
+        assert words in text, text
+    assert 'on_problem' in text and caught.value.exit_code == 65
+    assert not (study / 'models/resnet_only.x').exists()
+    (study / 'recipe.toml').write_text(
+        RECIPE.replace('[data]', '[data]\non_problem = "leave_out"')
+    )
+    assert run_train(settings(*options)) == 0
+    rows = read_tsv(study / 'out/logs/training/resnet_only.x/split.tsv')
+    assert sum(row['role'] == 'excluded' for row in rows) >= 5
+
+
+def test_too_few_people_and_no_derivatives(study):
+    options = ['--arch', 'resnet_only', '--bundle-name', 'x', '--participant-label']
+    with pytest.raises(TrainingInputError, match='at least 8 are needed'):
+        run_train(settings(*options, '10', '11', '12'))
+    for folder in (study / 'out').glob('sub-*'):
+        folder.rename(study / f'away-{folder.name}')
+    with pytest.raises(MissingInputError, match='participant level first'):
+        run_train(settings(*options, '10', '11', '12'))
+
+
+def test_what_cannot_train_is_told_before_any_input_is_read(study):
+    options = ['--arch', 'vgg8', '--bundle-name', 'x']
+    (study / 'recipe.toml').write_text('[data]\ncoarsen = 8\n')
+    with pytest.raises(OptionError, match='coarsen = 8 is too much for vgg8'):
+        run_train(settings(*options))
+    (study / 'recipe.toml').write_text('[data]\ncoarsen = 5\n[run]\nbatch_size = 5\n')
+    with pytest.raises(OptionError, match='batch_size 5 cannot be shared by 2'):
+        run_train(settings(*options, '--devices', '2'))
+    assert not (study / 'work').exists() and not (study / 'models').exists()
+    (study / 'models').write_text('a file')
+    with pytest.raises(SystemExit):
+        settings(*options)
+
+
+def test_dry_run_writes_nothing(study):
+    before = sorted(study.rglob('*'))
+    options = ['--arch', 'resnet_only', '--bundle-name', 'x', '--dry-run']
+    assert run_train(settings(*options)) == 0
+    assert sorted(study.rglob('*')) == before
+
+
+def test_options_change_the_recipe(study):
+    config = settings('--arch', 'vgg8', '--bundle-name', 'x', '--folds', '3', '--epochs', '7')
+    (study / 'recipe.toml').write_text('[loss]\nmain = "mse"\n')
+    recipe = final_recipe(config, 'vgg8')
+    assert (recipe.split.method, recipe.split.folds, recipe.run.epochs) == ('folds', 3, 7)
+    assert recipe.loss.main == 'mse' and recipe.run.batch_size == 3
+    (study / 'recipe.toml').write_text('[loss]\nmian = "mse"\n')
+    with pytest.raises(OptionError, match='Unknown key mian'):
+        final_recipe(config, 'vgg8')
+
+
+def test_option_problems_are_told_together(study, capsys):
+    wrong = '--arch nonsense --bundle-name a.b --epochs 0 --split no'
+    with pytest.raises(SystemExit) as caught:
+        parse(['bids', 'out', 'train', *wrong.split()], {})
+    assert caught.value.code == 2
+    text = capsys.readouterr().err
+    for words in ('--arch: expected amagenet', '--bundle-name: expected', '--epochs', '--split'):
+        assert words in text
+    with pytest.raises(SystemExit):
+        parse(['bids', 'out', 'train'], {})
+    text = capsys.readouterr().err
+    assert '--arch: needed' in text and '--bundle-name: needed' in text
