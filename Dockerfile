@@ -31,7 +31,7 @@ WORKDIR /
 # The packaged bundles are checked and get a short path; --model-dir adds others.
 # A mode is changed only where it must be: each changed file is stored once more.
 RUN python -m bids_brainage.preprocessing.template /opt/templateflow \
- && ln -s "$(python -c 'from bids_brainage.cli.bundles import model_dirs as d; print(d(None)[-1])')" \
+ && ln -s "$(python -c 'from bids_brainage.bundles.places import model_dirs as d; print(d(None)[-1])')" \
       /opt/brainage/models \
  && python -m bids_brainage.bundles.check /opt/brainage/models/* \
  && find -L /opt/templateflow /opt/brainage/models -type f -print0 | sort -z \

@@ -39,6 +39,7 @@ REQUIRES = [
 TEST = [
     'bids-validator-deno>=2.0',
     'filelock>=3.13',
+    'import-linter>=2.10',
     'mypy>=1.15',
     'pingouin>=0.5.5',
     'pytest>=8.3',

@@ -20,7 +20,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from bids_brainage.cli.bundles import DEFAULT_MODELS
+from bids_brainage.bundles.places import DEFAULT_MODELS
 
 ORIENTATIONS = ('LPS', 'PIR', 'ASL')
 TURN_DEGREES = (5.0, -4.0, 7.0)

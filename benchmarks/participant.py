@@ -62,7 +62,7 @@ def run_interface(name: str, inputs: dict[str, Any], folder: str) -> dict[str, A
 def benchmark(scan: Path, root: Path, template_root: Path) -> dict[str, tuple[float, float]]:
     """Return CPU seconds and peak GB of every step of one scan."""
     from bids_brainage.bundles.bundle import resolve_bundle
-    from bids_brainage.cli.bundles import DEFAULT_MODELS, model_dirs
+    from bids_brainage.bundles.places import DEFAULT_MODELS, model_dirs
     from bids_brainage.preprocessing.template import find_template
 
     coarse, fine = (find_template(template_root, resolution=r) for r in (2, 1))

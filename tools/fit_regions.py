@@ -33,8 +33,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from bids_brainage.bundles.bundle import export_bundle
+from bids_brainage.inputs.volumes import log_ratios
 from bids_brainage.models.volumes import filled
-from bids_brainage.preprocessing.volumes import log_ratios
 from bids_brainage.segmentation.regions import load_regions
 from bids_brainage.segmentation.weights import card
 from bids_brainage.statistics.conformal import (

@@ -30,8 +30,8 @@ import pandas as pd
 from scipy.linalg import block_diag
 
 from bids_brainage.bundles.bundle import export_bundle
+from bids_brainage.inputs.volumes import log_ratios
 from bids_brainage.preprocessing.atlas import load_structures
-from bids_brainage.preprocessing.volumes import log_ratios
 from bids_brainage.statistics.conformal import half_width, leave_one_out_half_widths
 
 LOG = logging.getLogger('fit_volumes')

@@ -41,10 +41,10 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from bids_brainage.inputs.arrays import onto_grid
+from bids_brainage.inputs.volumes import log_ratios
 from bids_brainage.preprocessing.image import load_canonical
+from bids_brainage.preprocessing.resample import onto_grid
 from bids_brainage.preprocessing.transforms import grid_points, sample_image
-from bids_brainage.preprocessing.volumes import log_ratios
 from bids_brainage.segmentation.regions import OUTER_FLUID, load_regions
 from bids_brainage.simulation.grid import Grid
 from bids_brainage.simulation.lifespan import field

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bids_brainage.inputs.arrays import onto_grid
 from bids_brainage.preprocessing.brainmask import find_brain
 from bids_brainage.preprocessing.image import load_canonical
+from bids_brainage.preprocessing.resample import onto_grid
 from bids_brainage.segmentation.measure import (
     network_grid,
     probabilities,

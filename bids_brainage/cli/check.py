@@ -20,7 +20,6 @@ from bids_brainage.cli.participant_options import (
     derivative_folders,
     weights_file,
 )
-from bids_brainage.cli.plugin import read_plugin
 from bids_brainage.cli.resources import allowed_cpus, visible_memory_gb
 from bids_brainage.cli.train_options import train_settings
 from bids_brainage.config import Config, Environment, Execution, Nipype, Seeds, Workflow
@@ -28,6 +27,7 @@ from bids_brainage.dataset.filters import check_filters, read_filters
 from bids_brainage.errors import OptionError
 from bids_brainage.names import model_label
 from bids_brainage.outputs.provenance import new_run_id
+from bids_brainage.workflows.plugin import read_plugin
 
 Settings = Mapping[str, Any]
 Problems = list[str]

@@ -49,8 +49,8 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _run(config: Config) -> int:
-    from bids_brainage.cli.environment import prepare_environment
-    from bids_brainage.cli.logs import open_log
+    from bids_brainage.outputs.logs import open_log
+    from bids_brainage.runs.environment import prepare_environment
 
     if config.execution.analysis_level == 'group':
         from bids_brainage.runs.group import require_results
@@ -73,7 +73,7 @@ def _run(config: Config) -> int:
 
 def _list_models(request: ListModels) -> int:
     from bids_brainage.bundles.listing import COLUMNS, model_rows
-    from bids_brainage.cli.bundles import model_dirs
+    from bids_brainage.bundles.places import model_dirs
 
     def cell(value: object) -> str:
         if value is None:

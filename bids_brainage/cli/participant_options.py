@@ -126,14 +126,6 @@ def _named(text: str) -> tuple[str, str]:
     return (name, path) if equals else (Path(text).absolute().name, text)
 
 
-def folder_of(derivatives: Mapping[str, str], kind: str) -> tuple[str, Path] | None:
-    """Return name and folder of the derivatives of a kind, if they were given."""
-    for name, path in derivatives.items():
-        if name.lower().startswith(kind):
-            return name, Path(path)
-    return None
-
-
 def weights_file(settings: Mapping[str, Any], problems: list[str]) -> Path | None:
     """Check ``--aicbv-weights`` and return its absolute path."""
     if 'aicbv_weights' not in settings:

@@ -192,3 +192,11 @@ def _is_nifti(path: Path) -> bool:
 
 def _has_content(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
+
+
+def folder_of(derivatives: Mapping[str, str], kind: str) -> tuple[str, Path] | None:
+    """Return name and folder of the derivatives of a kind, if they were given."""
+    for name, path in derivatives.items():
+        if name.lower().startswith(kind):
+            return name, Path(path)
+    return None

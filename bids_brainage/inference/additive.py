@@ -11,9 +11,9 @@ import numpy as np
 from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.inference.result import ExplanationMap, Prediction
 from bids_brainage.inputs.arrays import Files, PreparedInput
+from bids_brainage.inputs.volumes import shown_on
 from bids_brainage.models.volumes import filled
 from bids_brainage.preprocessing.transforms import grid_points, sample_image
-from bids_brainage.preprocessing.volumes import shown_on
 
 CONTRIBUTION = 'contribution'
 """Name of the explanation of models on volumes: years that each structure adds."""

@@ -14,7 +14,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from scipy import ndimage
 
 from bids_brainage.errors import BundleError, MissingInputError
 from bids_brainage.inputs.clinical import prepare_clinical, synthetic_slices
@@ -22,8 +21,8 @@ from bids_brainage.inputs.connectivity import prepare_structural, read_connectiv
 from bids_brainage.inputs.intensity import scale_by_top_percent
 from bids_brainage.inputs.reduce import reduce_half
 from bids_brainage.inputs.sfcn import prepare_sfcn
-from bids_brainage.preprocessing.transforms import grid_points, sample_image
-from bids_brainage.preprocessing.volumes import INTRACRANIAL, log_ratios
+from bids_brainage.inputs.volumes import INTRACRANIAL, log_ratios
+from bids_brainage.preprocessing.resample import onto_grid
 
 FSL_GRID = ((182, 218, 182), (-91.0, -126.0, -72.0))
 """Shape and first voxel centre (RAS+ mm) of the usual 1 mm MNI152 box."""
@@ -104,32 +103,6 @@ def is_aligned(kind: str) -> bool:
     most of the ageing away.
     """
     return 't1w' in _ROLES[kind]
-
-
-def onto_grid(
-    data: np.ndarray, affine: np.ndarray, shape: tuple[int, ...], target: np.ndarray
-) -> np.ndarray:
-    """Resample a map onto another grid of the same space.
-
-    Parameters
-    ----------
-    data, affine
-        Map and its grid, RAS+ mm.
-    shape, target
-        Wanted grid.
-
-    Returns
-    -------
-    ndarray of float32, ``shape``
-        Trilinear samples; a coarser grid is smoothed first (Gaussian whose width at half
-        maximum is the root of the difference of the squared voxel sizes).
-    """
-    source_size = np.linalg.norm(affine[:3, :3], axis=0)
-    target_size = np.linalg.norm(target[:3, :3], axis=0)
-    width = np.sqrt(np.maximum(target_size**2 - source_size**2, 0)) / source_size
-    if (width > 0).any():
-        data = ndimage.gaussian_filter(data, width / np.sqrt(8 * np.log(2)))
-    return sample_image(data, affine, grid_points(shape, target)).reshape(shape)
 
 
 def _file(files: Files, role: str) -> Path:

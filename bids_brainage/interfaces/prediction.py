@@ -101,11 +101,11 @@ class SavePrediction(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_brainage.bundles.bundle import load_bundle
         from bids_brainage.bundles.facts import model_facts
+        from bids_brainage.inputs.volumes import by_title, title_of
         from bids_brainage.interfaces.explanation import save_maps
         from bids_brainage.interfaces.importance import functional_facts, save_importances
         from bids_brainage.names import derivative_path, parse_name
         from bids_brainage.outputs.tables import write_brainage
-        from bids_brainage.preprocessing.volumes import by_title, title_of
 
         prediction = json.loads(Path(self.inputs.prediction).read_text('utf-8'))
         bundle = load_bundle(self.inputs.bundle, verify=False)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bids_brainage.cli.participant_options import folder_of
 from bids_brainage.config import Config
 from bids_brainage.dataset.aicbv import DESC, CbvSource, find_cbv_map
+from bids_brainage.dataset.derivatives import folder_of
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import MissingInputError, UnusableImageError
 from bids_brainage.outputs import StatusLog, derivative_path, sha256_file

@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_brainage.cli.bundles import user_model_dir
-from bids_brainage.cli.logs import IMPORTANT
+from bids_brainage.bundles.places import user_model_dir
 from bids_brainage.config import Config
 from bids_brainage.errors import OptionError
+from bids_brainage.outputs.logs import IMPORTANT
 
 if TYPE_CHECKING:
     from bids_brainage.training.job import Job

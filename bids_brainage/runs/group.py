@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_brainage.cli.logs import IMPORTANT
 from bids_brainage.config import Config, Group
 from bids_brainage.errors import (
     MissingInputError,
@@ -17,6 +16,7 @@ from bids_brainage.errors import (
     OptionError,
     UnusableImageError,
 )
+from bids_brainage.outputs.logs import IMPORTANT
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from bids_brainage.cli.logs import IMPORTANT
 from bids_brainage.errors import BrainAgeError, UnusableImageError
 from bids_brainage.names import model_label, parse_name
 from bids_brainage.outputs.files import read_json, write_bytes, write_json, write_text
+from bids_brainage.outputs.logs import IMPORTANT
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bids_brainage.cli.logs import IMPORTANT
+from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.runs.progress import plain_table
 
 if TYPE_CHECKING:

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_brainage.cli.logs import IMPORTANT
-from bids_brainage.cli.plugin import SUBMITTERS, require_scheduler
 from bids_brainage.config import Config
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series
@@ -24,6 +22,7 @@ from bids_brainage.outputs import (
     write_dataset_files,
     write_sessions_summary,
 )
+from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.outputs.provenance import software_versions
 from bids_brainage.runs.cbv import record_cbv
 from bids_brainage.runs.claim import claimed
@@ -40,6 +39,7 @@ from bids_brainage.runs.plan import (
 from bids_brainage.runs.progress import Progress, summary_table
 from bids_brainage.runs.series import GRAPH_KIND, connectivity_of, record_series
 from bids_brainage.workflows.naming import scan_workflow_name
+from bids_brainage.workflows.plugin import SUBMITTERS, require_scheduler
 
 if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
@@ -167,9 +167,9 @@ def _write_root(config: Config, digest: str) -> None:
 
 def _process(config: Config, plan: Plan, digest: str, status: StatusLog) -> str:
     """Build and run the workflow; return what stopped it before its end, or nothing."""
-    from bids_brainage.cli.environment import template_root
     from bids_brainage.names import log_dir
     from bids_brainage.outputs.files import write_text
+    from bids_brainage.runs.environment import template_root
     from bids_brainage.runs.results import crash_reason
 
     settings = _settings(config, template_root(config.execution.work_dir), digest)

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bids_brainage.bundles.bundle import Bundle, resolve_bundle
-from bids_brainage.cli.bundles import DEFAULT_MODELS, model_dirs
-from bids_brainage.cli.logs import IMPORTANT
+from bids_brainage.bundles.places import DEFAULT_MODELS, model_dirs
 from bids_brainage.config import Config
 from bids_brainage.dataset import find_scans
 from bids_brainage.dataset.scan import Scan
@@ -18,6 +17,7 @@ from bids_brainage.errors import BundleError, MissingInputError, OptionError
 from bids_brainage.inference.consensus import consensus_weights
 from bids_brainage.inputs.arrays import check_segmentation
 from bids_brainage.names import model_label
+from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.runs.cbv import CbvMaps, cbv_written, select_cbv
 from bids_brainage.runs.combine import combined_names, consensus_of
 from bids_brainage.runs.fusions import partner_of

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from bids_brainage.cli.logs import IMPORTANT
+from bids_brainage.outputs.logs import IMPORTANT
 
 LOG = logging.getLogger('bids_brainage')
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_brainage.cli.participant_options import folder_of
 from bids_brainage.config import Config
+from bids_brainage.dataset.derivatives import folder_of
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series, match_series
 from bids_brainage.names import atlas_path

@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_brainage.cli.bundles import user_model_dir
-from bids_brainage.cli.logs import IMPORTANT
+from bids_brainage.bundles.places import user_model_dir
 from bids_brainage.config import Config
 from bids_brainage.errors import OptionError, WorkflowError
 from bids_brainage.inference.aicbv import ARCHITECTURES
+from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.runs.cbv_network import run_generator
 from bids_brainage.runs.claim import claimed
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_brainage.inputs.arrays import onto_grid
+from bids_brainage.preprocessing.resample import onto_grid
 from bids_brainage.segmentation.regions import load_regions
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from bids_brainage.bundles.bundle import WEIGHTS_FILE, Bundle, export_bundle
 from bids_brainage.bundles.untrained import output_block
 from bids_brainage.errors import OptionError, ProcessingError
+from bids_brainage.inputs.volumes import log_ratios
 from bids_brainage.models.registry import create_model
 from bids_brainage.outputs.files import read_json, write_json
-from bids_brainage.preprocessing.volumes import log_ratios
 from bids_brainage.segmentation.regions import OUTER_FLUID, load_regions
 from bids_brainage.segmentation.weights import card
 from bids_brainage.training.additive import (

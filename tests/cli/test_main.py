@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from bids_brainage.bundles.places import DEFAULT_MODELS, model_dirs
 from bids_brainage.cli import main as program
-from bids_brainage.cli.bundles import DEFAULT_MODELS, model_dirs
-from bids_brainage.cli.environment import prepare_environment, template_root
-from bids_brainage.cli.logs import IMPORTANT, VERBOSE, open_log
 from bids_brainage.cli.parser import parse
 from bids_brainage.errors import MissingInputError, OutputError
+from bids_brainage.outputs.logs import IMPORTANT, VERBOSE, open_log
+from bids_brainage.runs.environment import prepare_environment, template_root
 
 LIST_LIMIT_SECONDS = 1.0  # CPU time, interpreter start included
 LIST = """

@@ -15,10 +15,10 @@ import pytest
 from bids_brainage import __version__
 from bids_brainage.cli.check import parse_memory
 from bids_brainage.cli.parser import LEVELS, ListModels, build_parser, parse
-from bids_brainage.cli.plugin import PLUGINS, require_scheduler
 from bids_brainage.cli.resources import allowed_cpus, visible_memory_gb
 from bids_brainage.config import Config
 from bids_brainage.errors import MissingExecutableError, OptionError
+from bids_brainage.workflows.plugin import PLUGINS, require_scheduler
 
 HELP_LIMIT_SECONDS = 0.5  # CPU time, interpreter start included
 

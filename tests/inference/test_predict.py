@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from bids_brainage.bundles.bundle import export_bundle, resolve_bundle
+from bids_brainage.bundles.places import model_dirs
 from bids_brainage.bundles.untrained import make_untrained_bundle
-from bids_brainage.cli.bundles import model_dirs
 from bids_brainage.errors import BundleError, MissingInputError
 from bids_brainage.inference.__main__ import main
 from bids_brainage.inference.interval import conformal_interval, corrected_age

@@ -9,10 +9,11 @@ import pytest
 from bids_brainage.bundles.contract import TABLE_KINDS
 from bids_brainage.bundles.untrained import untrained_metadata
 from bids_brainage.errors import BundleError, MissingInputError
-from bids_brainage.inputs.arrays import onto_grid, prepare_input, roles_of
+from bids_brainage.inputs.arrays import prepare_input, roles_of
 from bids_brainage.inputs.reduce import reduce_half
 from bids_brainage.inputs.sfcn import prepare_sfcn
 from bids_brainage.models.registry import list_models, model_info
+from bids_brainage.preprocessing.resample import onto_grid
 
 SMALL = (26, 32, 26)
 CENTRE_MM = 1.0

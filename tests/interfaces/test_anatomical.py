@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from bids_brainage.errors import ProcessingError
+from bids_brainage.inputs.volumes import log_ratios
 from bids_brainage.interfaces import anatomical
 from bids_brainage.outputs.provenance import sha256_file
 from bids_brainage.preprocessing.atlas import load_atlas
 from bids_brainage.preprocessing.registration import dice, register
 from bids_brainage.preprocessing.segmentation import segment
 from bids_brainage.preprocessing.transforms import load_transform, voxel_points
-from bids_brainage.preprocessing.volumes import log_ratios
 
 VOLUME_TOLERANCE = 0.01
 # Between orientations of one head: 3 mm voxels, registered on 4 mm; measured up to 0.3 years.
@@ -33,7 +33,7 @@ def array(path):
 def measure(scan, fixed):
     """Return structure volumes (ml) and the packaged model's age of a scan."""
     from bids_brainage.bundles.bundle import resolve_bundle
-    from bids_brainage.cli.bundles import model_dirs
+    from bids_brainage.bundles.places import model_dirs
 
     transform, _ = register(
         fixed.image, fixed.mask, fixed.affine, scan.data, scan.mask, scan.affine

@@ -11,7 +11,7 @@ import pytest
 
 from bids_brainage.bundles.bundle import resolve_bundle
 from bids_brainage.bundles.facts import model_facts
-from bids_brainage.cli.bundles import model_dirs
+from bids_brainage.bundles.places import model_dirs
 from bids_brainage.interfaces import prediction
 from bids_brainage.interfaces.prediction import (
     PredictAge,

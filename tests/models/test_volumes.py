@@ -5,7 +5,7 @@ import pytest
 
 from bids_brainage.bundles.bundle import golden_age, resolve_bundle
 from bids_brainage.bundles.check import check_bundle
-from bids_brainage.cli.bundles import DEFAULT_MODELS, model_dirs
+from bids_brainage.bundles.places import DEFAULT_MODELS, model_dirs
 from bids_brainage.errors import BundleError
 from bids_brainage.models.volumes import VolumesRegressor, filled
 

@@ -12,8 +12,8 @@ from program import run, tree
 
 from bids_brainage.bundles.bundle import METADATA_FILE, load_bundle
 from bids_brainage.bundles.contract import config_hash
+from bids_brainage.bundles.places import model_dirs
 from bids_brainage.bundles.untrained import make_untrained_bundle
-from bids_brainage.cli.bundles import model_dirs
 from bids_brainage.outputs import read_brainage
 from bids_brainage.tsv import read_tsv
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bids_brainage.bundles.bundle import Bundle, load_bundle
+from bids_brainage.bundles.places import model_dirs
 from bids_brainage.bundles.untrained import untrained_metadata
-from bids_brainage.cli.bundles import model_dirs
 from bids_brainage.dataset.scan import Age, Scan
 from bids_brainage.errors import MissingInputError, OptionError
 from bids_brainage.outputs import brainage_row

@@ -235,7 +235,7 @@ def test_every_system_runs_with_untrained_weights(finished):
 
 def test_untrained_models_are_no_default(tmp_path):
     from bids_brainage.bundles.bundle import resolve_bundle
-    from bids_brainage.cli.bundles import DEFAULT_MODELS, model_dirs
+    from bids_brainage.bundles.places import DEFAULT_MODELS, model_dirs
 
     for name in DEFAULT_MODELS:
         assert resolve_bundle(name, model_dirs(None)).status == 'trained'

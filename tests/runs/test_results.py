@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bids_brainage.bundles.bundle import Bundle, resolve_bundle
-from bids_brainage.cli.bundles import model_dirs
+from bids_brainage.bundles.places import model_dirs
 from bids_brainage.cli.parser import parse
 from bids_brainage.dataset.scan import Age, Scan
 from bids_brainage.names import log_dir

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bids_brainage.errors import ProcessingError
+from bids_brainage.inputs.volumes import log_ratios, shown_on, title_of, totals
 from bids_brainage.preprocessing.atlas import load_atlas, load_structures, structure_titles
-from bids_brainage.preprocessing.volumes import log_ratios, shown_on, title_of, totals
 
 VOLUMES = {
     'csf': 300.0,
@@ -41,7 +41,7 @@ def test_missing_and_empty_structures_are_told():
 
 def test_every_feature_of_the_packaged_model_has_a_name_and_a_place():
     from bids_brainage.bundles.bundle import resolve_bundle
-    from bids_brainage.cli.bundles import model_dirs
+    from bids_brainage.bundles.places import model_dirs
 
     features = resolve_bundle('volumes.lifespan', model_dirs(None)[-1:]).input['features']
     names = {s.name for s in load_structures()}
