@@ -126,7 +126,7 @@ def sample_vectors(field: np.ndarray, grid: np.ndarray, points: np.ndarray) -> n
     -------
     ndarray of float32, shape (N, 3)
     """
-    index = _to_index(grid, points)
+    index = to_index(grid, points)
     return np.stack(
         [ndimage.map_coordinates(field[..., c], index, order=1, mode='nearest') for c in range(3)],
         axis=-1,
@@ -172,11 +172,12 @@ def sample_image(
     -------
     ndarray, shape (N,)
     """
-    index = _to_index(affine, points)
+    index = to_index(affine, points)
     return ndimage.map_coordinates(data, index, order=order, mode=outside, cval=0.0)
 
 
-def _to_index(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+def to_index(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return voxel indices of points (N, 3; RAS+ mm), shape (3, N); they need not be whole."""
     inverse = np.linalg.inv(affine)
     return (points @ inverse[:3, :3].T.astype(np.float32) + inverse[:3, 3].astype(np.float32)).T
 
