@@ -307,7 +307,7 @@ def export(options, job: Job, cache, rows: list[dict], results: dict) -> None:
     finest = 'guided_backprop'
     known = list(model.saliency_methods)
     metadata['saliency'] = [finest] if finest in known else known
-    if job.declared['kind'] == 't1w_connectivity':
+    if kind_of(job.declared).takes_graph:
         metadata['input'] = {**metadata['input'], 'structural_only': True}
     metadata |= card(options.arch, job.declared, results, len(chosen))
     options.models.mkdir(parents=True, exist_ok=True)

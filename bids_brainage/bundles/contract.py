@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bids_brainage.errors import BundleError
-from bids_brainage.inputs.kinds import MODALITIES, age_kinds, kind_of
+from bids_brainage.inputs.kinds import KINDS, MODALITIES, age_kinds, kind_of
 
 SCHEMA = 'bids_brainage-bundle-1'
 STATUSES = ('trained', 'untrained')
@@ -140,7 +140,9 @@ def _value_problems(metadata: Mapping[str, Any]) -> list[str]:
 
 def _input_problems(declared: Mapping[str, Any]) -> list[str]:
     problems = []
-    kind = kind_of(declared)
+    kind = KINDS.get(declared['kind'])
+    if kind is None:  # told with the values
+        return []
     volume = not kind.is_table
     shape = declared['shape']
     if (

@@ -10,8 +10,7 @@ import numpy as np
 
 from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.inference.result import ExplanationMap, Prediction
-from bids_brainage.inputs.arrays import Files, PreparedInput
-from bids_brainage.inputs.kinds import kind_of
+from bids_brainage.inputs.kinds import Files, PreparedInput, kind_of
 from bids_brainage.inputs.volumes import shown_on
 from bids_brainage.models.volumes import filled
 from bids_brainage.preprocessing.transforms import grid_points, sample_image

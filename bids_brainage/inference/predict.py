@@ -15,8 +15,8 @@ from bids_brainage.errors import BundleError, TemporaryError
 from bids_brainage.inference.additive import predict_additive
 from bids_brainage.inference.interval import conformal_interval
 from bids_brainage.inference.result import ExplanationMap, Prediction
-from bids_brainage.inputs.arrays import Files, PreparedInput, prepare_slices
-from bids_brainage.inputs.kinds import kind_of, prepare_input
+from bids_brainage.inputs.arrays import prepare_slices
+from bids_brainage.inputs.kinds import Files, PreparedInput, kind_of, prepare_input
 
 if TYPE_CHECKING:
     from bids_brainage.preprocessing.bold.atlases import Atlas
@@ -40,7 +40,7 @@ def predict(
     ----------
     bundle : Bundle
     files : mapping
-        Derivatives by role, see `bids_brainage.inputs.arrays`.
+        Derivatives by role, see `bids_brainage.inputs.kinds.Files`.
     device : str
         ``'auto'``, ``'cpu'``, ``'cuda[:N]'`` or ``'mps'``; only ``'auto'`` falls back.
     saliency : sequence of str or None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from bids_brainage.errors import BundleError, MissingInputError
 from bids_brainage.inputs.clinical import prepare_clinical, synthetic_slices
 from bids_brainage.inputs.connectivity import prepare_structural, read_connectivity
 from bids_brainage.inputs.intensity import scale_by_top_percent
+from bids_brainage.inputs.kinds import Files, PreparedInput
 from bids_brainage.inputs.reduce import reduce_half
 from bids_brainage.inputs.sfcn import prepare_sfcn
 from bids_brainage.inputs.volumes import INTRACRANIAL, log_ratios
@@ -30,38 +30,6 @@ FSL_GRID = ((182, 218, 182), (-91.0, -126.0, -72.0))
 
 SAME_GRID_MM = 1e-3
 """Affines that differ by less are the same; bundles state theirs with six decimals."""
-
-
-@dataclass(frozen=True)
-class PreparedInput:
-    """Arrays of one scan for one model.
-
-    Attributes
-    ----------
-    arrays : tuple of ndarray
-        In the order of the model's ``forward``, without batch axis; None for a modality that
-        is missing where the model can do without it.
-    affine : ndarray, shape (4, 4), or None
-        Grid of the first array → RAS+ mm of ``space``; None if it is not an image.
-    space : str or None
-        TemplateFlow label, ``'T1w'`` for the person's own space, or None.
-    note : str
-        What was done differently from the usual, empty if nothing.
-    """
-
-    arrays: tuple[np.ndarray | None, ...]
-    affine: np.ndarray | None
-    space: str | None
-    note: str = ''
-
-
-Files = Mapping[str, Path]
-"""Derivatives by role: ``t1w`` (brain, aligned with the template by an affine), ``gm_modulated``
-(deformed to the template), ``volumes`` (table), ``region_volumes`` (table) with ``regions``
-(labels, own space), ``t1w_uncorrected`` (own space, RAS+, bias field left in), ``mask_native``,
-``connectivity``, ``structures`` (labels, in the space of ``t1w``).  The image
-``t1w_uncorrected`` may be the scan itself or what the check of the program made of it: both give
-the same array."""
 
 
 def find_file(files: Files, role: str) -> Path:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from bids_brainage.errors import UnusableImageError
-from bids_brainage.inputs.arrays import Files, PreparedInput, load_image
+from bids_brainage.inputs.arrays import load_image
 from bids_brainage.inputs.intensity import scale_by_top_percent
+from bids_brainage.inputs.kinds import Files, PreparedInput
 from bids_brainage.preprocessing import normalise
 from bids_brainage.preprocessing.transforms import SpatialTransform, grid_points, sample_image
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from bids_brainage.errors import BundleError
 from bids_brainage.names import derivative_path
 
 if TYPE_CHECKING:
-    from bids_brainage.inputs.arrays import Files, PreparedInput
+    import numpy as np
 
 MODALITIES = {'t1w': 'affine', 'aicbv': 'aicbv'}
 """What an aligned image shows → its ``desc`` in the output dataset: the T1w brain, or the map of
@@ -42,6 +42,38 @@ _ALIGNED = {'space': DECLARED, 'res': '1', 'desc': DECLARED, 'suffix': 'T1w'}
 
 
 @dataclass(frozen=True)
+class PreparedInput:
+    """Arrays of one scan for one model.
+
+    Attributes
+    ----------
+    arrays : tuple of ndarray
+        In the order of the model's ``forward``, without batch axis; None for a modality that
+        is missing where the model can do without it.
+    affine : ndarray, shape (4, 4), or None
+        Grid of the first array → RAS+ mm of ``space``; None if it is not an image.
+    space : str or None
+        TemplateFlow label, ``'T1w'`` for the person's own space, or None.
+    note : str
+        What was done differently from the usual, empty if nothing.
+    """
+
+    arrays: tuple[np.ndarray | None, ...]
+    affine: np.ndarray | None
+    space: str | None
+    note: str = ''
+
+
+Files = Mapping[str, Path]
+"""Derivatives by role: ``t1w`` (brain, aligned with the template by an affine), ``gm_modulated``
+(deformed to the template), ``volumes`` (table), ``region_volumes`` (table) with ``regions``
+(labels, own space), ``t1w_uncorrected`` (own space, RAS+, bias field left in), ``mask_native``,
+``connectivity``, ``structures`` (labels, in the space of ``t1w``).  The image
+``t1w_uncorrected`` may be the scan itself or what the check of the program made of it: both give
+the same array."""
+
+
+@dataclass(frozen=True)
 class InputKind:
     """What models of one kind see of a scan.
 
@@ -58,7 +90,7 @@ class InputKind:
         be trained on them.
     prepared_by : str
         ``module:function`` that takes the ``input`` block of a bundle and the files by role and
-        returns a `bids_brainage.inputs.arrays.PreparedInput`.
+        returns a `PreparedInput`.
     smallest_axis : int
         Fewest voxels along an axis that the networks can halve.
     is_table : bool

@@ -32,7 +32,7 @@ class Candidate:
     item : Item
         Identity, age, sex and cohort; the age is NaN when unknown.
     files : dict of str to Path
-        Derivatives by role, as `bids_brainage.inputs.arrays` wants them.
+        Derivatives by role, see `bids_brainage.inputs.kinds.Files`.
     problem : str
         Why the scan cannot be used, with what to do; empty when it can.
     """
@@ -165,7 +165,8 @@ def _problem(
     scan: Scan, files: Mapping[str, Path], output_dir: Path, declared: Mapping[str, Any]
 ) -> str:
     """Say why a scan cannot be used, apart from its connectivity; empty if it can."""
-    absent = _file_problem(scan, files, output_dir)
+    unreadable = scan.problem if scan.path in files.values() else None
+    absent = unreadable or _file_problem(scan, files, output_dir)
     if not kind_of(declared).gives_age:
         return pair_problem(files, output_dir) or absent
     return _age_problem(scan) or absent or _segmentation_problem(files, declared)
