@@ -14,7 +14,7 @@ LOG = logging.getLogger('bids_brainage')
 STEPS = {
     'check': ('read', 3.0),
     'extract_brain': ('brain mask', 9.0),
-    'correct_bias': ('bias field', 9.0),
+    'correct_bias': ('bias field', 3.0),
     'register': ('registration', 28.0),
     'segment': ('tissue', 9.0),
     'measure_regions': ('regions', 15.0),
