@@ -79,6 +79,7 @@ def test_every_architecture_predicts_and_explains(arch, files, tmp_path):
         assert item.data.shape == SHAPES[arch]
         np.testing.assert_allclose(item.affine, prepared.affine)
         assert item.space == ('T1w' if arch == 'densenet169_clinical' else DEFAULT_SPACE)
+        assert item.aligned == (arch in ('vgg8', 'amagenet', 'sfcn'))
         assert np.isfinite(item.data).all()
         assert item.unit == 'arbitrary'
         assert item.sanity is None or -1 <= item.sanity <= 1

@@ -36,7 +36,7 @@ def scan(root, subject='01', session='2'):
 def test_files_cover_what_the_input_kind_needs(arch, tmp_path):
     declared = input_block(arch, make_recipe(arch, {}))
     files = derivative_files(scan(tmp_path), tmp_path / 'out', declared)
-    assert set(kind_of(declared).roles) == set(files)
+    assert set(kind_of(declared).derivatives) == set(files)
     folder = tmp_path / 'out/sub-01/ses-2'
     inside = [path for role, path in files.items() if role != 't1w_uncorrected']
     assert all(folder in path.parents for path in inside)
