@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.outputs.files import write_tsv
 from bids_brainage.simulation.lifespan.anatomy import load_anatomies
 from bids_brainage.simulation.lifespan.cohort import (
@@ -207,9 +208,9 @@ def network_input(
     grid, error = (tuple(block['shape']), np.array(block['affine'])), Imperfection()
     if block['kind'] == 'modulated_gm':
         return modulated_gm(deformed, *grid, error)
-    if block['kind'] == 't1w_clinical':
+    if kind_of(block).native:
         return t1w_clinical(deformed.person, image, block, rng)
-    if block['kind'] == 't1w_connectivity':
+    if kind_of(block).takes_graph:
         return t1w_structural(aligned, image, *grid, error)
     return t1w_brain(aligned, image, *grid, error)
 

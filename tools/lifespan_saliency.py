@@ -26,7 +26,7 @@ from bids_brainage.bundles.bundle import load_bundle
 from bids_brainage.errors import ProcessingError
 from bids_brainage.inference.importance import image_gradient
 from bids_brainage.inference.saliency import explain
-from bids_brainage.inputs.arrays import is_aligned
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.simulation.lifespan import field
 from bids_brainage.simulation.lifespan.anatomy import BRAIN
 from bids_brainage.simulation.lifespan.cohort import draw_traits, individual_at
@@ -93,13 +93,14 @@ def main() -> None:
             for seen in taken
         ]
         for bundle, model in zip(bundles, models, strict=True):
-            aligned = is_aligned(bundle.input['kind'])
+            kind = kind_of(bundle.input)
+            aligned = kind.is_aligned
             inside = on_grid(brains[aligned], bundle.input) > 0.5
             change = on_grid(truths[aligned], bundle.input)
             given = network_input(taken, bundle.input, image, rng)
             scan = torch.from_numpy(given)[None, None].float()
             shown = {'gradient': image_gradient(model, scan)}
-            inputs = (scan, None) if bundle.input['kind'] == 't1w_connectivity' else (scan,)
+            inputs = (scan, None) if kind.takes_graph else (scan,)
             for method in bundle.metadata['saliency']:
                 for stream, values in explain(method, model, inputs).items():
                     shown[f'{method} {stream}'.strip()] = values

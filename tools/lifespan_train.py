@@ -31,7 +31,8 @@ from bids_brainage.bundles.bundle import export_bundle
 from bids_brainage.bundles.untrained import output_block
 from bids_brainage.dataset.discovery import find_scans
 from bids_brainage.errors import BrainAgeError
-from bids_brainage.inputs.arrays import prepare_input, prepare_slices
+from bids_brainage.inputs.arrays import prepare_slices
+from bids_brainage.inputs.kinds import kind_of, prepare_input
 from bids_brainage.models.registry import model_info
 from bids_brainage.simulation.lifespan.population import load_population
 from bids_brainage.statistics.accuracy import accuracy
@@ -69,8 +70,8 @@ THICK_USE = (
     'that the default model needs are hard to measure; and as a start for training on such scans '
     '([run] start_from, with the same [data] coarsen). Research scans take --synthetic-slices.'
 )
-#: What weights are for, by kind of input; for the others `TRIAL_USE`.
-USES = {'t1w_brain': PAIR_USE, 't1w_clinical': THICK_USE}
+#: What weights are for, by architecture; for the others `TRIAL_USE`.
+USES = {'vgg8': PAIR_USE, 'densenet169_clinical': THICK_USE}
 #: Slices farther apart are those of a routine scan.
 THICK_MM = 4.0
 #: Ages whose mean absolute errors are compared on real scans, years; people a bin must have.
@@ -153,7 +154,7 @@ def real_predictions(
 def predict_real(model: torch.nn.Module, declared: dict, files: dict[str, Path]) -> float:
     """Predict one real scan, years."""
     thick = True
-    if declared['kind'] == 't1w_clinical':
+    if kind_of(declared).native:
         image = nib.as_closest_canonical(nib.load(files['t1w_uncorrected']))
         thick = float(image.header.get_zooms()[2]) >= THICK_MM
     scans = [prepare_input(declared, files)] if thick else prepare_slices(declared, files)
@@ -228,7 +229,7 @@ def card(arch: str, declared: dict, results: dict, n: int) -> dict:
     simulated = results['simulated']
     structural = (
         ' Its functional part is untrained and not used: no open data could teach it.'
-        if declared['kind'] == 't1w_connectivity'
+        if kind_of(declared).takes_graph
         else ''
     )
     return {
@@ -239,7 +240,7 @@ def card(arch: str, declared: dict, results: dict, n: int) -> dict:
             'drawn from tables of real people; a straight line takes its ages to the scale of '
             f'real scans.{structural}'
         ),
-        'intended_use': USES.get(declared['kind'], TRIAL_USE),
+        'intended_use': USES.get(arch, TRIAL_USE),
         'limitations': (
             f'Not the published weights and not their accuracy. On generated people its error is '
             f'{simulated["ratio_to_oracle"]:.2f} times what true volumes allow; on real scans see '
@@ -306,7 +307,7 @@ def export(options, job: Job, cache, rows: list[dict], results: dict) -> None:
     finest = 'guided_backprop'
     known = list(model.saliency_methods)
     metadata['saliency'] = [finest] if finest in known else known
-    if job.declared['kind'] == 't1w_connectivity':
+    if kind_of(job.declared).takes_graph:
         metadata['input'] = {**metadata['input'], 'structural_only': True}
     metadata |= card(options.arch, job.declared, results, len(chosen))
     options.models.mkdir(parents=True, exist_ok=True)

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from bids_brainage.bundles.bundle import Bundle, load_bundle
-from bids_brainage.bundles.contract import TABLE_KINDS, check_volume, golden_input
+from bids_brainage.bundles.contract import check_volume, golden_input
 from bids_brainage.errors import BrainAgeError, BundleError
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.models.registry import model_info
 
 
@@ -89,12 +90,12 @@ def _require(condition: bool, message: str) -> None:
 def _check_input_contract(subject: _Subject) -> str:
     """Compare the declared input with what the architecture takes, and with itself."""
     bundle, declared = subject.bundle, subject.bundle.input
-    expected = model_info(bundle.arch).input['kind']
+    kind, expected = kind_of(declared), kind_of(model_info(bundle.arch).input)
     _require(
-        declared['kind'] == expected or {declared['kind'], expected} <= set(TABLE_KINDS),
-        f'`input.kind` is {declared["kind"]}, but {bundle.arch} takes {expected}',
+        kind == expected or (kind.is_table and expected.is_table),
+        f'`input.kind` is {kind.name}, but {bundle.arch} takes {expected.name}',
     )
-    if declared['kind'] in TABLE_KINDS:
+    if kind.is_table:
         return f'table of {declared["shape"]}'
     affine = np.array(
         declared['affine'] or np.diag([*declared['voxel_size_mm'], 1.0]), dtype=float

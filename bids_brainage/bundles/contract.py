@@ -15,20 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bids_brainage.errors import BundleError
+from bids_brainage.inputs.kinds import KINDS, MODALITIES, age_kinds, kind_of
 
 SCHEMA = 'bids_brainage-bundle-1'
-INPUT_KINDS = (
-    'modulated_gm',
-    'region_volumes',
-    't1w_brain',
-    't1w_clinical',
-    't1w_connectivity',
-    't1w_sfcn',
-    'volumes',
-)
-TABLE_KINDS = ('region_volumes', 'volumes')
-"""Kinds whose input is a row of numbers, not an image."""
-
 STATUSES = ('trained', 'untrained')
 SALIENCY_METHODS = ('contribution', 'gradcam', 'guided_backprop', 'attention')
 
@@ -127,10 +116,10 @@ def _field_problems(metadata: Mapping[str, Any]) -> list[str]:
 
 def _value_problems(metadata: Mapping[str, Any]) -> list[str]:
     problems = []
-    allowed = {
+    allowed: dict[str, Sequence[str]] = {
         'schema': (SCHEMA,),
         'status': STATUSES,
-        'input.kind': INPUT_KINDS,
+        'input.kind': age_kinds(),
         'output.quantity': ('age',),
         'output.unit': ('year',),
         'output.kind': ('scalar', 'bins'),
@@ -151,7 +140,10 @@ def _value_problems(metadata: Mapping[str, Any]) -> list[str]:
 
 def _input_problems(declared: Mapping[str, Any]) -> list[str]:
     problems = []
-    volume = declared['kind'] not in TABLE_KINDS
+    kind = KINDS.get(declared['kind'])
+    if kind is None:  # told with the values
+        return []
+    volume = not kind.is_table
     shape = declared['shape']
     if (
         (volume and len(shape) != 3)
@@ -163,18 +155,18 @@ def _input_problems(declared: Mapping[str, Any]) -> list[str]:
         problems.append('`input.voxel_size_mm` must have three values')
     if volume and declared['orientation'] != 'RAS':
         problems.append('`input.orientation` must be RAS')
-    if declared['kind'] == 't1w_connectivity' and not isinstance(declared.get('n_nodes'), int):
+    if kind.takes_graph and not isinstance(declared.get('n_nodes'), int):
         problems.append('`input.n_nodes` is missing for a connectivity model')
     segmentation = declared.get('segmentation')
-    if declared['kind'] == 'region_volumes' and (
+    if kind.is_segmented and (
         not isinstance(segmentation, Mapping)
         or not {'name', 'weights_sha256'} <= set(segmentation)
     ):
         problems.append('`input.segmentation` must hold `name` and `weights_sha256`')
     if not isinstance(declared.get('structural_only', False), bool):
         problems.append('`input.structural_only` must be true or false')
-    if declared.get('modality', 't1w') not in ('t1w', 'aicbv'):
-        problems.append('`input.modality` must be t1w or aicbv')
+    if declared.get('modality', 't1w') not in MODALITIES:
+        problems.append(f'`input.modality` must be {" or ".join(MODALITIES)}')
     if declared['affine'] is not None and np.shape(declared['affine']) != (4, 4):
         problems.append('`input.affine` must be 4 x 4 or null')
     return problems
@@ -365,15 +357,16 @@ def golden_input(metadata: Mapping[str, Any]) -> tuple[npt.NDArray[np.float32], 
     Returns
     -------
     tuple of ndarray, float32
-        ``(1, 1, X, Y, Z)``; then ``(1, N, N)`` for ``t1w_connectivity``.  For `TABLE_KINDS`
-        one array ``(1, *shape)``.
+        ``(1, 1, X, Y, Z)``; then ``(1, N, N)`` for a model that takes connectivity.  For one that
+        takes a table a single array ``(1, *shape)``.
     """
     declared, golden = metadata['input'], metadata['golden']
     rng = np.random.default_rng(golden['seed'])
-    lead = (1,) if declared['kind'] in TABLE_KINDS else (1, 1)
+    kind = kind_of(declared)
+    lead = (1,) if kind.is_table else (1, 1)
     noise = rng.random((*lead, *declared['shape']), dtype=np.float32)
     main = (noise * np.asarray(golden.get('scale', 1.0))).astype(np.float32)
-    if declared['kind'] != 't1w_connectivity':
+    if not kind.takes_graph:
         return (main,)
     series = rng.standard_normal((declared['n_nodes'], 200))
     return main, np.asarray(np.corrcoef(series), dtype=np.float32)[None]

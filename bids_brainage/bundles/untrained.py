@@ -18,15 +18,12 @@ import numpy as np
 
 from bids_brainage.bundles.bundle import Bundle, export_bundle
 from bids_brainage.errors import BrainAgeError
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.models.registry import ModelInfo, create_model, list_models, model_info
 
 #: Bias of the output layer, years, so that an untrained age is at least a possible one.
 OUTPUT_BIAS_YEARS = 45.0
 TOLERANCE_YEARS = 0.01
-
-
-#: Inputs whose voxels keep their size: another shape is another box about the brain.
-FIXED_VOXELS = ('t1w_clinical',)
 
 
 def _input_block(info: ModelInfo, shape: Sequence[int] | None) -> dict[str, Any]:
@@ -43,7 +40,7 @@ def _input_block(info: ModelInfo, shape: Sequence[int] | None) -> dict[str, Any]
         return block
     factor = np.array(block['shape']) / np.array(shape)
     block['shape'] = list(shape)
-    if block['kind'] in FIXED_VOXELS:
+    if kind_of(block).fixed_voxels:
         return block
     block['voxel_size_mm'] = (np.array(block['voxel_size_mm']) * factor).tolist()
     if block['affine'] is not None:
@@ -89,7 +86,7 @@ def untrained_metadata(
         ``arch_options``.
     shape : sequence of int or None
         Input grid; None takes the published one.  Another grid covers the same field of view
-        with larger voxels, or for `FIXED_VOXELS` a smaller one with the same voxels.
+        with larger voxels, or a smaller one where a kind's voxels keep their size.
     saliency : sequence of str
         Methods that suit the architecture.
     output : dict or None

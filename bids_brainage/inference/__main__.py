@@ -7,11 +7,17 @@ import sys
 from pathlib import Path
 
 from bids_brainage.errors import BrainAgeError
+from bids_brainage.inputs.kinds import CONNECTIVITY, KINDS
 
-ROLES = (
-    't1w', 'gm_modulated', 'volumes', 'region_volumes', 'regions', 't1w_uncorrected',
-    'mask_native', 'mask', 'connectivity',
-)  # fmt: skip
+ROLES = tuple(
+    dict.fromkeys(
+        role
+        for kind in KINDS.values()
+        if kind.gives_age
+        for role in (*kind.roles, CONNECTIVITY, 'mask', 'mask_native')
+    )
+)
+"""Files that a model may be given; the masks say how much of a map lies outside the brain."""
 
 
 def main(argv: list[str] | None = None) -> int:

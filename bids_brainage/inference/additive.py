@@ -10,7 +10,7 @@ import numpy as np
 
 from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.inference.result import ExplanationMap, Prediction
-from bids_brainage.inputs.arrays import Files, PreparedInput
+from bids_brainage.inputs.kinds import Files, PreparedInput, kind_of
 from bids_brainage.inputs.volumes import shown_on
 from bids_brainage.models.volumes import filled
 from bids_brainage.preprocessing.transforms import grid_points, sample_image
@@ -60,7 +60,7 @@ def predict_additive(
     parts = dict(zip(model.features, values.tolist(), strict=True))
     maps: tuple[ExplanationMap, ...] = ()
     if saliency is None or CONTRIBUTION in saliency:
-        paint = _on_regions if bundle.input['kind'] == 'region_volumes' else _on_atlas
+        paint = _on_regions if kind_of(bundle.input).is_segmented else _on_atlas
         maps = paint(parts, files)
     return Prediction(
         age,

@@ -6,15 +6,16 @@ Wan et al., AMAge-Net (doi:10.64898/2026.03.28.713645).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bids_brainage.preprocessing.atlas import SPACE, load_atlas
+from bids_brainage.preprocessing.atlas import SPACE, load_atlas, load_structures
 from bids_brainage.preprocessing.bold.atlases import Atlas
 from bids_brainage.preprocessing.bold.painting import paint
-from bids_brainage.preprocessing.transforms import grid_points
+from bids_brainage.preprocessing.transforms import grid_points, sample_image
 
 NODES = 'nodes'
 """Name of the map of node importances."""
@@ -48,7 +49,7 @@ def fusion_facts(
     inputs: tuple[Any, ...],
     affine: npt.NDArray[np.float64] | None,
     *,
-    explain: bool = True,
+    structures: Path | None = None,
 ) -> FusionFacts | None:
     """Ask a model how it put both kinds of images together.
 
@@ -60,8 +61,9 @@ def fusion_facts(
         Image (1, 1, X, Y, Z) and connectivity (1, N, N).
     affine : ndarray, shape (4, 4), or None
         Grid of the image → RAS+ mm of template space.
-    explain : bool
-        Compute the gradient inside structures.
+    structures : Path or None
+        Labels of the person's own structures in the space of the image; given one, the gradient
+        inside them is computed.
 
     Returns
     -------
@@ -78,30 +80,52 @@ def fusion_facts(
     weights = [
         d.node_importance[0].cpu().numpy() for d in details if d.node_importance is not None
     ]
-    structures = {}
-    if explain and inputs[0] is not None and affine is not None:
-        structures = structure_sensitivity(members, inputs, affine)
+    sensitivity = {}
+    if structures is not None and inputs[0] is not None and affine is not None:
+        sensitivity = structure_sensitivity(members, inputs, affine, structures)
     return FusionFacts(
         modality=details[0].modality,
         gate=float(np.mean([float(d.gate[0]) for d in details])),
         nodes=tuple(np.mean(weights, axis=0).tolist()) if weights else (),
-        structures=structures,
+        structures=sensitivity,
     )
 
 
 def structure_sensitivity(
-    members: list[Any], inputs: tuple[Any, ...], affine: npt.NDArray[np.float64]
+    members: list[Any], inputs: tuple[Any, ...], affine: npt.NDArray[np.float64], labels: Path
 ) -> dict[str, float]:
-    """Return the mean absolute gradient of the age inside each structure of the atlas."""
+    """Return the mean absolute gradient of the age inside each structure of the person.
+
+    Parameters
+    ----------
+    members : list of torch.nn.Module
+    inputs : tuple of Tensor or None
+    affine : ndarray, shape (4, 4)
+        Grid of the image → RAS+ mm of the space that it is aligned with.
+    labels : Path
+        Structure labels in that space: those of the template lie elsewhere, as the image is not
+        deformed.
+
+    Returns
+    -------
+    dict
+        Structure → years per unit of intensity, NaN where it has no voxel.
+    """
+    import nibabel as nib
+
     from bids_brainage.inference.importance import image_gradient, region_means
 
     gradient = np.mean([image_gradient(member, *inputs) for member in members], axis=0)
-    atlas = load_atlas()
-    priors = atlas.sample(grid_points(gradient.shape, affine))
-    index = np.array([s.index for s in atlas.structures])
-    labels = np.where(priors.sum(axis=0) > 0.5, index[priors.argmax(axis=0)], 0)
-    means = region_means(gradient, labels.reshape(gradient.shape), index)
-    return dict(zip((s.name for s in atlas.structures), means.tolist(), strict=True))
+    image = nib.nifti1.load(labels)
+    found = sample_image(
+        np.asarray(image.dataobj, np.uint8),
+        np.asarray(image.affine, float),
+        grid_points(gradient.shape, affine),
+        order=0,
+    )
+    structures = load_structures()
+    means = region_means(gradient, found.reshape(gradient.shape), [s.index for s in structures])
+    return dict(zip((s.name for s in structures), means.tolist(), strict=True))
 
 
 def node_map(facts: FusionFacts, atlas: Atlas) -> tuple[npt.NDArray[np.float32], np.ndarray, str]:

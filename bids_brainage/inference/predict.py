@@ -5,22 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bids_brainage.bundles.bundle import Bundle
-from bids_brainage.bundles.contract import TABLE_KINDS
 from bids_brainage.errors import BundleError, TemporaryError
 from bids_brainage.inference.additive import predict_additive
 from bids_brainage.inference.interval import conformal_interval
 from bids_brainage.inference.result import ExplanationMap, Prediction
-from bids_brainage.inputs.arrays import (
-    Files,
-    PreparedInput,
-    prepare_input,
-    prepare_slices,
-)
+from bids_brainage.inputs.arrays import prepare_slices
+from bids_brainage.inputs.kinds import Files, PreparedInput, kind_of, prepare_input
 
 if TYPE_CHECKING:
     from bids_brainage.preprocessing.bold.atlases import Atlas
@@ -44,7 +40,7 @@ def predict(
     ----------
     bundle : Bundle
     files : mapping
-        Derivatives by role, see `bids_brainage.inputs.arrays`.
+        Derivatives by role, see `bids_brainage.inputs.kinds.Files`.
     device : str
         ``'auto'``, ``'cpu'``, ``'cuda[:N]'`` or ``'mps'``; only ``'auto'`` falls back.
     saliency : sequence of str or None
@@ -71,12 +67,16 @@ def predict(
         If the GPU is out of memory.
     """
     start = time.monotonic()
-    prepared = prepare_input(bundle.input, files)
-    scans = prepare_slices(bundle.input, files) if synthetic_slices else [prepared]
-    if bundle.input['kind'] in TABLE_KINDS:
-        prediction = predict_additive(bundle, prepared, files, saliency, reference_age)
+    if synthetic_slices:
+        scans = prepare_slices(bundle.input, files)
     else:
-        prediction = _predict_network(bundle, scans, device, saliency, seed, threads, atlas)
+        scans = [prepare_input(bundle.input, files)]
+    if kind_of(bundle.input).is_table:
+        prediction = predict_additive(bundle, scans[0], files, saliency, reference_age)
+    else:
+        prediction = _predict_network(
+            bundle, scans, device, saliency, seed, threads, atlas, files.get('structures')
+        )
     if not np.isfinite(prediction.age):
         raise BundleError(
             f'{bundle.name} gives {prediction.age} for this scan; expected a finite age. Check '
@@ -86,7 +86,7 @@ def predict(
         prediction,
         interval=conformal_interval(prediction.age, bundle.metadata['conformal']),
         seconds=time.monotonic() - start,
-        note=prepared.note,
+        note=scans[0].note,
     )
 
 
@@ -121,6 +121,7 @@ def _predict_network(
     seed: int,
     threads: int,
     atlas: Atlas | None,
+    structures: Path | None,
 ) -> Prediction:
     import torch
 
@@ -142,7 +143,9 @@ def _predict_network(
             spread = float(ages.std()) if len(ages) > 1 else None
         prepared, inputs = scans[len(scans) // 2], tensors[len(scans) // 2]
         maps = _network_maps(bundle, model, inputs, prepared, saliency, seed)
-        fusion = fusion_facts(model, inputs, prepared.affine, explain=bool(maps))
+        fusion = fusion_facts(
+            model, inputs, prepared.affine, structures=structures if maps else None
+        )
     except torch.cuda.OutOfMemoryError as error:
         raise TemporaryError(
             f'the GPU ran out of memory for {bundle.name}: {error}. Run again with --device cpu, '
@@ -207,6 +210,14 @@ def _explain(
             name = f'{method}-{stream}' if stream else method
             sanity = spearman(data, shuffled[stream])
             maps.append(
-                ExplanationMap(name, data, prepared.affine, prepared.space, 'arbitrary', sanity)
+                ExplanationMap(
+                    name,
+                    data,
+                    prepared.affine,
+                    prepared.space,
+                    'arbitrary',
+                    sanity,
+                    aligned=kind_of(bundle.input).is_aligned,
+                )
             )
     return tuple(maps)

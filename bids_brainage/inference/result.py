@@ -35,6 +35,8 @@ class ExplanationMap:
         Rank correlation with the map of the same network with shuffled weights.
     regional : bool
         One value for each region: between regions there is nothing to interpolate.
+    aligned : bool
+        In template space by the affine alone, with the proportions of the person's own brain.
     """
 
     method: str
@@ -44,6 +46,7 @@ class ExplanationMap:
     unit: str
     sanity: float | None
     regional: bool = False
+    aligned: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,7 @@ def save_prediction(
                 'unit': item.unit,
                 'sanity': item.sanity,
                 'regional': item.regional,
+                'aligned': item.aligned,
                 'outside_brain': outside,
             }
         )

@@ -1,14 +1,13 @@
 """From the derivatives of one scan to exactly the arrays that a model takes.
 
 What a model takes stands in the ``input`` block of its bundle; each ``kind`` has one function
-here.  Training and prediction both come through `prepare_input`, so they cannot differ.
+here, which its record in `bids_brainage.inputs.kinds` names.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,11 @@ from bids_brainage.errors import BundleError, MissingInputError
 from bids_brainage.inputs.clinical import prepare_clinical, synthetic_slices
 from bids_brainage.inputs.connectivity import prepare_structural, read_connectivity
 from bids_brainage.inputs.intensity import scale_by_top_percent
+from bids_brainage.inputs.kinds import Files, PreparedInput
 from bids_brainage.inputs.reduce import reduce_half
 from bids_brainage.inputs.sfcn import prepare_sfcn
 from bids_brainage.inputs.volumes import INTRACRANIAL, log_ratios
+from bids_brainage.preprocessing.image import load_canonical
 from bids_brainage.preprocessing.resample import onto_grid
 
 FSL_GRID = ((182, 218, 182), (-91.0, -126.0, -72.0))
@@ -31,81 +32,14 @@ SAME_GRID_MM = 1e-3
 """Affines that differ by less are the same; bundles state theirs with six decimals."""
 
 
-@dataclass(frozen=True)
-class PreparedInput:
-    """Arrays of one scan for one model.
-
-    Attributes
-    ----------
-    arrays : tuple of ndarray
-        In the order of the model's ``forward``, without batch axis; None for a modality that
-        is missing where the model can do without it.
-    affine : ndarray, shape (4, 4), or None
-        Grid of the first array → RAS+ mm of ``space``; None if it is not an image.
-    space : str or None
-        TemplateFlow label, ``'T1w'`` for the person's own space, or None.
-    note : str
-        What was done differently from the usual, empty if nothing.
-    """
-
-    arrays: tuple[np.ndarray | None, ...]
-    affine: np.ndarray | None
-    space: str | None
-    note: str = ''
-
-
-Files = Mapping[str, Path]
-"""Derivatives by role: ``t1w`` (brain, aligned with the template by an affine), ``gm_modulated``
-(deformed to the template), ``volumes`` (table), ``region_volumes`` (table) with ``regions``
-(labels, own space), ``t1w_uncorrected`` (own space, RAS+, bias field left in), ``mask_native``,
-``connectivity``."""
-
-
-def prepare_input(declared: Mapping[str, Any], files: Files) -> PreparedInput:
-    """Prepare the input of a model.
-
-    Parameters
-    ----------
-    declared : mapping
-        The ``input`` block of the bundle's metadata.
-    files : mapping
-        Role → file.
-
-    Returns
-    -------
-    PreparedInput
+def find_file(files: Files, role: str) -> Path:
+    """Return the file of a role.
 
     Raises
     ------
     MissingInputError
-        If a derivative that the model needs is not there.
-    BundleError
-        If no preparation of this kind is known.
+        If it is not there.
     """
-    kind = declared['kind']
-    if kind not in _PREPARE:
-        raise BundleError(
-            f'model input kind {kind!r} is unknown; known are {", ".join(sorted(_PREPARE))}. '
-            'The bundle was made for a newer version of this program.'
-        )
-    return _PREPARE[kind](declared, files)
-
-
-def roles_of(kind: str) -> tuple[str, ...]:
-    """Return the derivatives that a model of an input kind is given."""
-    return _ROLES[kind]
-
-
-def is_aligned(kind: str) -> bool:
-    """Tell whether an input shows the brain aligned with the template by an affine.
-
-    Its proportions are kept, as the papers of Systems B and SFCN have it; a deformation would take
-    most of the ageing away.
-    """
-    return 't1w' in _ROLES[kind]
-
-
-def _file(files: Files, role: str) -> Path:
     path = files.get(role)
     if path is None or not Path(path).is_file():
         raise MissingInputError(
@@ -115,8 +49,15 @@ def _file(files: Files, role: str) -> Path:
     return Path(path)
 
 
-def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    image = nib.as_closest_canonical(nib.load(path))
+def load_image(files: Files, role: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read the image of a role in RAS+ float32, with its affine.
+
+    Raises
+    ------
+    MissingInputError
+        If it is not there.
+    """
+    image = nib.as_closest_canonical(nib.load(find_file(files, role)))
     return np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine, dtype=float)
 
 
@@ -129,8 +70,9 @@ def _target(declared: Mapping[str, Any]) -> tuple[tuple[int, ...], np.ndarray]:
     return tuple(declared['shape']), np.asarray(declared['affine'], dtype=float)
 
 
-def _modulated_gm(declared: Mapping[str, Any], files: Files) -> PreparedInput:
-    data, affine = _load(_file(files, 'gm_modulated'))
+def modulated_gm(declared: Mapping[str, Any], files: Files) -> PreparedInput:
+    """Grey matter of System A, halved as published or resampled."""
+    data, affine = load_image(files, 'gm_modulated')
     shape, target = _target(declared)
     size = np.linalg.norm(affine[:3, :3], axis=0)
     if np.allclose(np.linalg.norm(target[:3, :3], axis=0), 2 * size):
@@ -145,16 +87,16 @@ def _modulated_gm(declared: Mapping[str, Any], files: Files) -> PreparedInput:
     return PreparedInput((volume[None],), target, declared['space'])
 
 
-def _t1w_brain(declared: Mapping[str, Any], files: Files) -> PreparedInput:
-    path = _file(files, 't1w')
-    data, affine = _load(path)
+def t1w_brain(declared: Mapping[str, Any], files: Files) -> PreparedInput:
+    """Aligned brain of System B: divided by the mean of its brightest voxels."""
+    data, affine = load_image(files, 't1w')
     shape, target = _target(declared)
-    volume = scale_by_top_percent(onto_grid(data, affine, shape, target), source=str(path))
+    volume = scale_by_top_percent(onto_grid(data, affine, shape, target), source=str(files['t1w']))
     return PreparedInput((volume[None],), target, declared['space'])
 
 
 def _fsl_brain(files: Files) -> tuple[np.ndarray, np.ndarray]:
-    data, affine = _load(_file(files, 't1w'))
+    data, affine = load_image(files, 't1w')
     box = np.eye(4)
     box[:3, 3] = FSL_GRID[1]
     return onto_grid(data, affine, FSL_GRID[0], box), box
@@ -170,12 +112,14 @@ def _on_declared_grid(
     return onto_grid(volume, affine, shape, target), target
 
 
-def _t1w_sfcn(declared: Mapping[str, Any], files: Files) -> PreparedInput:
+def t1w_sfcn(declared: Mapping[str, Any], files: Files) -> PreparedInput:
+    """Aligned brain of SFCN: divided by its mean, cropped."""
     volume, affine = _on_declared_grid(*prepare_sfcn(*_fsl_brain(files)), declared)
     return PreparedInput((volume[None],), affine, declared['space'])
 
 
-def _t1w_clinical(declared: Mapping[str, Any], files: Files) -> PreparedInput:
+def t1w_clinical(declared: Mapping[str, Any], files: Files) -> PreparedInput:
+    """Brain of System C in the person's own space."""
     return _clinical(declared, files, *_native_brain(files))
 
 
@@ -199,8 +143,9 @@ def prepare_slices(declared: Mapping[str, Any], files: Files) -> list[PreparedIn
 
 
 def _native_brain(files: Files) -> tuple[np.ndarray, np.ndarray]:
-    data, affine = _load(_file(files, 't1w_uncorrected'))
-    mask, _ = _load(_file(files, 'mask_native'))
+    # the check leaves an image that went through it as it is
+    data, affine, _ = load_canonical(find_file(files, 't1w_uncorrected'))
+    mask, _ = load_image(files, 'mask_native')
     return data * (mask > 0), affine
 
 
@@ -223,7 +168,8 @@ def _clinical(
     return PreparedInput((ready.volume[None],), ready.affine, 'T1w')
 
 
-def _t1w_connectivity(declared: Mapping[str, Any], files: Files) -> PreparedInput:
+def t1w_connectivity(declared: Mapping[str, Any], files: Files) -> PreparedInput:
+    """Aligned brain and connectivity of System D, or the one that is there."""
     image = affine = matrix = None
     missing = []
     if files.get('t1w'):
@@ -234,7 +180,7 @@ def _t1w_connectivity(declared: Mapping[str, Any], files: Files) -> PreparedInpu
         missing.append('T1w')
     structural_only = declared.get('structural_only', False)
     if files.get('connectivity') and not structural_only:
-        matrix = read_connectivity(_file(files, 'connectivity'), n_nodes=declared['n_nodes'])
+        matrix = read_connectivity(find_file(files, 'connectivity'), n_nodes=declared['n_nodes'])
     else:
         missing.append('connectivity')
     if image is None and matrix is None:
@@ -247,14 +193,16 @@ def _t1w_connectivity(declared: Mapping[str, Any], files: Files) -> PreparedInpu
     return PreparedInput((image, matrix), affine, declared['space'], note)
 
 
-def _volumes(declared: Mapping[str, Any], files: Files) -> PreparedInput:
-    table = json.loads(_file(files, 'volumes').read_text('utf-8'))
+def volumes(declared: Mapping[str, Any], files: Files) -> PreparedInput:
+    """Log ratios of the structures of the atlas."""
+    table = json.loads(find_file(files, 'volumes').read_text('utf-8'))
     features = log_ratios(table['volumes_ml'], declared['features'])
     return PreparedInput((features.astype(np.float64),), None, declared['space'])
 
 
-def _region_volumes(declared: Mapping[str, Any], files: Files) -> PreparedInput:
-    path = _file(files, 'region_volumes')
+def region_volumes(declared: Mapping[str, Any], files: Files) -> PreparedInput:
+    """Log ratios of the regions of the segmentation network."""
+    path = find_file(files, 'region_volumes')
     table = json.loads(path.read_text('utf-8'))
     check_segmentation(declared, table['Segmentation'], str(path))
     features = log_ratios(table['VolumesML'], declared['features'])
@@ -288,23 +236,3 @@ def check_segmentation(declared: Mapping[str, Any], found: Mapping[str, Any], so
             'of this segmentation, or run the participant level again with the version of this '
             'program that the model came with.'
         )
-
-
-_PREPARE: dict[str, Callable[[Mapping[str, Any], Files], PreparedInput]] = {
-    'modulated_gm': _modulated_gm,
-    'region_volumes': _region_volumes,
-    't1w_brain': _t1w_brain,
-    't1w_sfcn': _t1w_sfcn,
-    't1w_clinical': _t1w_clinical,
-    't1w_connectivity': _t1w_connectivity,
-    'volumes': _volumes,
-}
-_ROLES = {
-    'modulated_gm': ('gm_modulated',),
-    'region_volumes': ('region_volumes', 'regions'),
-    't1w_brain': ('t1w',),
-    't1w_sfcn': ('t1w',),
-    't1w_clinical': ('t1w_uncorrected', 'mask_native'),
-    't1w_connectivity': ('t1w',),
-    'volumes': ('volumes',),
-}

@@ -1,10 +1,16 @@
-"""Bring a map of cerebral blood volume (CBV) onto the template grid, and check it (System B)."""
+"""Maps of cerebral blood volume (CBV, System B): onto the template grid, checked, and in pairs."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from bids_brainage.errors import UnusableImageError
+from bids_brainage.inputs.arrays import load_image
+from bids_brainage.inputs.intensity import scale_by_top_percent
+from bids_brainage.inputs.kinds import Files, PreparedInput
 from bids_brainage.preprocessing import normalise
 from bids_brainage.preprocessing.transforms import SpatialTransform, grid_points, sample_image
 
@@ -72,3 +78,43 @@ def cbv_on_template(
     full = np.zeros(mask.shape, np.float32)
     full[box] = values
     return full
+
+
+def cbv_pair(declared: Mapping[str, Any], files: Files) -> PreparedInput:
+    """Read a T1w image and its map, and divide both by the mean of their brightest 1 %.
+
+    Parameters
+    ----------
+    declared : mapping
+        ``input`` block of a generator's training; its ``shape`` is the grid of both.
+    files : mapping
+        ``t1w`` and ``cbv`` → derivative in template space, without the skull.
+
+    Returns
+    -------
+    PreparedInput
+        T1w and map, shape (1, X, Y, Z), dimensionless, 0 outside the brain (where the T1w is 0).
+
+    Raises
+    ------
+    UnusableImageError
+        Another grid than the template's, or nothing to scale by.
+    """
+    shape = tuple(declared['shape'])
+    (t1w, affine), (cbv, affine_cbv) = (load_image(files, role) for role in ('t1w', 'cbv'))
+    for role, volume in (('t1w', t1w), ('cbv', cbv)):
+        if volume.shape != shape:
+            raise UnusableImageError(
+                f"{role} has shape {volume.shape}, expected the template's {shape}. Run "
+                'the participant level again.'
+            )
+    if not np.allclose(affine, affine_cbv, atol=1e-3):
+        raise UnusableImageError(
+            'T1w and map lie on different grids. Run the participant level again.'
+        )
+    brain = t1w != 0
+    arrays = tuple(
+        scale_by_top_percent(volume * brain, source=role)[None]
+        for volume, role in ((t1w, 'T1w'), (cbv, 'map'))
+    )
+    return PreparedInput(arrays, affine, declared['space'])

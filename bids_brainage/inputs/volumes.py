@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bids_brainage.errors import ProcessingError
+from bids_brainage.inputs.kinds import KINDS
 
 OUTER_FLUID = 'csf'
 """Structure that counts as intracranial but not as brain."""
@@ -103,7 +104,7 @@ def title_of(feature: str, kind: str = 'volumes') -> str:
     above = feature.split('/')[0]
     if above == 'brain':
         return 'Brain within its envelope'
-    if kind == 'region_volumes':
+    if KINDS[kind].is_segmented:
         titles = {region.name: region.title for region in load_regions()}
     else:
         titles = structure_titles()

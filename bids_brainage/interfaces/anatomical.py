@@ -271,6 +271,7 @@ class _WarpOutputSpec(TraitedSpec):
     gm_modulated = File(exists=True)
     t1w_affine = File(exists=True, desc='brain aligned with the template, not deformed')
     mask_affine = File(exists=True, desc='its brain mask')
+    structures_affine = File(exists=True, desc='its structure labels')
     transform_affine = File(exists=True, desc='SpatialTransform of the alignment (.npz)')
     to_template = File(exists=True, desc='ITK composite, pulls T1w onto the template')
     to_native = File(exists=True, desc='ITK composite, the other way')
@@ -308,6 +309,8 @@ class WarpToTemplate(SimpleInterface):
         mask, affine = _load(self.inputs.mask)
         image = _load(self.inputs.t1w)[0]
 
+        structures = _load(self.inputs.structures)[0]
+
         def warp(data: Any, order: int = 1, where: Any = where) -> Any:
             return normalise.pull(data, affine, where, shape, order=order)
 
@@ -322,7 +325,8 @@ class WarpToTemplate(SimpleInterface):
             ('mask_affine', brain_affine, 'uint8'),
             ('mask', brain, 'uint8'),
             ('tissues', warp(_load(self.inputs.tissues)[0], 0), 'uint8'),
-            ('structures', warp(_load(self.inputs.structures)[0], 0), 'uint8'),
+            ('structures', warp(structures, 0), 'uint8'),
+            ('structures_affine', warp(structures, 0, aligned), 'uint8'),
             ('gm', gm, 'float32'),
             ('gm_modulated', modulated, 'float32'),
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from bids_brainage.interfaces.derivatives import image_payload, write_image
 from bids_brainage.names import derivative_path, model_label, parse_name
 from bids_brainage.outputs.files import write_json
 from bids_brainage.preprocessing.normalise import (
+    aligned_coordinates,
     pull,
     push_to_native,
     template_coordinates,
@@ -55,14 +57,11 @@ def save_maps(inputs: Any, maps: list[dict[str, Any]], bundle: Any) -> list[Save
     """
     if not maps:
         return []
-    mask, native_affine = _load(Path(inputs.mask_native))
-    mask = mask > 0
-    transform = load_transform(Path(inputs.transform)) if isdefined(inputs.transform) else None
+    spaces = _Spaces.of(inputs)
     saved = []
     folder = Path(inputs.prediction).parent
     for item in ({**m, 'file': str(folder / m['file'])} for m in maps):
-        data, affine = _load(Path(item['file']))
-        native, normal, grid = _both_spaces(inputs, item, data, affine, mask, transform)
+        native, normal = _both_spaces(item, spaces)
         facts = {
             'Model': bundle.name,
             'WeightsSHA256': bundle.weights_sha256,
@@ -72,42 +71,88 @@ def save_maps(inputs: Any, maps: list[dict[str, Any]], bundle: Any) -> list[Save
             'FractionOutsideBrain': item['outside_brain'],
             'Sources': [inputs.scan['source']],
         }
-        native_file = _write(inputs, bundle, item, native, native_affine, 'T1w', facts)
+        native_file = _write(inputs, bundle, item, native, spaces.native_affine, 'T1w', facts)
         template_file = None
         if normal is not None:
-            template_file = _write(inputs, bundle, item, normal, grid, DEFAULT_SPACE, facts)
+            template_file = _write(inputs, bundle, item, normal, spaces.grid, DEFAULT_SPACE, facts)
         saved.append(SavedMap(native_file, template_file, item['unit']))
     return saved
 
 
-def _both_spaces(
-    inputs: Any,
-    item: dict[str, Any],
-    data: np.ndarray,
-    affine: np.ndarray,
-    mask: np.ndarray,
-    transform: SpatialTransform | None,
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Return the native map, that in template space if there is a transform, and its grid."""
-    native_affine = _load(Path(inputs.mask_native))[1]
-    template, grid = _load(Path(inputs.template))
+@dataclass(frozen=True)
+class _Spaces:
+    """Grids of a scan's maps and the way between them; coordinates are computed once.
+
+    Attributes
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        Native brain.
+    native_affine, grid : ndarray, shape (4, 4)
+        Of the native image and of the template.
+    shape : tuple of int
+        Voxels of the template.
+    transform : SpatialTransform or None
+        Template → native; None for a scan that was not registered.
+    """
+
+    mask: np.ndarray
+    native_affine: np.ndarray
+    shape: tuple[int, ...]
+    grid: np.ndarray
+    transform: SpatialTransform | None
+
+    @classmethod
+    def of(cls, inputs: Any) -> _Spaces:
+        """Read them from the inputs of the step."""
+        mask, native_affine = _load(Path(inputs.mask_native))
+        template = cast('nib.spatialimages.SpatialImage', nib.load(inputs.template))
+        transform = load_transform(Path(inputs.transform)) if isdefined(inputs.transform) else None
+        grid = np.asarray(template.affine, dtype=float)
+        return cls(mask > 0, native_affine, template.shape, grid, transform)
+
+    @cached_property
+    def in_native(self) -> np.ndarray:
+        """Where every template voxel lies in the native image."""
+        assert self.transform is not None
+        return template_coordinates(self.transform, self.shape, self.grid)
+
+    @cached_property
+    def in_aligned(self) -> np.ndarray:
+        """Where every template voxel lies in the image aligned by the affine alone."""
+        assert self.transform is not None
+        return aligned_coordinates(self.transform, self.shape, self.grid)
+
+    @cached_property
+    def in_template(self) -> np.ndarray:
+        """The template voxels themselves."""
+        return grid_points(self.shape, self.grid)
+
+
+def _both_spaces(item: dict[str, Any], spaces: _Spaces) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the native map and, if the scan is registered, that deformed to the template."""
+    data, affine = _load(Path(item['file']))
+    transform = spaces.transform
     if item['space'] == 'T1w':
-        native = np.zeros(mask.shape, np.float32)
+        native = np.zeros(spaces.mask.shape, np.float32)
         order = 0 if item['regional'] else 1
-        native[mask] = sample_image(data, affine, voxel_points(mask, native_affine), order=order)
+        points = voxel_points(spaces.mask, spaces.native_affine)
+        native[spaces.mask] = sample_image(data, affine, points, order=order)
         if transform is None:
-            return native, None, grid
-        where = template_coordinates(transform, template.shape, grid)
+            return native, None
         if item['regional']:  # the person's brain mask bounds it in both spaces
-            data, affine = native, native_affine
-        return native, pull(data, affine, where, template.shape, order=order), grid
+            data, affine = native, spaces.native_affine
+        return native, pull(data, affine, spaces.in_native, spaces.shape, order=order)
     if transform is None:
         raise MissingInputError(
             f'the map {item["method"]} is in {item["space"]}, and this scan was not registered.'
         )
-    native = push_to_native(data, affine, transform, mask.shape, native_affine, mask)
-    normal = sample_image(data, affine, grid_points(template.shape, grid))
-    return native, normal.reshape(template.shape), grid
+    to_map = transform.linear() if item['aligned'] else transform
+    native = push_to_native(
+        data, affine, to_map, spaces.mask.shape, spaces.native_affine, spaces.mask
+    )
+    # an aligned map is deformed, so that all maps of template space show the same place
+    where = spaces.in_aligned if item['aligned'] else spaces.in_template
+    return native, pull(data, affine, where, spaces.shape)
 
 
 def _write(

@@ -31,6 +31,7 @@ class _PredictInputSpec(CommandLineInputSpec):
     volumes = File(exists=True, argstr='--volumes %s')
     region_volumes = File(exists=True, argstr='--region-volumes %s')
     regions = File(exists=True, argstr='--regions %s')
+    structures = File(exists=True, argstr='--structures %s')
     t1w_uncorrected = File(exists=True, argstr='--t1w-uncorrected %s')
     mask_native = File(exists=True, argstr='--mask-native %s')
     mask = File(exists=True, argstr='--mask %s')

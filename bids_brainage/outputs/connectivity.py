@@ -54,6 +54,57 @@ def count_regions(path: Path) -> int:
     return len(header) - (header[0] == 'name')
 
 
+def session_matrices(
+    output_dir: Path, subject: str, session: str | None, atlas: str
+) -> list[Path]:
+    """Return the tables of Pearson correlations of a session that are there, by name.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Output dataset.
+    subject, session : str or None
+        Labels.
+    atlas : str
+        Label of the atlas.
+    """
+    folder = output_dir / f'sub-{subject}' / (f'ses-{session}' if session else '') / 'func'
+    wanted = {'atlas': atlas, 'stat': 'pearsoncorrelation'}
+    return [
+        path
+        for path in sorted(folder.glob('*_relmat.tsv'))
+        if wanted.items() <= parse_name(path.name).items()
+    ]
+
+
+def choose_connectivity(
+    paths: Sequence[Path], n_nodes: int, atlas: str, severe: Sequence[str]
+) -> Connectivity:
+    """Choose what a model gets of the matrices of a session; for training and prediction.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Tables of the session, over the regions of one atlas.
+    n_nodes : int
+        Regions that the model takes.
+    atlas : str
+        Label of the atlas, for the message.
+    severe : sequence of str
+        See `choose_matrix`.
+    """
+    best = choose_matrix(paths, severe)
+    if best is None:
+        return Connectivity(None, 'no BOLD series of its session could be processed')
+    if (found := count_regions(best)) != n_nodes:
+        return Connectivity(
+            None,
+            f'the model takes the correlations of {n_nodes} regions, the atlas {atlas} has '
+            f'{found}; choose its atlas with --atlas',
+        )
+    return Connectivity(best)
+
+
 def choose_matrix(paths: Sequence[Path], severe: Sequence[str] = ()) -> Path | None:
     """Choose one matrix of a session with several runs.
 

@@ -84,7 +84,8 @@ def load_canonical(path: Path) -> tuple[np.ndarray, np.ndarray, ImageFacts]:
         Intensities in RAS+ order; NaN and infinities are 0, and an image that was centred (by
         z-scoring, say) is raised so that its background is 0.
     affine : ndarray of float64, shape (4, 4)
-        Voxel index → RAS+ millimetres.
+        Voxel index → RAS+ millimetres, in single precision as NIfTI keeps it: the image reads the
+        same from a file that it was written to.
     facts : ImageFacts
         Description of the image.
 
@@ -213,7 +214,8 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
             'Expected an intact NIfTI file; check the copy (for example with gzip -t) and '
             'fetch or convert it again.'
         ) from error
-    return np.array(data, order='C'), np.asarray(canonical.affine, float), stored, data_type
+    affine = np.asarray(canonical.affine, np.float32).astype(float)
+    return np.array(data, order='C'), affine, stored, data_type
 
 
 def _squeeze(path: Path, image: nib.spatialimages.SpatialImage) -> nib.spatialimages.SpatialImage:

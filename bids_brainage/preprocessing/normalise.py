@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from bids_brainage.preprocessing.transforms import (
@@ -68,12 +70,24 @@ def template_coordinates(
     ndarray of float32, shape (N, 3)
         Native RAS+ mm, last axis of the grid fastest.
     """
-    points = grid_points(shape, affine)
+    return _in_chunks(transform.to_native, grid_points(shape, affine))
+
+
+def aligned_coordinates(
+    transform: SpatialTransform, shape: tuple[int, ...], affine: np.ndarray
+) -> np.ndarray:
+    """Return where every template voxel lies in the image aligned by the affine alone.
+
+    Parameters and result are those of `template_coordinates`, but in millimetres of the template:
+    sampling an aligned map there deforms it to the template.
+    """
+    return _in_chunks(transform.to_aligned, grid_points(shape, affine))
+
+
+def _in_chunks(function: Callable[[np.ndarray], np.ndarray], points: np.ndarray) -> np.ndarray:
+    """Map many points, a part at a time to spare memory."""
     return np.concatenate(
-        [
-            transform.to_native(points[i : i + CHUNK]).astype(np.float32)
-            for i in range(0, len(points), CHUNK)
-        ]
+        [function(points[i : i + CHUNK]).astype(np.float32) for i in range(0, len(points), CHUNK)]
     )
 
 

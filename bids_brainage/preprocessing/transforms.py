@@ -44,8 +44,22 @@ class SpatialTransform:
 
     def to_native(self, points: np.ndarray) -> np.ndarray:
         """Map template points, shape (N, 3) in RAS+ mm, to native RAS+ mm."""
-        moved = points + sample_vectors(self.displacement, self.grid, points)
+        moved = self.to_aligned(points)
         return moved @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def to_aligned(self, points: np.ndarray) -> np.ndarray:
+        """Map template points to where they lie in the image aligned by the affine alone.
+
+        Examples
+        --------
+        >>> shift = np.full((2, 2, 2, 3), 3.0, np.float32)
+        >>> twice = np.diag([2.0, 2.0, 2.0, 1.0])
+        >>> transform = SpatialTransform(twice, shift, -shift, np.eye(4))
+        >>> point = np.array([[1.0, 0.0, 0.0]])
+        >>> transform.to_aligned(point).tolist(), transform.to_native(point).tolist()
+        ([[4.0, 3.0, 3.0]], [[8.0, 6.0, 6.0]])
+        """
+        return points + sample_vectors(self.displacement, self.grid, points)
 
     def to_template(self, points: np.ndarray) -> np.ndarray:
         """Map native points, shape (N, 3) in RAS+ mm, to template RAS+ mm."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bids_brainage.config import Config
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.outputs import (
     Container,
     StatusLog,
@@ -37,7 +38,7 @@ from bids_brainage.runs.plan import (
     show_plan,
 )
 from bids_brainage.runs.progress import Progress, summary_table
-from bids_brainage.runs.series import GRAPH_KIND, connectivity_of, record_series
+from bids_brainage.runs.series import connectivity_of, record_series
 from bids_brainage.workflows.naming import scan_workflow_name
 from bids_brainage.workflows.plugin import SUBMITTERS, require_scheduler
 
@@ -223,7 +224,7 @@ def _run_pass(
         )
         for scan, bundles in todo
         for bundle in bundles
-        if bundle.input['kind'] == GRAPH_KIND
+        if kind_of(bundle.input).takes_graph
     }
     workflow = init_participant_wf(
         todo=todo,

@@ -16,12 +16,13 @@ from bids_brainage.dataset.series import Series
 from bids_brainage.errors import BundleError, MissingInputError, OptionError
 from bids_brainage.inference.consensus import consensus_weights
 from bids_brainage.inputs.arrays import check_segmentation
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.names import model_label
 from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.runs.cbv import CbvMaps, cbv_written, select_cbv
 from bids_brainage.runs.combine import combined_names, consensus_of
 from bids_brainage.runs.fusions import partner_of
-from bids_brainage.runs.series import GRAPH_KIND, select_series, series_finished, session_series
+from bids_brainage.runs.series import select_series, series_finished, session_series
 from bids_brainage.segmentation.weights import segmentation_facts
 from bids_brainage.workflows.naming import takes_cbv
 
@@ -86,7 +87,7 @@ class Plan:
 
     def _waits(self, scan: Scan, bundle: Bundle) -> bool:
         waiting = bool(session_series(scan, self.series_todo))
-        return bundle.input['kind'] == GRAPH_KIND and waiting
+        return kind_of(bundle.input).takes_graph and waiting
 
 
 def images_of(todo: Work, series: Sequence[Series]) -> tuple[Scan, ...]:
@@ -143,7 +144,7 @@ def resolve_models(config: Config) -> tuple[Bundle, ...]:
     for name in dict.fromkeys(names):
         try:
             bundle = resolve_bundle(name, model_dirs(config.workflow.model_dir))
-            if bundle.input['kind'] == 'region_volumes':
+            if kind_of(bundle.input).is_segmented:
                 check_segmentation(bundle.input, segmentation_facts(), bundle.name)
             bundles.append(bundle)
         except BundleError as error:
@@ -158,8 +159,7 @@ def resolve_models(config: Config) -> tuple[Bundle, ...]:
             f'two models share the label of their file names: {sorted(labels)}. Run them into '
             'different output folders.'
         )
-    kinds = {bundle.input['kind'] for bundle in bundles}
-    if config.workflow.synthetic_slices and 't1w_clinical' not in kinds:
+    if config.workflow.synthetic_slices and not any(kind_of(b.input).native for b in bundles):
         raise OptionError(
             '--synthetic-slices is for models of thick slices (input kind t1w_clinical), and none '
             f'was asked for: {", ".join(b.name for b in bundles)}. Name one with --models.'

@@ -13,6 +13,7 @@ from bids_brainage.config import Config
 from bids_brainage.dataset.aicbv import CbvSource
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.names import log_dir
 from bids_brainage.outputs import (
     StatusLog,
@@ -26,7 +27,6 @@ from bids_brainage.outputs.files import read_json
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.runs.cbv import NO_MAP, cbv_written
 from bids_brainage.runs.series import (
-    GRAPH_KIND,
     connectivity_of,
     series_finished,
     session_series,
@@ -98,7 +98,7 @@ def finished(
 
 def sliced(config: Config, scan: Scan, bundle: Bundle) -> bool:
     """Return whether a scan is predicted as the thick-slice scans that it contains."""
-    clinical = bundle.input['kind'] == 't1w_clinical'
+    clinical = kind_of(bundle.input).native
     return config.workflow.synthetic_slices and clinical and not takes_native(scan, bundle)
 
 
@@ -121,7 +121,7 @@ def _same_connectivity(
     final: bool,
 ) -> bool:
     """Return whether a result rests on the connectivity that it would get now."""
-    if bundle.input['kind'] != GRAPH_KIND:
+    if not kind_of(bundle.input).takes_graph:
         return True
     own = session_series(scan, series)
     if not final and any(s.problem or not series_finished(config, s, digest) for s in own):

@@ -13,12 +13,7 @@ from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series, match_series
 from bids_brainage.names import atlas_path
 from bids_brainage.outputs import StatusLog, derivative_path, sha256_file
-from bids_brainage.outputs.connectivity import (
-    Connectivity,
-    choose_matrix,
-    count_regions,
-    matrix_path,
-)
+from bids_brainage.outputs.connectivity import Connectivity, choose_connectivity, matrix_path
 from bids_brainage.outputs.files import read_json
 from bids_brainage.preprocessing.bold.names import atlas_label
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
@@ -27,9 +22,6 @@ if TYPE_CHECKING:
     from bids_brainage.runs.plan import Plan
 
 LOG = logging.getLogger('bids_brainage')
-
-GRAPH_KIND = 't1w_connectivity'
-"""Input kind of the models that take a connectivity matrix."""
 
 
 def select_series(config: Config, scans: Sequence[Scan]) -> tuple[Series, ...]:
@@ -117,9 +109,9 @@ def connectivity_of(
     Returns
     -------
     Connectivity
-        Of the same session; see `choose_matrix` for several runs.
+        Of the same session; see `choose_connectivity` for several runs.
     """
-    from bids_brainage.preprocessing.bold.quality import thresholds
+    from bids_brainage.preprocessing.bold.quality import severe_flags
 
     if config.workflow.anat_only:
         return Connectivity(None, '--anat-only was given')
@@ -127,18 +119,8 @@ def connectivity_of(
     if not own:
         return Connectivity(None, 'its session has no BOLD series')
     ready = [correlation_path(config, s) for s in own if series_finished(config, s, digest)]
-    if not ready:
-        return Connectivity(None, 'no BOLD series of its session could be processed')
-    severe = [flag for flag, rule in thresholds().items() if rule['severity'] == 'stop']
-    best = choose_matrix(ready, severe)
-    assert best is not None
-    if (found := count_regions(best)) != n_nodes:
-        return Connectivity(
-            None,
-            f'the model takes the correlations of {n_nodes} regions, the atlas '
-            f'{atlas_label(config.workflow.atlas)} has {found}; choose its atlas with --atlas',
-        )
-    return Connectivity(best)
+    label = atlas_label(config.workflow.atlas)
+    return choose_connectivity(ready, n_nodes, label, severe_flags())
 
 
 def record_series(config: Config, plan: Plan, digest: str, status: StatusLog, crashed: str) -> int:

@@ -15,6 +15,7 @@ from bids_brainage.config import Config
 from bids_brainage.errors import OptionError, WorkflowError
 from bids_brainage.inference.aicbv import ARCHITECTURES
 from bids_brainage.outputs.logs import IMPORTANT
+from bids_brainage.preprocessing.bold.names import atlas_label
 from bids_brainage.runs.cbv_network import run_generator
 from bids_brainage.runs.claim import claimed
 
@@ -178,6 +179,7 @@ def prepare_job(config: Config, arch: str, recipe: Recipe) -> Job | None:
         declared,
         split_path=training_dir(config) / model_name(config, arch) / 'split.tsv',
         given_split=given,
+        atlas=atlas_label(config.workflow.atlas),
         reference=(column, value) if column else None,
         seed=config.seeds.random_seed,
         workers=config.nipype.nprocs,

@@ -19,15 +19,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bids_brainage.dataset.header import is_thick_axial
 from bids_brainage.errors import BrainAgeError, OutputError
+from bids_brainage.inputs.kinds import prepare_input
 from bids_brainage.outputs.files import read_json, write_json
 from bids_brainage.training.cohort import Candidate
-from bids_brainage.training.pairs import KIND, prepare_pair
 
 log = logging.getLogger(__name__)
 
 INDEX = 'cache.json'
-SCHEMA = 'bids_brainage-cache-1'
+SCHEMA = 'bids_brainage-cache-2'
 LARGEST_HALF = 6.0e4
 Arrays = tuple[npt.NDArray[Any], ...]
 CacheRow = tuple[str, float, Arrays]
@@ -276,18 +277,17 @@ def _prepared(
 def prepare_rows(
     declared: Mapping[str, Any], files: Mapping[str, Path], *, synthetic: bool = False
 ) -> list[Arrays]:
-    """Prepare the rows of one scan: one, or one for each synthetic thick-slice scan.
+    """Prepare the rows of one scan: one, or one for each thick-slice scan that it contains.
 
     Returns
     -------
     list of tuple of ndarray
         The model's inputs without batch axis.
     """
-    from bids_brainage.inputs.arrays import prepare_input, prepare_slices
+    from bids_brainage.inputs.arrays import prepare_slices
 
-    if declared['kind'] == KIND:
-        return [prepare_pair(files, tuple(declared['shape']))]
-    if synthetic:
+    # as in prediction, a scan of thick slices is taken as it is
+    if synthetic and not is_thick_axial(files['t1w_uncorrected']):
         return [_complete(item.arrays) for item in prepare_slices(declared, files)]
     return [_complete(prepare_input(declared, files).arrays)]
 

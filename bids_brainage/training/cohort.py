@@ -9,13 +9,18 @@ from typing import Any
 
 from bids_brainage.dataset.phenotype import phenotype_columns
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.names import derivative_path
+from bids_brainage.inputs.kinds import CONNECTIVITY, kind_of
+from bids_brainage.outputs.connectivity import (
+    Connectivity,
+    choose_connectivity,
+    session_matrices,
+)
 from bids_brainage.outputs.files import read_json
-from bids_brainage.training.pairs import KIND, pair_problem
+from bids_brainage.preprocessing.bold.names import DEFAULT_ATLAS
+from bids_brainage.training.pairs import pair_problem
 from bids_brainage.training.splits import Item
 
 COHORT_COLUMNS = ('site', 'study', 'cohort', 'scanner', 'dataset')
-RELMAT = '*_stat-pearsoncorrelation_relmat.tsv'
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Candidate:
     item : Item
         Identity, age, sex and cohort; the age is NaN when unknown.
     files : dict of str to Path
-        Derivatives by role, as `bids_brainage.inputs.arrays` wants them.
+        Derivatives by role, see `bids_brainage.inputs.kinds.Files`.
     problem : str
         Why the scan cannot be used, with what to do; empty when it can.
     """
@@ -44,6 +49,7 @@ def find_candidates(
     declared: Mapping[str, Any],
     *,
     modality: str = 't1w',
+    atlas: str = DEFAULT_ATLAS,
     reference: tuple[str, str] | None = None,
 ) -> list[Candidate]:
     """Find the derivatives of each scan and say what is wrong with it.
@@ -58,6 +64,8 @@ def find_candidates(
         The ``input`` block of the bundle to be trained.
     modality : str
         ``t1w``, or ``aicbv`` for System B's second network.
+    atlas : str
+        Label of the atlas whose connectivity is taken.
     reference : (column, value), optional
         Only people with this value are healthy; others are left out.
 
@@ -73,6 +81,11 @@ def find_candidates(
         if scan.suffix != 'T1w':
             continue
         files = derivative_files(scan, output_dir, declared, modality)
+        problem = _problem(scan, files, output_dir, declared)
+        if kind_of(declared).takes_graph:
+            graph = _connectivity(scan, output_dir, declared, atlas)
+            problem = problem or graph.without
+            files |= {} if graph.path is None else {CONNECTIVITY: graph.path}
         cohort = next(
             (text for name in COHORT_COLUMNS if (text := _look_up(columns.get(name, {}), scan))),
             '',
@@ -86,14 +99,6 @@ def find_candidates(
             sex=scan.sex or '',
             cohort=cohort,
         )
-        if declared['kind'] == KIND:
-            problem = pair_problem(files, output_dir) or _file_problem(files, output_dir)
-        else:
-            problem = (
-                _age_problem(scan)
-                or _file_problem(files, output_dir)
-                or _segmentation_problem(files, declared)
-            )
         if reference and _look_up(columns[reference[0]], scan) != reference[1]:
             problem = f'{NOT_HEALTHY} ({reference[0]} is not {reference[1]})'
         result.append(Candidate(item, files, problem))
@@ -106,30 +111,25 @@ NOT_HEALTHY = 'not of the reference group'
 def derivative_files(
     scan: Scan, output_dir: Path, declared: Mapping[str, Any], modality: str = 't1w'
 ) -> dict[str, Path]:
-    """Return where the derivatives that an input kind needs are, or should be."""
-    kind, in_space = declared['kind'], {'space': declared['space'], 'res': '1'}
+    """Return where the derivatives of a scan that an input kind needs are, or should be."""
+    paths = kind_of(declared).derivative_paths(scan.entities, declared['space'], modality)
+    return {role: scan.path if path is None else output_dir / path for role, path in paths.items()}
 
-    def place(**entities: str) -> Path:
-        return output_dir / derivative_path({**scan.entities, **entities}, 'anat')
 
-    if kind == 'modulated_gm':
-        gm = {'label': 'GM', 'desc': 'modulated', 'suffix': 'probseg'}
-        return {'gm_modulated': place(**in_space, **gm)}
-    if kind == 'region_volumes':
-        regions = {'space': 'T1w', 'res': '2', 'desc': 'regions', 'suffix': 'dseg'}
-        return {'region_volumes': place(**regions, extension='.json')}
-    if kind == 't1w_clinical':
-        return {'t1w_uncorrected': scan.path, 'mask_native': place(desc='brain', suffix='mask')}
-    name = 'aicbv' if modality == 'aicbv' else 'affine'
-    files = {'t1w': place(**in_space, desc=name, suffix='T1w')}
-    if kind == KIND:
-        files['cbv'] = place(**in_space, desc='aicbv', suffix='T1w')
-    if kind == 't1w_connectivity':
-        folder = output_dir / f'sub-{scan.subject}'
-        folder = folder / f'ses-{scan.session}' if scan.session else folder
-        found = sorted((folder / 'func').glob(RELMAT))
-        files['connectivity'] = found[0] if found else folder / 'func' / f'sub-X{RELMAT[1:]}'
-    return files
+def _connectivity(
+    scan: Scan, output_dir: Path, declared: Mapping[str, Any], atlas: str
+) -> Connectivity:
+    """Return the connectivity that prediction would take, or why there is none."""
+    from bids_brainage.preprocessing.bold.quality import severe_flags
+
+    matrices = session_matrices(output_dir, scan.subject, scan.session, atlas)
+    if not matrices:
+        return Connectivity(
+            None,
+            f'no *_atlas-{atlas}_stat-pearsoncorrelation_relmat.tsv of its session is in '
+            f'{output_dir}. Run the participant level first, with the same --atlas.',
+        )
+    return choose_connectivity(matrices, declared['n_nodes'], atlas, severe_flags())
 
 
 def problem_sentences(candidates: Sequence[Candidate], most: int = 5) -> list[str]:
@@ -161,19 +161,31 @@ def _age_problem(scan: Scan) -> str:
     return ''
 
 
-def _file_problem(files: Mapping[str, Path], output_dir: Path) -> str:
-    absent = [role for role, path in files.items() if not path.is_file()]
+def _problem(
+    scan: Scan, files: Mapping[str, Path], output_dir: Path, declared: Mapping[str, Any]
+) -> str:
+    """Say why a scan cannot be used, apart from its connectivity; empty if it can."""
+    unreadable = scan.problem if scan.path in files.values() else None
+    absent = unreadable or _file_problem(scan, files, output_dir)
+    if not kind_of(declared).gives_age:
+        return pair_problem(files, output_dir) or absent
+    return _age_problem(scan) or absent or _segmentation_problem(files, declared)
+
+
+def _file_problem(scan: Scan, files: Mapping[str, Path], output_dir: Path) -> str:
+    absent = [path for path in files.values() if not path.is_file()]
     if not absent:
         return ''
-    for role in absent:
-        others = sorted(files[role].parent.glob(_any_space(files[role].name)))
+    names = [path.name.replace(scan.stem, '*', 1) for path in absent]  # equal for all scans
+    for path, name in zip(absent, names, strict=True):
+        others = sorted(path.parent.glob(_any_space(path.name)))
         if others:
             return (
-                f'{role} is there in another space only, {others[0].name.split("_space-")[1]}: '
+                f'{name} is there in another space only, {others[0].name.split("_space-")[1]}: '
                 'the model needs that of its bundle. Run the participant level with it.'
             )
     return (
-        f'derivative {", ".join(absent)} is not in {output_dir}. Run the participant level first, '
+        f'{", ".join(names)} is not in {output_dir}. Run the participant level first, '
         'with the same output folder.'
     )
 

@@ -25,6 +25,7 @@ from bids_brainage.errors import (
     UnusableImageError,
     WorkflowError,
 )
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.models.registry import create_model
 from bids_brainage.training.cache import Cache, open_cache
 from bids_brainage.training.job import JOB_FILE, Job, fold_sources, read_job
@@ -35,16 +36,6 @@ from bids_brainage.training.splits import TRAINING, VALIDATION
 log = logging.getLogger(__name__)
 
 RANK_VARIABLES = ('RANK', 'LOCAL_RANK', 'SLURM_PROCID')
-
-
-SMALLEST_AXIS = {
-    'modulated_gm': 17,
-    't1w_brain': 32,
-    't1w_clinical': 13,
-    't1w_connectivity': 32,
-    't1w_sfcn': 32,
-}
-"""Fewest voxels along an axis that the networks of an input kind can halve."""
 
 
 def model_options(job: Job, ages: npt.ArrayLike) -> dict[str, Any]:
@@ -90,7 +81,7 @@ def check_grid(arch: str, recipe: Recipe, declared: Mapping[str, Any]) -> None:
     """
     import torch
 
-    smallest = SMALLEST_AXIS[declared['kind']]
+    smallest = kind_of(declared).smallest_axis
     if min(declared['shape']) < smallest:
         raise OptionError(
             f'data.coarsen = {recipe.data.coarsen} is too much for {arch}. Input grid '

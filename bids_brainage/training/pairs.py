@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bids_brainage.errors import UnusableImageError
 from bids_brainage.outputs.files import read_json
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 
-KIND = 'cbv_pair'
 GRID = (197, 233, 189)
 """Voxels of the template, 1 mm."""
 
@@ -24,7 +22,7 @@ Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 def pair_block() -> dict[str, Any]:
     """Return the ``input`` block of a generator's training."""
     return {
-        'kind': KIND,
+        'kind': 'cbv_pair',
         'space': DEFAULT_SPACE,
         'voxel_size_mm': [1.0, 1.0, 1.0],
         'shape': list(GRID),
@@ -51,60 +49,13 @@ def pair_problem(files: Mapping[str, Path], output_dir: Path) -> str:
     )
 
 
-def prepare_pair(files: Mapping[str, Path], shape: tuple[int, ...]) -> tuple[Volume, Volume]:
-    """Read a pair and divide both by the mean of their brightest 1 %, as in inference.
-
-    Parameters
-    ----------
-    files : mapping
-        ``t1w`` and ``cbv`` → derivative in template space, without the skull.
-    shape : tuple of int
-        Grid that both must have.
-
-    Returns
-    -------
-    tuple of ndarray, shape (1, X, Y, Z)
-        T1w and map, dimensionless, 0 outside the brain (where the T1w is 0).
-
-    Raises
-    ------
-    UnusableImageError
-        Another grid than the template's, or nothing to scale by.
-    """
-    import nibabel as nib
-
-    from bids_brainage.inputs.intensity import scale_by_top_percent
-
-    volumes = []
-    affines = []
-    for role in ('t1w', 'cbv'):
-        image: Any = nib.as_closest_canonical(nib.load(files[role]))
-        if image.shape != tuple(shape):
-            raise UnusableImageError(
-                f"{role} has shape {image.shape}, expected the template's {tuple(shape)}. Run "
-                'the participant level again.'
-            )
-        volumes.append(np.asarray(image.dataobj, np.float32))
-        affines.append(image.affine)
-    if not np.allclose(affines[0], affines[1], atol=1e-3):
-        raise UnusableImageError(
-            'T1w and map lie on different grids. Run the participant level again.'
-        )
-    brain = volumes[0] != 0
-    t1w, cbv = (
-        scale_by_top_percent(volume * brain, source=role)
-        for volume, role in zip(volumes, ('T1w', 'map'), strict=True)
-    )
-    return t1w[None], cbv[None]
-
-
 def draw_patch(t1w: Volume, cbv: Volume, rng: np.random.Generator, edge: int) -> Pair:
     """Cut a cube around a random brain voxel, zeros beyond the grid.
 
     Parameters
     ----------
     t1w, cbv : ndarray, shape (X, Y, Z)
-        From `prepare_pair`.
+        From `bids_brainage.inputs.cbv.cbv_pair`.
     rng : numpy.random.Generator
         Chooses the voxel.
     edge : int

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from bids_brainage.bundles.contract import TABLE_KINDS
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import MissingInputError
 from bids_brainage.inference.aicbv import ARCHITECTURES
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.models.registry import model_info
+from bids_brainage.preprocessing.bold.names import DEFAULT_ATLAS
 from bids_brainage.training.cache import build_cache
 from bids_brainage.training.cohort import Candidate, find_candidates, problem_sentences
 from bids_brainage.training.errors import TrainingInputError
@@ -63,7 +64,7 @@ def input_block(arch: str, recipe: Recipe) -> dict[str, Any]:
     if arch in ARCHITECTURES:
         return pair_block()
     published = model_info(arch).input
-    if published['kind'] in TABLE_KINDS:
+    if kind_of(published).is_table:
         return table_block(published, recipe)
     block: dict[str, Any] = {
         'space': None,
@@ -95,6 +96,7 @@ def prepare_training(
     *,
     split_path: Path,
     given_split: Path | None = None,
+    atlas: str = DEFAULT_ATLAS,
     reference: tuple[str, str] | None = None,
     seed: int = 0,
     workers: int = 1,
@@ -116,6 +118,8 @@ def prepare_training(
         Where the split table is written.
     given_split : Path or None
         A split to use instead of a new one.
+    atlas : str
+        Label of the atlas whose connectivity is taken.
     reference : (column, value), optional
         Healthy people; nobody else takes part.
     seed, workers : int
@@ -131,7 +135,13 @@ def prepare_training(
         There are no derivatives at all.
     """
     candidates = find_candidates(
-        scans, bids_dir, output_dir, declared, modality=recipe.data.modality, reference=reference
+        scans,
+        bids_dir,
+        output_dir,
+        declared,
+        modality=recipe.data.modality,
+        atlas=atlas,
+        reference=reference,
     )
     _require_derivatives(candidates, output_dir)
     problems = _known_problems(candidates, recipe)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from bids_brainage.bundles.contract import TABLE_KINDS
 from bids_brainage.inference.aicbv import ARCHITECTURES
+from bids_brainage.inputs.kinds import MODALITIES, kind_of
 from bids_brainage.models.registry import model_info
 from bids_brainage.training.recipe import Recipe
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    'data.modality': ('t1w', 'aicbv'),
+    'data.modality': tuple(MODALITIES),
     'data.on_problem': ('stop', 'leave_out'),
     'split.method': ('random', 'kl', 'folds'),
     'split.selection': ('halves', 'nested', 'fold_val', 'none'),
@@ -144,7 +144,7 @@ def _counts(arch: str, section: str, key: str) -> bool:
 
 
 def _takes_table(arch: str) -> bool:
-    return model_info(arch).input['kind'] in TABLE_KINDS
+    return kind_of(model_info(arch).input).is_table
 
 
 def value_problems(recipe: Recipe) -> list[str]:
@@ -190,7 +190,7 @@ def model_problems(arch: str, recipe: Recipe) -> list[str]:
     if recipe.loss.main == 'smooth_l1':
         problems.append(f'loss.main: smooth_l1 is for generators of maps, not {arch}.')
     info = model_info(arch)
-    if recipe.data.synthetic_slices and info.input['kind'] != 't1w_clinical':
+    if recipe.data.synthetic_slices and not kind_of(info.input).native:
         problems.append(f'data.synthetic_slices: {arch} does not take clinical T1w images.')
     if recipe.data.modality == 'aicbv' and info.system != 'B':
         problems.append(f'data.modality: only System B is trained on AICBV maps, not {arch}.')

@@ -71,9 +71,9 @@ def init_anat_wf(
         Input ``t1w``.  Outputs: native ``t1w_uncorrected``, ``t1w_native`` (bias-corrected),
         ``mask_native``, ``tissues_native`` and `REGIONS`;
         template-space ``t1w``, ``mask``, ``tissues``, ``structures``, ``gm``,
-        ``gm_modulated``; ``t1w_affine`` and ``mask_affine``, aligned with the template but not
-        deformed, with their ``transform_affine``; ``transform``, ``to_template``,
-        ``to_native``, ``volumes``, ``facts``, ``quality``.
+        ``gm_modulated``; ``t1w_affine``, ``mask_affine`` and ``structures_affine``, aligned with
+        the template but not deformed, with their ``transform_affine``; ``transform``,
+        ``to_template``, ``to_native``, ``volumes``, ``facts``, ``quality``.
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = METHODS.format(space=output_template.space)
@@ -126,7 +126,7 @@ def init_anat_wf(
             ('volumes', 'volumes'),
             ('structure_facts', 'structure_facts'),
         ]),
-        (warp, outputnode, [(f, f) for f in (*WARPED, 'mask_affine', 'transform_affine')]),
+        (warp, outputnode, [(f, f) for f in (*WARPED, *ALIGNED)]),
         (quality, outputnode, [('quality', 'quality')]),
     ])  # fmt: skip
     if regions:
@@ -159,11 +159,11 @@ WARPED = (
     't1w', 't1w_affine', 'mask', 'tissues', 'structures', 'gm', 'gm_modulated', 'to_template',
     'to_native',
 )  # fmt: skip
+ALIGNED = ('mask_affine', 'structures_affine', 'transform_affine')
 REGIONS = ('regions', 'region_volumes', 'region_facts')
 OUTPUTS = (
     'facts', 't1w_uncorrected', 'mask_native', 't1w_native', 'tissues_native', 'transform',
-    'volumes', 'quality', 'structure_facts', 'mask_affine', 'transform_affine', *WARPED,
-    *REGIONS,
+    'volumes', 'quality', 'structure_facts', *ALIGNED, *WARPED, *REGIONS,
 )  # fmt: skip
 
 

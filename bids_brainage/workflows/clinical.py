@@ -18,9 +18,6 @@ more) in their own space: the image was brought into RAS+ orientation and its br
 with deepbet, without bias correction and without registration.
 """
 
-KIND = 't1w_clinical'
-"""Input kind of the models that take such scans."""
-
 OUTPUTS = ('facts', 'quality', 't1w_uncorrected', 'mask_native')
 
 

@@ -8,6 +8,7 @@ from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.dataset.aicbv import DESC
 from bids_brainage.dataset.header import is_thick_axial
 from bids_brainage.dataset.scan import Scan
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.names import model_label
 
 
@@ -38,4 +39,4 @@ def takes_cbv(bundle: Bundle) -> bool:
 
 def takes_native(scan: Scan, bundle: Bundle) -> bool:
     """Return whether a model takes a scan as it is: thick slices, without registration."""
-    return bool(bundle.input['kind'] == 't1w_clinical') and is_thick_axial(scan.path)
+    return kind_of(bundle.input).native and is_thick_axial(scan.path)

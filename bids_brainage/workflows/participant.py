@@ -12,7 +12,7 @@ from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.dataset.aicbv import CbvSource
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series
-from bids_brainage.inputs.arrays import is_aligned, roles_of
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.names import log_dir
 from bids_brainage.outputs.connectivity import Connectivity
 from bids_brainage.workflows.anatomical import (
@@ -23,8 +23,8 @@ from bids_brainage.workflows.anatomical import (
     init_anat_wf,
 )
 from bids_brainage.workflows.cbv import INPUTS, init_cbv_wf
-from bids_brainage.workflows.clinical import KIND, init_native_wf
 from bids_brainage.workflows.clinical import OUTPUTS as NATIVE
+from bids_brainage.workflows.clinical import init_native_wf
 from bids_brainage.workflows.functional import init_series_wf
 from bids_brainage.workflows.naming import (
     scan_workflow_name,
@@ -159,7 +159,7 @@ def init_scan_wf(
         output_template=settings.output_template,
         omp_nthreads=settings.omp_nthreads,
         sloppy=settings.sloppy,
-        regions=derivatives or any(b.input['kind'] == 'region_volumes' for b in others),
+        regions=derivatives or any(kind_of(b.input).is_segmented for b in others),
     )
     anat.inputs.inputnode.t1w = str(scan.path)
     workflow.add_nodes([anat])
@@ -168,20 +168,20 @@ def init_scan_wf(
     made = derivatives or any(map(takes_cbv, others))
     blood = _add_cbv(workflow, anat, scan, cbv, settings) if cbv and made else None
     for bundle in others:
+        kind = kind_of(bundle.input)
         predict = init_prediction_wf(
             bundle=bundle,
             scan=scan,
             settings=settings,
             connectivity=connectivity.get((scan.uri, bundle.name)),
             cbv=cbv if takes_cbv(bundle) else None,
-            synthetic_slices=settings.synthetic_slices and bundle.input['kind'] == KIND,
+            synthetic_slices=settings.synthetic_slices and kind.native,
         )
-        kind = bundle.input['kind']
-        fields = dict.fromkeys((*COMMON, *roles_of(kind)))
+        fields = dict.fromkeys((*COMMON, *kind.roles))
         if blood is not None and takes_cbv(bundle):
             del fields['t1w']
             workflow.connect([(blood, predict, [('outputnode.cbv', 'inputnode.t1w')])])
-        given = AFFINE if is_aligned(kind) else {}
+        given = SEEN_ALIGNED if kind.is_aligned else {}
         workflow.connect([
             (anat, predict, [(f'outputnode.{given.get(f, f)}', f'inputnode.{f}') for f in fields])
         ])  # fmt: skip
@@ -189,7 +189,11 @@ def init_scan_wf(
 
 
 AFFINE = {'t1w': 't1w_affine', 'mask': 'mask_affine', 'transform': 'transform_affine'}
-"""What a model of aligned images takes instead of the deformed ones."""
+"""What the map of cerebral blood volume is made on: aligned images, not deformed."""
+
+SEEN_ALIGNED = {'t1w': 't1w_affine', 'mask': 'mask_affine', 'structures': 'structures_affine'}
+"""What a model of aligned images takes instead of the deformed ones; its maps are deformed like
+all others, so the transform stays."""
 
 FROM_NATIVE = (
     *((f'outputnode.{name}', f'inputnode.{name}') for name in NATIVE),

@@ -9,7 +9,7 @@ from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.dataset.aicbv import CbvSource
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.inputs.arrays import roles_of
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.interfaces.prediction import (
     DrawExplanations,
     PredictAge,
@@ -59,7 +59,7 @@ def init_prediction_wf(
         f'Brain age was predicted with {bundle.name} (version {bundle.version}; '
         f'{reference["text"]}). '
     )
-    roles = roles_of(bundle.input['kind'])
+    roles = kind_of(bundle.input).roles
     fields = tuple(dict.fromkeys((*COMMON, *roles)))
     inputnode = pe.Node(niu.IdentityInterface(list(fields)), name='inputnode')
     predict, save = _predict_node(bundle, settings), _save_node(bundle, settings)

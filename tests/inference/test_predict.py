@@ -16,7 +16,7 @@ from bids_brainage.inference.__main__ import main
 from bids_brainage.inference.interval import conformal_interval, corrected_age
 from bids_brainage.inference.predict import choose_device, predict
 from bids_brainage.inference.result import ExplanationMap, fraction_outside, save_prediction
-from bids_brainage.inputs.arrays import prepare_input
+from bids_brainage.inputs.kinds import prepare_input
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 
 SUM_TOLERANCE = 1e-9
@@ -79,6 +79,7 @@ def test_every_architecture_predicts_and_explains(arch, files, tmp_path):
         assert item.data.shape == SHAPES[arch]
         np.testing.assert_allclose(item.affine, prepared.affine)
         assert item.space == ('T1w' if arch == 'densenet169_clinical' else DEFAULT_SPACE)
+        assert item.aligned == (arch in ('vgg8', 'amagenet', 'sfcn'))
         assert np.isfinite(item.data).all()
         assert item.unit == 'arbitrary'
         assert item.sanity is None or -1 <= item.sanity <= 1
@@ -178,7 +179,7 @@ def test_age_that_is_no_number_is_refused(files, tmp_path):
         bundle.path, tensors, bundle.metadata | {'golden': {'seed': 0, 'age': 45.0}},
         overwrite=True,
     )  # fmt: skip
-    with pytest.raises(BundleError, match=r'gives nan .*models\.check'):
+    with pytest.raises(BundleError, match=r'gives nan .*bundles\.check'):
         predict(broken, files, saliency=())
 
 

@@ -6,10 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_brainage.bundles.contract import TABLE_KINDS
 from bids_brainage.bundles.untrained import untrained_metadata
 from bids_brainage.errors import BundleError, MissingInputError
-from bids_brainage.inputs.arrays import prepare_input, roles_of
+from bids_brainage.inputs.kinds import kind_of, prepare_input
 from bids_brainage.inputs.reduce import reduce_half
 from bids_brainage.inputs.sfcn import prepare_sfcn
 from bids_brainage.models.registry import list_models, model_info
@@ -19,7 +18,7 @@ SMALL = (26, 32, 26)
 CENTRE_MM = 1.0
 SPACE = 'MNI152NLin2009aSym'
 NODES = 90
-IMAGES = [name for name in list_models() if model_info(name).input['kind'] not in TABLE_KINDS]
+IMAGES = [name for name in list_models() if not kind_of(model_info(name).input).is_table]
 
 
 def declared(arch, shape=None):
@@ -198,7 +197,7 @@ def test_what_is_missing_is_named(files, tmp_path):
 
 def test_every_kind_says_which_derivatives_it_needs():
     for arch in list_models():
-        assert roles_of(model_info(arch).input['kind']), arch
+        assert kind_of(model_info(arch).input).roles, arch
 
 
 def test_coarser_grid_keeps_the_sum_and_finer_grid_the_values():

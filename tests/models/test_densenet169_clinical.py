@@ -8,9 +8,10 @@ from torch import nn
 
 from bids_brainage.errors import OptionError
 from bids_brainage.inference.saliency import explain
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.models.densenet169_clinical import INPUT_SHAPE, DenseNet169Clinical
+from bids_brainage.models.registry import model_info
 from bids_brainage.models.views import views
-from bids_brainage.training.fit import SMALLEST_AXIS
 
 N_PARAMETERS = 20_386_945
 N_PARAMETERS_ALL_TRANSITIONS = 18_544_385
@@ -95,7 +96,7 @@ def test_output_bias_starts_at_the_mean_age(network):
 
 def test_smallest_grid_that_training_accepts_is_the_smallest_that_can_be_halved():
     network = DenseNet169Clinical().eval()
-    smallest = SMALLEST_AXIS['t1w_clinical']
+    smallest = kind_of(model_info('densenet169_clinical').input).smallest_axis
     with torch.inference_mode():
         assert network(torch.zeros(1, 1, 26, 40, smallest)).shape == (1,)
         with pytest.raises(RuntimeError, match='smaller than kernel size'):

@@ -113,7 +113,14 @@ def test_all_input_problems_are_told_before_training(study):
     with pytest.raises(TrainingInputError) as caught:
         run_train(settings(*options))
     text = str(caught.value)
-    for words in ('no age', '89+', 'gm_modulated is not in', 'another space', 'constant', 'NaN'):
+    for words in (
+        'no age',
+        '89+',
+        'desc-modulated_probseg.nii.gz is not in',
+        'another space',
+        'constant',
+        'NaN',
+    ):
         assert words in text, text
     assert 'on_problem' in text and caught.value.exit_code == 65
     assert not (study / 'models/resnet_only.x').exists()

@@ -15,7 +15,7 @@ from bids_brainage.bundles.check import check_bundle
 from bids_brainage.errors import BundleError
 from bids_brainage.inference.__main__ import main
 from bids_brainage.inference.predict import predict
-from bids_brainage.inputs.arrays import prepare_input
+from bids_brainage.inputs.kinds import prepare_input
 from bids_brainage.inputs.volumes import log_ratios, shown_on, title_of
 from bids_brainage.interfaces.prediction import PredictAge, SavePrediction
 from bids_brainage.interfaces.regions import MeasureRegions

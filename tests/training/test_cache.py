@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bids_brainage.dataset.scan import Age, Scan
-from bids_brainage.inputs.arrays import roles_of
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.models import list_models, model_info
 from bids_brainage.training import cache
 from bids_brainage.training.cache import build_cache, open_cache, prepare_rows
@@ -36,7 +36,7 @@ def scan(root, subject='01', session='2'):
 def test_files_cover_what_the_input_kind_needs(arch, tmp_path):
     declared = input_block(arch, make_recipe(arch, {}))
     files = derivative_files(scan(tmp_path), tmp_path / 'out', declared)
-    assert set(roles_of(declared['kind'])) <= set(files)
+    assert set(kind_of(declared).derivatives) == set(files)
     folder = tmp_path / 'out/sub-01/ses-2'
     inside = [path for role, path in files.items() if role != 't1w_uncorrected']
     assert all(folder in path.parents for path in inside)
@@ -94,12 +94,21 @@ def test_research_scans_become_their_synthetic_slices(tmp_path):
         assert np.corrcoef(row[0].ravel(), whole[0].ravel())[0, 1] > 0.9
 
 
+def test_scans_of_thick_slices_are_taken_as_they_are(tmp_path):
+    """As in prediction: only research scans contain others."""
+    declared = input_block('densenet169_clinical', make_recipe('densenet169_clinical', {}))
+    files = head(tmp_path, 6.0)
+    (cut,) = prepare_rows(declared, files, synthetic=True)
+    (whole,) = prepare_rows(declared, files)
+    np.testing.assert_array_equal(cut[0], whole[0])
+
+
 @pytest.fixture
 def people(tmp_path):
     declared = input_block('densenet169_clinical', make_recipe('densenet169_clinical', {}))
     candidates = [
         Candidate(
-            Item(f'bids:raw:{k}', str(k), None, 30.0 + k), head(tmp_path / str(k), 6.0, 1 + k)
+            Item(f'bids:raw:{k}', str(k), None, 30.0 + k), head(tmp_path / str(k), 2.4, 1 + k)
         )
         for k in range(3)
     ]
@@ -111,11 +120,11 @@ def test_cache_holds_what_was_prepared_and_is_reused(people, tmp_path):
     folder = tmp_path / 'cache'
     assert build_cache(folder, candidates, declared, synthetic=True, workers=2) == []
     found_cache = open_cache(folder)
-    assert found_cache.sources == tuple(f'bids:raw:{k}' for k in (0, 0, 1, 1, 2, 2))
-    assert found_cache.ages.tolist() == [30, 30, 31, 31, 32, 32]
-    assert found_cache.rows_of({'bids:raw:1'}).tolist() == [2, 3]
+    assert found_cache.sources == tuple(f'bids:raw:{k}' for k in (0, 0, 0, 1, 1, 1, 2, 2, 2))
+    assert found_cache.ages.tolist() == [30, 30, 30, 31, 31, 31, 32, 32, 32]
+    assert found_cache.rows_of({'bids:raw:1'}).tolist() == [3, 4, 5]
     expected = prepare_rows(declared, candidates[1].files, synthetic=True)
-    found = np.asarray(found_cache.arrays[0][3], np.float32)
+    found = np.asarray(found_cache.arrays[0][4], np.float32)
     np.testing.assert_allclose(found, expected[1][0], rtol=HALF_PRECISION, atol=HALF_PRECISION)
     written = (folder / 'input-0.bin').stat().st_mtime_ns
     build_cache(folder, candidates, declared, synthetic=True)
@@ -156,4 +165,4 @@ def test_synthetic_scans_reach_a_coarser_grid(people):
     recipe = make_recipe('densenet169_clinical', {'data': {'coarsen': 2}})
     declared = input_block('densenet169_clinical', recipe)
     rows = prepare_rows(declared, candidates[0].files, synthetic=True)
-    assert len(rows) == 2 and rows[0][0].shape == (1, 40, 60, 20)
+    assert len(rows) == 3 and rows[0][0].shape == (1, 40, 60, 20)

@@ -9,7 +9,7 @@ from bids_brainage.bundles.check import check_bundle
 from bids_brainage.cli.parser import parse
 from bids_brainage.errors import MissingInputError, OptionError
 from bids_brainage.inference.interval import conformal_interval
-from bids_brainage.inputs.arrays import prepare_input
+from bids_brainage.inputs.kinds import prepare_input
 from bids_brainage.runs.train import run_train
 from bids_brainage.training.errors import TrainingInputError
 from bids_brainage.tsv import read_tsv

@@ -76,6 +76,11 @@ def thresholds() -> dict[str, dict[str, Any]]:
     return {name: flag for name, flag in flag_table().items() if 'measure' in flag}
 
 
+def severe_flags() -> list[str]:
+    """Return the flags that speak against using a series."""
+    return [flag for flag, rule in thresholds().items() if rule['severity'] == 'stop']
+
+
 def bold_flags(quality: Mapping[str, Any]) -> list[str]:
     """Return the flags of a series, in the order of ``data/qc_flags.json``.
 

@@ -1,0 +1,130 @@
+"""Training takes the files that prediction takes, and prepares the same arrays from them."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_brainage.dataset.scan import Age, Scan
+from bids_brainage.inputs.kinds import prepare_input
+from bids_brainage.interfaces.anatomical import CheckT1w, ExtractBrain
+from bids_brainage.outputs.connectivity import choose_matrix
+from bids_brainage.preprocessing.bold.quality import severe_flags
+from bids_brainage.training.cache import prepare_rows
+from bids_brainage.training.cohort import find_candidates
+from bids_brainage.training.prepare import input_block
+from bids_brainage.training.recipe import make_recipe
+
+SPACE = 'MNI152NLin2009aSym'
+N_NODES = 6
+
+
+def scan(root, subject='01', session='1'):
+    name = f'sub-{subject}_ses-{session}_T1w.nii.gz'
+    relative = f'sub-{subject}/ses-{session}/anat/{name}'
+    entities = {'sub': subject, 'ses': session}
+    return Scan(
+        root / relative, relative, subject, session, None, entities, 'T1w', 'anat', Age(40.0)
+    )
+
+
+def declared(arch):
+    return input_block(arch, make_recipe(arch, {}))
+
+
+def write_matrix(output_dir, name, flags=(), freedom=100.0, n_nodes=N_NODES):
+    """Write the correlations of a functional run with their side file."""
+    path = output_dir / 'sub-01/ses-1/func' / f'sub-01_ses-1_{name}_relmat.tsv'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [[f'r{k}' for k in range(n_nodes)], *np.eye(n_nodes).tolist()]
+    path.write_text('\n'.join('\t'.join(map(str, row)) for row in rows) + '\n')
+    side = {'QualityFlags': list(flags), 'DegreesOfFreedom': freedom}
+    path.with_suffix('.json').write_text(json.dumps(side))
+    return path
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A session of four runs, of which the first by name is not the one for a model."""
+
+    def name(task, run, atlas='power2011'):
+        return f'task-{task}_run-{run}_space-{SPACE}_atlas-{atlas}_stat-pearsoncorrelation'
+
+    write_matrix(tmp_path, name('faces', 1), freedom=900.0)
+    write_matrix(tmp_path, name('rest', 1), freedom=100.0)
+    best = write_matrix(tmp_path, name('rest', 2), freedom=200.0)
+    write_matrix(tmp_path, name('rest', 3), freedom=300.0, flags=['bold_motion'])
+    write_matrix(tmp_path, name('rest', 4, 'aal'), freedom=500.0)
+    anat = tmp_path / 'sub-01/ses-1/anat'
+    anat.mkdir()
+    (anat / f'sub-01_ses-1_space-{SPACE}_res-1_desc-affine_T1w.nii.gz').touch()
+    return tmp_path, best
+
+
+def graph_candidate(output_dir, n_nodes=N_NODES):
+    block = {**declared('amagenet'), 'n_nodes': n_nodes}
+    (found,) = find_candidates([scan(output_dir)], output_dir, output_dir, block)
+    return found
+
+
+def test_training_takes_the_matrix_that_prediction_takes(runs):
+    """Rest before tasks, no severe flag, most degrees of freedom, the atlas asked for."""
+    output_dir, best = runs
+    found = graph_candidate(output_dir)
+    assert found.problem == ''
+    assert found.files['connectivity'] == best
+    from_atlas = (output_dir / 'sub-01/ses-1/func').glob('*atlas-power2011*.tsv')
+    assert choose_matrix(sorted(from_atlas), severe_flags()) == best
+
+
+def test_missing_connectivity_is_told_with_the_name_that_it_would_have(runs):
+    output_dir, _ = runs
+    (other,) = find_candidates(
+        [scan(output_dir)], output_dir, output_dir, declared('amagenet'), atlas='schaefer'
+    )
+    assert '*_atlas-schaefer_stat-pearsoncorrelation_relmat.tsv' in other.problem
+    assert 'connectivity' not in other.files
+    regions = graph_candidate(output_dir, n_nodes=90).problem
+    assert 'correlations of 90 regions' in regions and 'power2011 has 6' in regions
+    (anat,) = output_dir.glob('sub-01/ses-1/anat/*_T1w.nii.gz')
+    anat.unlink()
+    assert f'*_space-{SPACE}_res-1_desc-affine_T1w.nii.gz' in graph_candidate(output_dir).problem
+
+
+def z_scored_thick_scan(root):
+    """Write a stripped scan of 5 mm slices, stored from the left, of mean 0, as a file."""
+    shape, spacing = (180, 210, 32), np.array([-0.9, 0.9, 5.1])
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = 80.3, -94.7, -70.1
+    axes = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in shape), indexing='ij')
+    radii = (68, 82, 65)
+    scaled = [a * s / r for a, s, r in zip(axes, spacing, radii, strict=True)]
+    brain = sum(a**2 for a in scaled) < 1
+    data = brain * (400 + 150 * np.sin(axes[0] / 9) * np.cos(axes[1] / 7))
+    data = (data - data[brain].mean()) / data[brain].std()
+    raw = scan(root)
+    raw.path.parent.mkdir(parents=True)
+    nib.save(nib.Nifti1Image(data.astype(np.float32), affine), raw.path)
+    return raw
+
+
+def test_training_prepares_the_array_that_prediction_prepares(tmp_path):
+    """A z-scored scan of thick slices, of which the program raises the intensities."""
+    raw = z_scored_thick_scan(tmp_path / 'bids')
+    work, output_dir = tmp_path / 'work', tmp_path / 'out'
+    work.mkdir()
+    checked = CheckT1w(t1w=str(raw.path)).run(cwd=str(work)).outputs
+    brain = ExtractBrain(t1w=checked.t1w, facts=checked.facts).run(cwd=str(work)).outputs
+    mask = output_dir / 'sub-01/ses-1/anat/sub-01_ses-1_desc-brain_mask.nii.gz'
+    mask.parent.mkdir(parents=True)
+    nib.save(nib.load(brain.mask), mask)
+    block = declared('densenet169_clinical')
+    predicted = prepare_input(
+        block, {'t1w_uncorrected': checked.t1w, 'mask_native': brain.mask}
+    ).arrays
+    (candidate,) = find_candidates([raw], tmp_path / 'bids', output_dir, block)
+    assert candidate.problem == ''
+    ((trained,),) = prepare_rows(block, candidate.files)
+    assert predicted[0].min() == 0 and predicted[0].max() > 1
+    np.testing.assert_array_equal(trained, predicted[0])
