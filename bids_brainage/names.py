@@ -31,11 +31,6 @@ def _spec() -> dict[str, Any]:
     return dict(json.loads(text))
 
 
-def entity_order() -> tuple[str, ...]:
-    """Return the short entity keys in the order in which they stand in a file name."""
-    return tuple(_spec()['entities'])
-
-
 def long_names() -> dict[str, str]:
     """Map each short entity key to the name that pybids and niworkflows use for it."""
     return dict(_spec()['entities'])
@@ -147,11 +142,6 @@ def source_entities(stem: str) -> dict[str, str]:
     entities = parse_name(f'{stem}_x.x')
     del entities['suffix'], entities['extension']
     return entities
-
-
-def group_path(table: str, extension: str = '.tsv') -> PurePosixPath:
-    """Return ``group_<table>.tsv`` (or ``.json``), and ``group.html`` for table ``''``."""
-    return PurePosixPath(f'group_{table}{extension}' if table else f'group{extension}')
 
 
 def report_path(subject: str, session: str | None = None) -> PurePosixPath:

@@ -62,21 +62,6 @@ class LinearFusion:
         """Names of the coefficients, the intercept first."""
         return ('intercept', *TERMS[self.formula])
 
-    @property
-    def standard_errors(self) -> Vector:
-        """Standard errors of the coefficients."""
-        return np.sqrt(np.diag(np.asarray(self.covariance)))
-
-    @property
-    def t_values(self) -> Vector:
-        """Coefficients over their standard errors, n - p degrees of freedom."""
-        return np.asarray(self.coefficients) / self.standard_errors
-
-    @property
-    def degrees_of_freedom(self) -> int:
-        """Residual degrees of freedom."""
-        return self.n - len(self.coefficients)
-
     def predict(self, values: Mapping[str, npt.ArrayLike]) -> tuple[Vector, Vector]:
         """Apply the regression.
 
@@ -201,59 +186,3 @@ def fit_fusion(
         r_squared=1 - float(residual @ residual) / float(centred @ centred),
         fitted_on=fitted_on,
     )
-
-
-@dataclass(frozen=True)
-class FusedAge:
-    """Age of one scan, years, with the formula that gave it and, if not TAS, why."""
-
-    age: float
-    standard_deviation: float
-    formula: str
-    note: str
-
-
-def fuse(
-    fusions: Mapping[str, LinearFusion],
-    t1w: float,
-    aicbv: float | None = None,
-    sex: str | None = None,
-) -> FusedAge:
-    """Combine what is known of one scan with the richest regression that it allows.
-
-    Parameters
-    ----------
-    fusions : mapping
-        Fitted regressions by formula.
-    t1w, aicbv : float
-        Outputs of the two networks, years; `aicbv` None when there is no CBV map.
-    sex : str or None
-        ``F``, ``M``, ``female`` or ``male`` in any case; anything else counts as missing.
-
-    Returns
-    -------
-    FusedAge
-        From TAS; from TA when sex is missing; from T when the CBV map is.
-
-    Raises
-    ------
-    ProcessingError
-        When the needed regression was not fitted.
-    """
-    code = SEX_CODES.get(sex.lower()) if sex is not None else None
-    if aicbv is None:
-        formula, note = 'T', 'no CBV map: T1w network only'
-    elif code is None:
-        formula, note = 'TA', 'sex missing: fusion without sex'
-    else:
-        formula, note = 'TAS', ''
-    if formula not in fusions:
-        raise ProcessingError(
-            f'Fusion {formula} is needed ({note or "all inputs present"}) but only '
-            f'{", ".join(fusions) or "none"} was fitted.'
-        )
-    known = {'t1w': t1w, 'aicbv': aicbv, 'sex': code}
-    age, spread = fusions[formula].predict(
-        {term: np.array([known[term]], dtype=float) for term in TERMS[formula]}
-    )
-    return FusedAge(float(age[0]), float(spread[0]), formula, note)

@@ -27,14 +27,11 @@ class Complete(NamedTuple):
         Chronological and predicted age, years.
     keep : (n_rows,) bool array
         Which input rows they are.
-    n_excluded : int
-        Rows left out because one of the two is missing.
     """
 
     y: Array
     p: Array
     keep: NDArray[np.bool_]
-    n_excluded: int
 
 
 def complete(age: ArrayLike, predicted: ArrayLike) -> Complete:
@@ -44,7 +41,7 @@ def complete(age: ArrayLike, predicted: ArrayLike) -> Complete:
     if y.shape != p.shape or y.ndim != 1:
         raise ValueError(f'age and prediction must be equal 1-D arrays, got {y.shape}, {p.shape}')
     keep = np.isfinite(y) & np.isfinite(p)
-    return Complete(y[keep], p[keep], keep, int(keep.size - keep.sum()))
+    return Complete(y[keep], p[keep], keep)
 
 
 def accuracy(
@@ -290,24 +287,3 @@ def interval_coverage(
         return Stat(stat.value, f'no limits with fewer than {MIN_SUBJECTS} subjects')
     sums = bootstrap.sums([inside, np.ones_like(inside)], codes)
     return attach_limits({'x': stat}, {'x': sums[:, 0] / sums[:, 1]}, bootstrap)['x']
-
-
-def t_interval(values: ArrayLike, level: float = 0.95) -> Stat:
-    """Mean of fold results with the limits ``m ± t(k−1)·s/√k``, s with ddof 1.
-
-    Parameters
-    ----------
-    values : (k,) array
-        One result per fold.
-    level : float
-        Confidence level.
-    """
-    from scipy.stats import t
-
-    x = np.asarray(values, dtype=np.float64)
-    if x.size == 0 or not np.isfinite(x).all():
-        return undefined('a fold has no result')
-    if x.size < 2:
-        return Stat(float(x.mean()), 'no limits from one fold')
-    half = float(t.ppf((1 + level) / 2, x.size - 1)) * float(x.std(ddof=1)) / np.sqrt(x.size)
-    return defined(x.mean()).with_limits(x.mean() - half, x.mean() + half)

@@ -20,9 +20,6 @@ FIVE_YEARS: tuple[float, ...] = tuple(range(0, 100, 5))
 AGE_GROUPS: tuple[float, ...] = (0, 18, 60)
 """Lower edges of children, adults and older adults, years."""
 
-BASE_EDGES: tuple[float, ...] = (18, 25, 35, 45, 55, 65, 75, 85)
-"""Lower edges that Dular & Špiclin (2024, doi:10.1016/j.neuroimage.2023.120469) use."""
-
 MIN_BIN_N = 5
 """Fewest scans of a bin that may set the worst-bin error."""
 

@@ -119,8 +119,6 @@ class NestedTest:
     p: Stat
     df_added: int
     df: int
-    rss_reduced: float
-    rss_full: float
 
 
 def nested_f(reduced: Fit, full: Fit) -> NestedTest:
@@ -143,10 +141,10 @@ def nested_f(reduced: Fit, full: Fit) -> NestedTest:
     added = reduced.df - full.df
     if full.rss == 0:
         nothing = undefined('the full model leaves no residual')
-        return NestedTest(nothing, nothing, added, full.df, reduced.rss, full.rss)
+        return NestedTest(nothing, nothing, added, full.df)
     value = max((reduced.rss - full.rss) / added / (full.rss / full.df), 0.0)
     p = float(fisher.sf(value, added, full.df))
-    return NestedTest(defined(value), defined(p), added, full.df, reduced.rss, full.rss)
+    return NestedTest(defined(value), defined(p), added, full.df)
 
 
 def fusion_table(

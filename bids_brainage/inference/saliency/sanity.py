@@ -7,7 +7,6 @@ looks the same with shuffled weights explains the image, not the prediction.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -60,33 +59,3 @@ def randomised_copy(model: nn.Module, seed: int = 0) -> nn.Module:
             flat = parameter.detach().cpu().flatten()[order]
             parameter.copy_(flat.view(parameter.shape))
     return shuffled
-
-
-def randomisation_similarity(
-    model: nn.Module,
-    explain: Callable[[nn.Module], npt.ArrayLike],
-    *,
-    reference: npt.ArrayLike | None = None,
-    seed: int = 0,
-) -> float | None:
-    """Compare a map with that of the same network with shuffled weights.
-
-    Parameters
-    ----------
-    model : Module
-        The network under explanation.
-    explain : callable
-        From a network to its map (X, Y, Z).
-    reference : array_like or None
-        The network's own map, when it is known already.
-    seed : int
-        Of the shuffles.
-
-    Returns
-    -------
-    float or None
-        Spearman correlation: near 0 is good, near 1 means that the map does not show what
-        was learnt.  None when one of the maps is constant.
-    """
-    own = explain(model) if reference is None else reference
-    return spearman(own, explain(randomised_copy(model, seed)))
