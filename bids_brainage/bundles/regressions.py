@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bids_brainage.errors import ProcessingError
+from bids_brainage.statistics.nested import fit_ols
 
 #: Regressors of each formula, after the intercept.
 TERMS: dict[str, tuple[str, ...]] = {
@@ -22,7 +23,6 @@ TERMS: dict[str, tuple[str, ...]] = {
     'TA': ('t1w', 'aicbv'),
     'TAS': ('t1w', 'aicbv', 'sex'),
 }
-SEX_CODES = {'female': 0.0, 'f': 0.0, 'male': 1.0, 'm': 1.0}
 Vector = npt.NDArray[np.float64]
 
 
@@ -157,32 +157,22 @@ def fit_fusion(
     Raises
     ------
     ProcessingError
-        When values are not finite, rows are too few, or regressors are collinear.
+        When values are not finite, rows are too few, ages are all equal, or regressors are
+        collinear.
     """
-    target = np.asarray(age, dtype=float)
-    design = _design(formula, values)
-    rows, size = design.shape
-    if len(target) != rows or not (np.isfinite(design).all() and np.isfinite(target).all()):
+    try:
+        fit = fit_ols(age, {term: values[term] for term in TERMS[formula]})
+        r_squared = fit.r2.get()
+    except ValueError as error:
         raise ProcessingError(
-            f'Fusion {formula}: ages and predictions must be finite and of equal number, found '
-            f'{len(target)} ages and {rows} predictions.'
-        )
-    if rows <= size or np.linalg.matrix_rank(design) < size:
-        raise ProcessingError(
-            f'Fusion {formula}: {rows} rows do not determine {size} coefficients. Use more '
-            'people, or a formula with fewer terms.'
-        )
-    coefficients = np.linalg.lstsq(design, target, rcond=None)[0]
-    residual = target - design @ coefficients
-    variance = float(residual @ residual) / (rows - size)
-    centred = target - target.mean()
-    covariance = variance * np.linalg.inv(design.T @ design)
+            f'Fusion {formula}: {error}. Use more people, or a formula with fewer terms.'
+        ) from error
     return LinearFusion(
         formula=formula,
-        coefficients=tuple(coefficients.tolist()),
-        covariance=tuple(map(tuple, covariance.tolist())),
-        n=rows,
-        residual_variance=variance,
-        r_squared=1 - float(residual @ residual) / float(centred @ centred),
+        coefficients=tuple(fit.coefficients.tolist()),
+        covariance=tuple(map(tuple, fit.covariance.tolist())),
+        n=fit.outcome.size,
+        residual_variance=fit.rss / fit.df,
+        r_squared=r_squared,
         fitted_on=fitted_on,
     )

@@ -12,6 +12,9 @@ from bids_brainage.statistics.result import Stat, defined, undefined
 
 Array = NDArray[np.float64]
 
+SEX_CODES = {'F': 0.0, 'M': 1.0}
+"""Regressor of each sex; the dataset's tables have been read into these letters."""
+
 
 @dataclass(frozen=True)
 class Fit:

@@ -62,9 +62,11 @@ def test_damaged_storage_is_refused(fusions):
 
 def test_undetermined_fits_are_refused():
     ages = np.array([20.0, 30.0, 40.0, 50.0])
-    with pytest.raises(ProcessingError, match='do not determine'):
+    with pytest.raises(ProcessingError, match='combination of the others'):
         fit_fusion('TA', ages, {'t1w': ages, 'aicbv': 2 * ages})
-    with pytest.raises(ProcessingError, match='do not determine'):
+    with pytest.raises(ProcessingError, match='too few'):
         fit_fusion('T', ages[:2], {'t1w': ages[:2]})
-    with pytest.raises(ProcessingError, match='finite'):
+    with pytest.raises(ProcessingError, match='zero variance'):
+        fit_fusion('T', [30.0] * 4, {'t1w': ages})
+    with pytest.raises(ProcessingError, match='missing values'):
         fit_fusion('T', ages, {'t1w': np.array([1, 2, np.nan, 4])})

@@ -64,6 +64,13 @@ def test_games_howell_limits_use_the_range_quantile():
     assert row.estimate.high - row.estimate.get() == pytest.approx(q / np.sqrt(2) * se, rel=1e-6)
 
 
+def test_a_group_of_one_person_counts_for_no_pair():
+    pair = games_howell({'CU': g.CU, 'AD': g.AD})[0]
+    with_one = games_howell({'CU': g.CU, 'one': [1.0], 'AD': g.AD})
+    assert with_one[1] == pair
+    assert 'fewer than 2' in with_one[0].p.reason
+
+
 def test_golden_z():
     row = z_test(g.CU, g.AD)
     assert row.statistic.get() == pytest.approx(-3.717658, abs=g.DIGITS)

@@ -11,14 +11,8 @@ import copy
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.stats import spearmanr
 from torch import nn
-
-
-def _average_ranks(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    _, inverse, counts = np.unique(np.ravel(values), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: npt.NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
-    return ranks
 
 
 def spearman(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:
@@ -33,10 +27,16 @@ def spearman(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:
     -------
     float or None
         In [-1, 1]; None when a map is constant.
+
+    Examples
+    --------
+    >>> spearman([1, 2, 3, 4], [10, 20, 40, 30])  # 1 - 6 * (1 + 1) / (4 * 15)
+    0.8
     """
-    a, b = (ranks - ranks.mean() for ranks in map(_average_ranks, (first, second)))
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / norm if norm > 0 else None
+    a, b = np.ravel(first), np.ravel(second)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(spearmanr(a, b).statistic)
 
 
 def randomised_copy(model: nn.Module, seed: int = 0) -> nn.Module:
