@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from bids_brainage.errors import BrainAgeError, OutputError
 from bids_brainage.outputs.files import read_json, write_json
+from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.training.cohort import Candidate
 from bids_brainage.training.pairs import KIND, prepare_pair
 
@@ -268,7 +269,7 @@ def _prepared(
             if now - last > 15:
                 last, left = now, (now - start) / done * (len(candidates) - done)
                 log.log(
-                    25, 'Preparing inputs: %d of %d scans, about %.0f min left',
+                    IMPORTANT, 'Preparing inputs: %d of %d scans, about %.0f min left',
                     done, len(candidates), left / 60,
                 )  # fmt: skip
 

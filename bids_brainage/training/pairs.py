@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bids_brainage.dataset.header import SAME_GRID_MM
 from bids_brainage.errors import UnusableImageError
 from bids_brainage.outputs.files import read_json
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
@@ -86,7 +87,7 @@ def prepare_pair(files: Mapping[str, Path], shape: tuple[int, ...]) -> tuple[Vol
             )
         volumes.append(np.asarray(image.dataobj, np.float32))
         affines.append(image.affine)
-    if not np.allclose(affines[0], affines[1], atol=1e-3):
+    if not np.allclose(affines[0], affines[1], atol=SAME_GRID_MM):
         raise UnusableImageError(
             'T1w and map lie on different grids. Run the participant level again.'
         )

@@ -20,7 +20,16 @@ from bids_brainage.training.splits import (
 )
 from bids_brainage.tsv import read_tsv
 
-SCAN_COLUMNS = tuple('participant_id session_id source fold role age sex cohort'.split())
+SCAN_COLUMNS = (
+    'participant_id',
+    'session_id',
+    'source',
+    'fold',
+    'role',
+    'age',
+    'sex',
+    'cohort',
+)
 COLUMNS = (*SCAN_COLUMNS, 'reason')
 MIN_PEOPLE = {TRAINING: 8, VALIDATION: 2, TEST: 2}
 """Fewest people of a role with whom a training can mean anything."""
