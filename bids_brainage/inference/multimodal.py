@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bids_brainage.preprocessing.atlas import SPACE, load_atlas
+from bids_brainage.preprocessing.atlas import load_atlas
 from bids_brainage.preprocessing.bold.atlases import Atlas
 from bids_brainage.preprocessing.bold.painting import paint
+from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.preprocessing.transforms import grid_points
 
 NODES = 'nodes'
@@ -70,11 +71,11 @@ def fusion_facts(
     """
     import torch
 
-    members = list(getattr(model, 'members', None) or [model])
-    if not all(hasattr(member, 'forward_details') for member in members):
-        return None
+    members = model.folds()
     with torch.no_grad():
         details = [member.forward_details(*inputs) for member in members]
+    if None in details:
+        return None
     weights = [
         d.node_importance[0].cpu().numpy() for d in details if d.node_importance is not None
     ]
@@ -116,4 +117,4 @@ def node_map(facts: FusionFacts, atlas: Atlas) -> tuple[npt.NDArray[np.float32],
     """
     grid = load_atlas()
     painted, affine = paint(atlas, np.array(facts.nodes), grid.priors.shape[1:], grid.affine)
-    return painted, affine, SPACE
+    return painted, affine, DEFAULT_SPACE

@@ -71,10 +71,12 @@ def predict(
         If the GPU is out of memory.
     """
     start = time.monotonic()
-    prepared = prepare_input(bundle.input, files)
-    scans = prepare_slices(bundle.input, files) if synthetic_slices else [prepared]
+    if synthetic_slices:
+        scans = prepare_slices(bundle.input, files)
+    else:
+        scans = [prepare_input(bundle.input, files)]
     if bundle.input['kind'] in TABLE_KINDS:
-        prediction = predict_additive(bundle, prepared, files, saliency, reference_age)
+        prediction = predict_additive(bundle, scans[0], files, saliency, reference_age)
     else:
         prediction = _predict_network(bundle, scans, device, saliency, seed, threads, atlas)
     if not np.isfinite(prediction.age):
@@ -86,7 +88,7 @@ def predict(
         prediction,
         interval=conformal_interval(prediction.age, bundle.metadata['conformal']),
         seconds=time.monotonic() - start,
-        note=prepared.note,
+        note=scans[0].note,
     )
 
 
@@ -132,13 +134,12 @@ def _predict_network(
     where = choose_device(device)
     try:
         model = bundle.instantiate(where)
-        ensemble = hasattr(model, 'member_ages')
         tensors = [_tensors(scan, where) for scan in scans]
         with torch.no_grad():
             ages = torch.stack([model(*inputs)[0] for inputs in tensors])
             age = float(ages.mean())
-            if ensemble and len(scans) == 1:  # the folds say how far they disagree
-                ages = model.member_ages(*tensors[0])[:, 0]
+            if len(scans) == 1:  # the folds say how far they disagree
+                ages = torch.stack([fold(*tensors[0])[0] for fold in model.folds()])
             spread = float(ages.std()) if len(ages) > 1 else None
         prepared, inputs = scans[len(scans) // 2], tensors[len(scans) // 2]
         maps = _network_maps(bundle, model, inputs, prepared, saliency, seed)
