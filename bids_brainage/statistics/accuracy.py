@@ -73,6 +73,14 @@ def accuracy(
     References
     ----------
     Dular & Špiclin, NeuroImage 285:120469 (2024), doi:10.1016/j.neuroimage.2023.120469.
+
+    Examples
+    --------
+    >>> stats = accuracy([20, 30, 40], [22, 29, 45])  # errors of 2, -1 and 5 years
+    >>> [round(stats[name].get(), 3) for name in ('mae', 'me', 'mse')]
+    [2.667, 2.0, 10.0]
+    >>> stats['mmae'].reason
+    'no bin holds at least 5 values'
     """
     data = complete(age, predicted)
     y, p = data.y, data.p
@@ -247,6 +255,12 @@ def subject_means(
         Years; their difference is the mean error of the subject.
     subjects : (n_subjects,) int array
         The codes.
+
+    Examples
+    --------
+    >>> age, predicted, subjects = subject_means([30, 32, 50], [34, 30, 55], [7, 7, 9])
+    >>> age.tolist(), predicted.tolist(), subjects.tolist()
+    ([31.0, 50.0], [32.0, 55.0], [7, 9])
     """
     data = complete(age, predicted)
     present, codes = np.unique(np.asarray(subjects)[data.keep], return_inverse=True)
@@ -273,6 +287,11 @@ def interval_coverage(
         Codes of persons, for limits.
     bootstrap : Bootstrap, optional
         Adds limits.
+
+    Examples
+    --------
+    >>> interval_coverage([20, 30, 40, 50], [18, 31, 35, 50], [22, 36, 45, 60]).get()
+    0.75
     """
     y, a, b = (np.asarray(x, dtype=np.float64) for x in (age, low, high))
     keep = np.isfinite(y) & np.isfinite(a) & np.isfinite(b)

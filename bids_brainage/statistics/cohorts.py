@@ -79,6 +79,11 @@ def hedges_g(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Stat:
         Values of two groups; NaN is left out.
     level : float
         Confidence level.
+
+    Examples
+    --------
+    >>> round(hedges_g([1, 2, 3], [3, 4, 5]).get(), 3)  # -2 / 1 * (1 - 3 / 15)
+    -1.6
     """
     from scipy.stats import norm
 
@@ -108,6 +113,11 @@ def z_test(
         Their names.
     level : float
         Confidence level of the mean difference.
+
+    Examples
+    --------
+    >>> round(z_test([1, 2, 3], [3, 4, 5]).statistic.get(), 3)  # -2 / sqrt(1/3 + 1/3)
+    -2.449
     """
     from scipy.stats import norm
 
@@ -147,6 +157,12 @@ def welch_anova(groups: Mapping[str, ArrayLike]) -> Contrast:
     -------
     Contrast
         F with ``df = (K−1, (K²−1)/(3Λ))``; no estimate.
+
+    Examples
+    --------
+    >>> test = welch_anova({'a': [1, 2, 3], 'b': [3, 4, 5]})  # of two groups the square of t
+    >>> round(test.statistic.get(), 3), [round(df, 3) for df in test.df]
+    (6.0, [1.0, 4.0])
     """
     from scipy.stats import f_oneway
 
@@ -182,6 +198,12 @@ def games_howell(groups: Mapping[str, ArrayLike], level: float = 0.95) -> list[C
     list of Contrast
         One per pair, first minus second; `statistic` is t, p from the studentised range of
         the groups with at least 2 people.
+
+    Examples
+    --------
+    >>> (pair,) = games_howell({'a': [1, 2, 3], 'b': [3, 4, 5]})
+    >>> pair.estimate.get(), round(pair.statistic.get(), 3), round(pair.p.get(), 3)
+    (-2.0, -2.449, 0.07)
     """
     from scipy.stats import ttest_ind, tukey_hsd
 
@@ -261,6 +283,14 @@ def ancova(
     list of Contrast
         The F test of the factor (``ancova``), then all pairs (``ancova_pair``), later level
         minus earlier one adjusted for the covariates.
+
+    Examples
+    --------
+    >>> age = [1, 2, 3, 4, 1, 2, 3, 4]
+    >>> gap = [1, 2, 3, 5, 3, 4, 5, 6]  # means of 2.75 and 4.5, the same ages
+    >>> _, pair = ancova(gap, ['a'] * 4 + ['b'] * 4, {'age': age}, ['a', 'b'])
+    >>> pair.level_a, pair.level_b, round(pair.estimate.get(), 3)
+    ('b', 'a', 1.75)
     """
     y = np.asarray(gap, np.float64)
     names = np.asarray(group, dtype=object)
@@ -333,6 +363,12 @@ def correlation(
         Two-sided p.
     n : int
         Complete pairs.
+
+    Examples
+    --------
+    >>> r, p, n = correlation([1, 2, 3, 4], [1, 3, 2, 4])
+    >>> round(r.get(), 3), n
+    (0.8, 4)
     """
     from scipy.stats import pearsonr
 
@@ -354,7 +390,13 @@ def correlation(
 
 
 def fdr(p_values: Sequence[Stat]) -> list[Stat]:
-    """Benjamini–Hochberg adjusted p values of one family; undefined ones do not count."""
+    """Benjamini–Hochberg adjusted p values of one family; undefined ones do not count.
+
+    Examples
+    --------
+    >>> [p.value for p in fdr([Stat(0.01), Stat(None, 'untested'), Stat(0.04)])]
+    [0.02, None, 0.04]
+    """
     from scipy.stats import false_discovery_control
 
     known = [p.get() for p in p_values if p]

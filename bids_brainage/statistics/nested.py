@@ -91,6 +91,12 @@ def fit_ols(outcome: ArrayLike, regressors: Mapping[str, ArrayLike]) -> Fit:
     ------
     FitRefusedError
         With too few rows, missing values, or columns that depend on each other.
+
+    Examples
+    --------
+    >>> fit = fit_ols([1.0, 3.0, 5.0, 8.0], {'x': [0, 1, 2, 3]})  # 0.8 + 2.3 x
+    >>> dict(zip(fit.names, fit.coefficients.round(6).tolist(), strict=True)), fit.df
+    ({'intercept': 0.8, 'x': 2.3}, 2)
     """
     y = np.asarray(outcome, np.float64)
     names = ('intercept', *regressors)
@@ -134,6 +140,12 @@ def nested_f(reduced: Fit, full: Fit) -> NestedTest:
     ------
     FitRefusedError
         If the models are not nested or were fitted on different rows.
+
+    Examples
+    --------
+    >>> y, x = [0, 2, 1, 3], [0, 1, 2, 3]  # residual sums of squares of 5 and 1.8
+    >>> round(nested_f(fit_ols(y, {}), fit_ols(y, {'x': x})).f.get(), 4)  # 3.2 / (1.8 / 2)
+    3.5556
     """
     from scipy.stats import f as fisher
 
@@ -170,6 +182,13 @@ def fusion_table(
         ``T``, ``A``, ``TA`` and, with sex, ``TAS``.
     tests : dict
         ``T vs TA``, ``A vs TA`` and, with sex, ``TA vs TAS``.
+
+    Examples
+    --------
+    >>> age = [20, 30, 40, 50, 60]
+    >>> fits, tests = fusion_table(age, [22, 29, 41, 52, 58], [25, 28, 44, 47, 63], None)
+    >>> list(fits), list(tests)
+    (['T', 'A', 'TA'], ['T vs TA', 'A vs TA'])
     """
     fits = {
         'T': fit_ols(age, {'T': first}),

@@ -30,7 +30,7 @@ def spearman(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:
 
     Examples
     --------
-    >>> spearman([1, 2, 3, 4], [10, 20, 40, 30])  # 1 - 6 * (1 + 1) / (4 * 15)
+    >>> round(spearman([1, 2, 3, 4], [10, 20, 40, 30]), 6)  # 1 - 6 * (1 + 1) / (4 * 15)
     0.8
     """
     a, b = np.ravel(first), np.ravel(second)
