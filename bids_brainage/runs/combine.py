@@ -97,7 +97,7 @@ def write_combined(config: Config, plan: Plan) -> None:
 def combined_names(config: Config, bundles: Sequence[Bundle]) -> list[str]:
     """Return the names of the combined rows of a run."""
     names = [f.row_name(formula) for f in fusions_of(bundles) for formula in f.regressions]
-    return names + [MODEL] * config.workflow.consensus
+    return [*names, MODEL] if config.workflow.consensus else names
 
 
 def fused_rows(
