@@ -9,7 +9,8 @@ HERE = Path(__file__).parent
 INIT = (HERE / 'bids_brainage' / '__init__.py').read_text(encoding='utf-8')
 VERSION = re.findall(r"^__version__ = '([^']+)'", INIT, flags=re.MULTILINE)[0]
 
-# What the package imports.  Tested versions of all of it stand in constraints.txt.
+# What the package imports.  Tested versions of all of it stand in constraints.txt.  The upper
+# bounds are there because private names are used, see tests/project/test_private_names.py.
 REQUIRES = [
     'contourpy>=1.2',
     'deepbet>=1.0.2',
@@ -18,8 +19,8 @@ REQUIRES = [
     'lightning>=2.4',
     'nibabel>=5.2',
     'nilearn>=0.12',
-    'nipype>=1.10',
-    'niworkflows>=1.14',
+    'nipype>=1.10,<1.12',
+    'niworkflows>=1.14,<1.15',
     'numpy>=2.0',
     'pandas>=2.2',
     'picsl_greedy>=1.4',
@@ -29,7 +30,7 @@ REQUIRES = [
     'safetensors>=0.4.3',
     'scikit-image>=0.23',
     'scikit-learn>=1.5',
-    'scipy>=1.13',
+    'scipy>=1.16',
     'SimpleITK>=2.4',
     'templateflow>=24.2',
     'tomli_w>=1.0',

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
-
-from bids_brainage.errors import OptionError
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -180,24 +175,6 @@ class Config:
         }
         return tomli_w.dumps(sections)
 
-    @classmethod
-    def from_toml(cls, text: str) -> Config:
-        """Read what `to_toml` wrote.
-
-        Raises
-        ------
-        OptionError
-            Not TOML, or a section or key is missing, unknown or of another type.
-        """
-        try:
-            sections = tomllib.loads(text)
-            kinds = get_type_hints(cls)
-            return cls(**{name: _section(kinds[name], sections[name]) for name in kinds})
-        except (KeyError, TypeError, ValueError) as error:
-            raise OptionError(
-                f'Not a configuration of this version ({type(error).__name__}: {error}).'
-            ) from error
-
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
@@ -205,29 +182,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     return str(value) if isinstance(value, Path) else value
-
-
-def _section(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """Build one section from plain values, refusing unknown keys."""
-    hints = get_type_hints(kind)
-    known = {item.name for item in fields(kind)}
-    if unknown := sorted(set(values) - known):
-        raise KeyError(f'unknown keys {unknown} in section {kind.__name__.lower()}')
-    return kind(**{key: _typed(hints[key], value) for key, value in values.items()})
-
-
-def _typed(hint: Any, value: Any) -> Any:
-    if get_origin(hint) in (Union, UnionType):
-        hint = next(kind for kind in get_args(hint) if kind is not type(None))
-    origin = get_origin(hint) or hint
-    if origin is Path:
-        return Path(value)
-    if origin is tuple:
-        return tuple(value)
-    if origin is dict:
-        return json.loads(value)
-    if origin is float and isinstance(value, int):
-        return float(value)
-    if not isinstance(value, origin):
-        raise TypeError(f'expected {origin.__name__}, found {value!r}')
-    return value

@@ -31,11 +31,6 @@ def _spec() -> dict[str, Any]:
     return dict(json.loads(text))
 
 
-def entity_order() -> tuple[str, ...]:
-    """Return the short entity keys in the order in which they stand in a file name."""
-    return tuple(_spec()['entities'])
-
-
 def long_names() -> dict[str, str]:
     """Map each short entity key to the name that pybids and niworkflows use for it."""
     return dict(_spec()['entities'])
@@ -48,7 +43,13 @@ def patterns() -> tuple[str, ...]:
 
 
 def short_entities(entities: Mapping[str, Any]) -> dict[str, str]:
-    """Rename long entity names to short keys, drop absent ones, make all values text."""
+    """Rename long entity names to short keys, drop absent ones, make all values text.
+
+    Examples
+    --------
+    >>> short_entities({'subject': '01', 'resolution': 2, 'session': None, 'extension': 'json'})
+    {'sub': '01', 'res': '2', 'extension': '.json'}
+    """
     short = {long: key for key, long in _spec()['entities'].items()}
     renamed = {
         short.get(key, key): str(value)
@@ -112,6 +113,11 @@ def parse_name(name: str | PurePosixPath) -> dict[str, str]:
     ------
     WorkflowError
         The name is not made of ``key-value`` chunks and a suffix.
+
+    Examples
+    --------
+    >>> parse_name('sub-01/anat/sub-01_desc-brain_mask.nii.gz')
+    {'sub': '01', 'desc': 'brain', 'suffix': 'mask', 'extension': '.nii.gz', 'datatype': 'anat'}
     """
     path = PurePosixPath(name)
     match = _NAME.fullmatch(path.name)
@@ -135,6 +141,11 @@ def model_label(registry_name: str) -> str:
     ------
     WorkflowError
         Nothing is left of the name.
+
+    Examples
+    --------
+    >>> model_label('sfcn.demo')
+    'sfcndemo'
     """
     label = re.sub(r'[^0-9a-zA-Z]', '', registry_name)
     if not label:
@@ -143,19 +154,26 @@ def model_label(registry_name: str) -> str:
 
 
 def source_entities(stem: str) -> dict[str, str]:
-    """Return the entities of a source name without suffix, as in ``Scan.stem``."""
+    """Return the entities of a source name without suffix, as in ``Scan.stem``.
+
+    Examples
+    --------
+    >>> source_entities('sub-01_ses-a_run-1')
+    {'sub': '01', 'ses': 'a', 'run': '1'}
+    """
     entities = parse_name(f'{stem}_x.x')
     del entities['suffix'], entities['extension']
     return entities
 
 
-def group_path(table: str, extension: str = '.tsv') -> PurePosixPath:
-    """Return ``group_<table>.tsv`` (or ``.json``), and ``group.html`` for table ``''``."""
-    return PurePosixPath(f'group_{table}{extension}' if table else f'group{extension}')
-
-
 def report_path(subject: str, session: str | None = None) -> PurePosixPath:
-    """Return the name of a subject's (or one session's) HTML report."""
+    """Return the name of a subject's (or one session's) HTML report.
+
+    Examples
+    --------
+    >>> str(report_path('01', 'a'))
+    'sub-01_ses-a.html'
+    """
     middle = f'_ses-{session}' if session else ''
     return PurePosixPath(f'sub-{subject}{middle}.html')
 
@@ -163,7 +181,13 @@ def report_path(subject: str, session: str | None = None) -> PurePosixPath:
 def atlas_path(
     atlas: str, seg: str | None = None, scale: str | None = None, *, description: bool = False
 ) -> PurePosixPath:
-    """Return the name of an atlas' region table, or of its description file."""
+    """Return the name of an atlas' region table, or of its description file.
+
+    Examples
+    --------
+    >>> str(atlas_path('Power2011', scale='264'))
+    'atlas-Power2011_scale-264_dseg.tsv'
+    """
     if description:
         return PurePosixPath(f'atlas-{atlas}_description.json')
     middle = (f'_seg-{seg}' if seg else '') + (f'_scale-{scale}' if scale else '')
@@ -171,7 +195,13 @@ def atlas_path(
 
 
 def log_dir(run: str, subject: str | None = None, session: str | None = None) -> PurePosixPath:
-    """Return the log folder of a run, of the dataset or of one subject (and session)."""
+    """Return the log folder of a run, of the dataset or of one subject (and session).
+
+    Examples
+    --------
+    >>> str(log_dir('20260101-120000_ab', '01'))
+    'sub-01/log/20260101-120000_ab'
+    """
     if subject is None:
         return PurePosixPath('logs', run)
     parts = [f'sub-{subject}'] + ([f'ses-{session}'] if session else [])

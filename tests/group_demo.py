@@ -18,7 +18,8 @@ import numpy as np
 
 from bids_brainage.outputs.files import write_json
 from bids_brainage.outputs.tables import brainage_row, write_brainage
-from bids_brainage.preprocessing.atlas import SPACE, load_atlas
+from bids_brainage.preprocessing.atlas import load_atlas
+from bids_brainage.preprocessing.template import DEFAULT_SPACE
 
 PEOPLE = 24
 MODELS = {'volumes.demo': (0.85, 1.4), 'wholebrain.demo': (0.93, 2.4)}
@@ -106,12 +107,12 @@ def write_images(
         strong = {'lateral_ventricle': 3.0, 'hippocampus': 2.0, 'thalamus': 1.5, 'cortex': 1.0}
         weight[k] = strong.get(s.name, 0.1) * (age - 50) / 10 + rng.normal(0, 0.3)
     values = np.where(anatomy > 0, np.tensordot(weight, atlas.priors, 1), 0).astype(np.float32)
-    name = f'{stem}_space-{SPACE}_res-2_model-volumesdemo_desc-contribution_saliency'
+    name = f'{stem}_space-{DEFAULT_SPACE}_res-2_model-volumesdemo_desc-contribution_saliency'
     nib.save(nib.Nifti1Image(values, atlas.affine), home / f'{name}.nii.gz')
     facts = {'Method': 'contribution', 'Units': 'year', 'Resolution': '2 x 2 x 2 mm'}
     write_json(home / f'{name}.json', facts)
     t1w = (900 + 200 * rng.random()) * anatomy
-    target = home / f'{stem}_space-{SPACE}_res-2_desc-preproc_T1w.nii.gz'
+    target = home / f'{stem}_space-{DEFAULT_SPACE}_res-2_desc-preproc_T1w.nii.gz'
     nib.save(nib.Nifti1Image(t1w.astype(np.float32), atlas.affine), target)
 
 

@@ -108,10 +108,10 @@ def test_long_names_numbers_and_absent_entities():
 def test_order_of_all_entities_is_that_of_the_conventions():
     wanted = 'sub ses task acq ce rec dir run mod echo part space atlas seg scale res den label '
     wanted += 'stat model desc'
-    order = [key for key in naming.entity_order() if key not in ('from', 'to', 'mode', 'chunk')]
+    order = [key for key in naming.long_names() if key not in ('from', 'to', 'mode', 'chunk')]
     assert order == wanted.split()
     for pattern in naming.patterns():
-        keys = [key for key in naming.entity_order() if f'{key}-{{{key}' in pattern]
+        keys = [key for key in naming.long_names() if f'{key}-{{{key}' in pattern]
         name = pattern.rsplit('/', 1)[1]
         places = [name.index(f'{key}-{{{key}') for key in keys]
         if 'xfm' not in pattern:
@@ -172,8 +172,6 @@ def test_other_places():
     assert str(naming.derivative_path({'sub': '1', 'suffix': 'sessions'})) == (
         'sub-1/sub-1_sessions.tsv'
     )
-    assert str(naming.group_path('accuracy', '.json')) == 'group_accuracy.json'
-    assert str(naming.group_path('', '.html')) == 'group.html'
     assert str(naming.report_path('1', '2')) == 'sub-1_ses-2.html'
     assert str(naming.atlas_path('P', '7n', '100')) == 'atlas-P_seg-7n_scale-100_dseg.tsv'
     assert str(naming.atlas_path('P', description=True)) == 'atlas-P_description.json'

@@ -19,8 +19,8 @@ import numpy as np
 from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 from scipy import ndimage
 
-from bids_brainage.preprocessing.atlas import SPACE
 from bids_brainage.preprocessing.registration import register, score
+from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.preprocessing.transforms import grid_points, sample_image
 from bids_brainage.simulation.lifespan.anatomy import LABELS, t1w_of
 
@@ -90,7 +90,7 @@ def write(priors: np.ndarray, affine: np.ndarray) -> None:
     image = nib.Nifti1Image(steps, affine)
     image.header.set_slope_inter(1 / 255, 0)
     image.header.set_xyzt_units('mm')
-    nib.save(image, DATA / f'tpl-{SPACE}_res-2_atlas-structures_probseg.nii.gz')
+    nib.save(image, DATA / f'tpl-{DEFAULT_SPACE}_res-2_atlas-structures_probseg.nii.gz')
     table = [
         {'index': i, 'name': n, 'title': title, 'tissue': t, 'intensity': c}
         for i, (n, (t, c, title)) in enumerate(TABLE.items(), start=1)

@@ -16,11 +16,6 @@ from pathlib import Path
 
 import pandas as pd
 
-TABLE_NAMES = (
-    (re.compile(r'ds(\d{6})'), lambda source, label: f'{source}_sub-{label}'),
-    (re.compile(r'IXI'), lambda source, label: label),
-)
-
 
 def table_person(source: str, label: str) -> str | None:
     """Return the name of a person in the normative tables, or None."""

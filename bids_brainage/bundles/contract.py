@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bids_brainage.dataset.header import SAME_GRID_MM
 from bids_brainage.errors import BundleError
 from bids_brainage.inputs.kinds import KINDS, MODALITIES, age_kinds, kind_of
 
 SCHEMA = 'bids_brainage-bundle-1'
 STATUSES = ('trained', 'untrained')
 SALIENCY_METHODS = ('contribution', 'gradcam', 'guided_backprop', 'attention')
-
-# Largest accepted difference of a voxel size from the declared one, millimetres.
-VOXEL_SIZE_TOLERANCE_MM = 1e-3
 
 _TEXT = (str,)
 _OPTIONAL_TEXT = (str, type(None))
@@ -322,7 +320,7 @@ def check_volume(
             f'{advice}'
         )
     sizes = np.linalg.norm(matrix[:3, :3], axis=0)
-    if np.abs(sizes - declared['voxel_size_mm']).max() > VOXEL_SIZE_TOLERANCE_MM:
+    if np.abs(sizes - declared['voxel_size_mm']).max() > SAME_GRID_MM:
         raise BundleError(
             f'{source}: voxel size {sizes.round(4).tolist()} mm, but the model expects '
             f'{declared["voxel_size_mm"]} mm. {advice}'
@@ -332,8 +330,7 @@ def check_volume(
     ).any():
         raise BundleError(f'{source}: axes are not RAS+. Reorient the image before prediction.')
     if declared['affine'] is not None and (
-        np.abs(matrix - np.asarray(declared['affine'], dtype=float)).max()
-        > VOXEL_SIZE_TOLERANCE_MM
+        np.abs(matrix - np.asarray(declared['affine'], dtype=float)).max() > SAME_GRID_MM
     ):
         raise BundleError(
             f'{source}: affine differs from that of the model (space {declared["space"]}). '

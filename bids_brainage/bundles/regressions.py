@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bids_brainage.errors import ProcessingError
+from bids_brainage.statistics.nested import fit_ols
 
 #: Regressors of each formula, after the intercept.
 TERMS: dict[str, tuple[str, ...]] = {
@@ -22,7 +23,6 @@ TERMS: dict[str, tuple[str, ...]] = {
     'TA': ('t1w', 'aicbv'),
     'TAS': ('t1w', 'aicbv', 'sex'),
 }
-SEX_CODES = {'female': 0.0, 'f': 0.0, 'male': 1.0, 'm': 1.0}
 Vector = npt.NDArray[np.float64]
 
 
@@ -61,21 +61,6 @@ class LinearFusion:
     def terms(self) -> tuple[str, ...]:
         """Names of the coefficients, the intercept first."""
         return ('intercept', *TERMS[self.formula])
-
-    @property
-    def standard_errors(self) -> Vector:
-        """Standard errors of the coefficients."""
-        return np.sqrt(np.diag(np.asarray(self.covariance)))
-
-    @property
-    def t_values(self) -> Vector:
-        """Coefficients over their standard errors, n - p degrees of freedom."""
-        return np.asarray(self.coefficients) / self.standard_errors
-
-    @property
-    def degrees_of_freedom(self) -> int:
-        """Residual degrees of freedom."""
-        return self.n - len(self.coefficients)
 
     def predict(self, values: Mapping[str, npt.ArrayLike]) -> tuple[Vector, Vector]:
         """Apply the regression.
@@ -172,88 +157,22 @@ def fit_fusion(
     Raises
     ------
     ProcessingError
-        When values are not finite, rows are too few, or regressors are collinear.
+        When values are not finite, rows are too few, ages are all equal, or regressors are
+        collinear.
     """
-    target = np.asarray(age, dtype=float)
-    design = _design(formula, values)
-    rows, size = design.shape
-    if len(target) != rows or not (np.isfinite(design).all() and np.isfinite(target).all()):
+    try:
+        fit = fit_ols(age, {term: values[term] for term in TERMS[formula]})
+        r_squared = fit.r2.get()
+    except ValueError as error:
         raise ProcessingError(
-            f'Fusion {formula}: ages and predictions must be finite and of equal number, found '
-            f'{len(target)} ages and {rows} predictions.'
-        )
-    if rows <= size or np.linalg.matrix_rank(design) < size:
-        raise ProcessingError(
-            f'Fusion {formula}: {rows} rows do not determine {size} coefficients. Use more '
-            'people, or a formula with fewer terms.'
-        )
-    coefficients = np.linalg.lstsq(design, target, rcond=None)[0]
-    residual = target - design @ coefficients
-    variance = float(residual @ residual) / (rows - size)
-    centred = target - target.mean()
-    covariance = variance * np.linalg.inv(design.T @ design)
+            f'Fusion {formula}: {error}. Use more people, or a formula with fewer terms.'
+        ) from error
     return LinearFusion(
         formula=formula,
-        coefficients=tuple(coefficients.tolist()),
-        covariance=tuple(map(tuple, covariance.tolist())),
-        n=rows,
-        residual_variance=variance,
-        r_squared=1 - float(residual @ residual) / float(centred @ centred),
+        coefficients=tuple(fit.coefficients.tolist()),
+        covariance=tuple(map(tuple, fit.covariance.tolist())),
+        n=fit.outcome.size,
+        residual_variance=fit.rss / fit.df,
+        r_squared=r_squared,
         fitted_on=fitted_on,
     )
-
-
-@dataclass(frozen=True)
-class FusedAge:
-    """Age of one scan, years, with the formula that gave it and, if not TAS, why."""
-
-    age: float
-    standard_deviation: float
-    formula: str
-    note: str
-
-
-def fuse(
-    fusions: Mapping[str, LinearFusion],
-    t1w: float,
-    aicbv: float | None = None,
-    sex: str | None = None,
-) -> FusedAge:
-    """Combine what is known of one scan with the richest regression that it allows.
-
-    Parameters
-    ----------
-    fusions : mapping
-        Fitted regressions by formula.
-    t1w, aicbv : float
-        Outputs of the two networks, years; `aicbv` None when there is no CBV map.
-    sex : str or None
-        ``F``, ``M``, ``female`` or ``male`` in any case; anything else counts as missing.
-
-    Returns
-    -------
-    FusedAge
-        From TAS; from TA when sex is missing; from T when the CBV map is.
-
-    Raises
-    ------
-    ProcessingError
-        When the needed regression was not fitted.
-    """
-    code = SEX_CODES.get(sex.lower()) if sex is not None else None
-    if aicbv is None:
-        formula, note = 'T', 'no CBV map: T1w network only'
-    elif code is None:
-        formula, note = 'TA', 'sex missing: fusion without sex'
-    else:
-        formula, note = 'TAS', ''
-    if formula not in fusions:
-        raise ProcessingError(
-            f'Fusion {formula} is needed ({note or "all inputs present"}) but only '
-            f'{", ".join(fusions) or "none"} was fitted.'
-        )
-    known = {'t1w': t1w, 'aicbv': aicbv, 'sex': code}
-    age, spread = fusions[formula].predict(
-        {term: np.array([known[term]], dtype=float) for term in TERMS[formula]}
-    )
-    return FusedAge(float(age[0]), float(spread[0]), formula, note)

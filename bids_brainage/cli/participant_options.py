@@ -99,11 +99,11 @@ def derivative_folders(settings: Mapping[str, Any], problems: list[str]) -> dict
         Name → absolute path of the folder.
     """
     value = settings.get('derivatives', [])
+    texts = [value] if isinstance(value, str) else value
     try:
-        stored = json.loads(value) if isinstance(value, str) else {}
-    except ValueError:
-        stored = {}
-    pairs = stored.items() if stored else map(_named, [value] if isinstance(value, str) else value)
+        pairs = json.loads(value).items() if isinstance(value, str) else map(_named, texts)
+    except (AttributeError, ValueError):
+        pairs = map(_named, texts)
     found: dict[str, str] = {}
     for name, text in pairs:
         folder = Path(text).absolute()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bids_brainage.dataset.header import SAME_GRID_MM
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.sidecar import parse_entities
 from bids_brainage.errors import MissingInputError, UnusableImageError
@@ -16,8 +17,6 @@ DESC = 'aicbv'
 """Label of the ``desc-`` entity of such maps."""
 
 OWN_SPACE = 'T1w'
-SAME_GRID_MM = 1e-3
-"""Affines that differ by less are the same grid."""
 
 _EXTENSIONS = ('.nii', '.nii.gz')
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+SAME_GRID_MM = 1e-3
+"""Affines and voxel sizes that differ by less are the same; bundles state six decimals."""
+
 THICK_MM = 3.0
 """Slice distance from which a scan counts as one of thick slices."""
 

@@ -113,7 +113,8 @@ def _on_regions(parts: Mapping[str, float], files: Files) -> tuple[ExplanationMa
 
 def _on_atlas(parts: Mapping[str, float], files: Files) -> tuple[ExplanationMap, ...]:
     """Paint years on the structures of the atlas in template space."""
-    from bids_brainage.preprocessing.atlas import SPACE, load_atlas
+    from bids_brainage.preprocessing.atlas import load_atlas
+    from bids_brainage.preprocessing.template import DEFAULT_SPACE
 
     atlas = load_atlas()
     shares = np.zeros(atlas.priors.shape[1:], np.float32)
@@ -121,7 +122,7 @@ def _on_atlas(parts: Mapping[str, float], files: Files) -> tuple[ExplanationMap,
         years = sum(v for name, v in parts.items() if structure.name in shown_on(name))
         shares += prior * np.float32(years)
     shares *= _inside(files.get('mask'), shares.shape, atlas.affine)
-    return (ExplanationMap(CONTRIBUTION, shares, atlas.affine, SPACE, 'year', None),)
+    return (ExplanationMap(CONTRIBUTION, shares, atlas.affine, DEFAULT_SPACE, 'year', None),)
 
 
 def _inside(mask: Path | None, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:

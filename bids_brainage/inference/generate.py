@@ -57,12 +57,11 @@ def synthesise(model: Any, t1w: np.ndarray, mask: np.ndarray) -> np.ndarray:
     from bids_brainage.inference.aicbv import synthesise_aicbv
     from bids_brainage.inference.aicbv_slices import synthesise_uptake
     from bids_brainage.inputs.intensity import scale_by_top_percent
-    from bids_brainage.models.aicbv_mamba import AICBVMamba
 
     brain = t1w * mask
-    if isinstance(model, AICBVMamba):
-        return synthesise_aicbv(scale_by_top_percent(brain), mask, model)
-    return synthesise_uptake(brain, mask, model)
+    if model.by_slices:
+        return synthesise_uptake(brain, mask, model)
+    return synthesise_aicbv(scale_by_top_percent(brain), mask, model)
 
 
 def main(argv: list[str] | None = None) -> int:

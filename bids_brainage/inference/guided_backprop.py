@@ -154,27 +154,3 @@ def guided_backprop(
     finally:
         model.train(was_training)
     return gradient
-
-
-def display_map(gradient: Tensor, *, percentile: float = 99.0) -> Tensor:
-    """Scale a signed gradient for display: absolute value, percentile to 1.
-
-    Parameters
-    ----------
-    gradient : Tensor
-        Any shape.
-    percentile : float
-        Percentile of the absolute values that becomes 1; larger values are cut to 1.
-
-    Returns
-    -------
-    Tensor
-        Same shape, within [0, 1]; all zero when the percentile is 0.
-    """
-    magnitude = gradient.detach().abs()
-    # kthvalue instead of quantile, which refuses more than 16 million elements
-    rank = max(1, round(percentile / 100 * magnitude.numel()))
-    scale = magnitude.flatten().kthvalue(rank).values
-    if scale == 0:
-        return torch.zeros_like(magnitude)
-    return (magnitude / scale).clamp(max=1)

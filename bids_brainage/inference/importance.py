@@ -1,12 +1,9 @@
 """Importance of brain regions and of graph nodes for System D.
 
-Wan et al., AMAge-Net (doi:10.64898/2026.03.28.713645): node weights and structural saliency
-are averaged over subjects, scaled to [0, 1] and sorted.
+Wan et al., AMAge-Net (doi:10.64898/2026.03.28.713645).
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,25 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from bids_brainage.errors import BrainAgeError
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Importances over a group.
-
-    Attributes
-    ----------
-    importance : ndarray, shape (n,)
-        Group mean, scaled so that the least important is 0 and the most important 1.
-    order : ndarray of int, shape (n,)
-        Indices from the most to the least important.
-    n_subjects : int
-        Size of the group.
-    """
-
-    importance: npt.NDArray[np.float64]
-    order: npt.NDArray[np.int64]
-    n_subjects: int
 
 
 def image_gradient(
@@ -115,37 +93,3 @@ def region_means(
     count = np.bincount(regions, minlength=length)[wanted]
     total = np.bincount(regions, weights=values.ravel(), minlength=length)[wanted]
     return np.divide(total, count, out=np.full(len(wanted), np.nan), where=count > 0)
-
-
-def rank_importance(per_subject: npt.ArrayLike) -> Ranking:
-    """Average importances over subjects, scale them to [0, 1] and sort.
-
-    Parameters
-    ----------
-    per_subject : array_like, shape (n_subjects, n)
-        Node weights, or regional means of the saliency, one row a subject.  Regions that are
-        NaN in every subject stay NaN and come last.
-
-    Returns
-    -------
-    Ranking
-        Of n nodes or regions; all 0 when all are equally important.
-
-    Raises
-    ------
-    BrainAgeError
-        There is no subject or no finite value.
-    """
-    values = np.asarray(per_subject, dtype=np.float64)
-    if values.ndim != 2 or not np.isfinite(values).any():
-        raise BrainAgeError(
-            f'Importance: expected finite values of shape (subjects, regions), found shape '
-            f'{values.shape}.'
-        )
-    present = np.isfinite(values).sum(axis=0)
-    total = np.nansum(values, axis=0)
-    mean = np.divide(total, present, out=np.full(values.shape[1], np.nan), where=present > 0)
-    low, span = np.nanmin(mean), np.ptp(mean[np.isfinite(mean)])
-    scaled = (mean - low) / span if span > 0 else mean - low
-    order = np.argsort(-scaled, kind='stable')
-    return Ranking(scaled, order, len(values))

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bids_brainage.preprocessing.atlas import SPACE, load_atlas, load_structures
+from bids_brainage.preprocessing.atlas import load_atlas, load_structures
 from bids_brainage.preprocessing.bold.atlases import Atlas
 from bids_brainage.preprocessing.bold.painting import paint
+from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.preprocessing.transforms import grid_points, sample_image
 
 NODES = 'nodes'
@@ -72,11 +73,11 @@ def fusion_facts(
     """
     import torch
 
-    members = list(getattr(model, 'members', None) or [model])
-    if not all(hasattr(member, 'forward_details') for member in members):
-        return None
+    members = model.folds()
     with torch.no_grad():
         details = [member.forward_details(*inputs) for member in members]
+    if None in details:
+        return None
     weights = [
         d.node_importance[0].cpu().numpy() for d in details if d.node_importance is not None
     ]
@@ -140,4 +141,4 @@ def node_map(facts: FusionFacts, atlas: Atlas) -> tuple[npt.NDArray[np.float32],
     """
     grid = load_atlas()
     painted, affine = paint(atlas, np.array(facts.nodes), grid.priors.shape[1:], grid.affine)
-    return painted, affine, SPACE
+    return painted, affine, DEFAULT_SPACE

@@ -133,13 +133,12 @@ def _predict_network(
     where = choose_device(device)
     try:
         model = bundle.instantiate(where)
-        ensemble = hasattr(model, 'member_ages')
         tensors = [_tensors(scan, where) for scan in scans]
         with torch.no_grad():
             ages = torch.stack([model(*inputs)[0] for inputs in tensors])
             age = float(ages.mean())
-            if ensemble and len(scans) == 1:  # the folds say how far they disagree
-                ages = model.member_ages(*tensors[0])[:, 0]
+            if len(scans) == 1:  # the folds say how far they disagree
+                ages = torch.stack([fold(*tensors[0])[0] for fold in model.folds()])
             spread = float(ages.std()) if len(ages) > 1 else None
         prepared, inputs = scans[len(scans) // 2], tensors[len(scans) // 2]
         maps = _network_maps(bundle, model, inputs, prepared, saliency, seed)

@@ -14,6 +14,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from bids_brainage.dataset.header import SAME_GRID_MM
 from bids_brainage.errors import BundleError, MissingInputError
 from bids_brainage.inputs.clinical import prepare_clinical, synthetic_slices
 from bids_brainage.inputs.connectivity import prepare_structural, read_connectivity
@@ -27,9 +28,6 @@ from bids_brainage.preprocessing.resample import onto_grid
 
 FSL_GRID = ((182, 218, 182), (-91.0, -126.0, -72.0))
 """Shape and first voxel centre (RAS+ mm) of the usual 1 mm MNI152 box."""
-
-SAME_GRID_MM = 1e-3
-"""Affines that differ by less are the same; bundles state theirs with six decimals."""
 
 
 def find_file(files: Files, role: str) -> Path:

@@ -96,6 +96,11 @@ def slicing_factor(spacing_mm: float, distance_mm: float = SLICE_DISTANCE_MM) ->
     ------
     UnusableImageError
         The spacing is not positive.
+
+    Examples
+    --------
+    >>> slicing_factor(1.0), slicing_factor(3.0), slicing_factor(8.0)
+    (7, 3, 1)
     """
     if not spacing_mm > 0:
         raise UnusableImageError(

@@ -121,43 +121,6 @@ def clean_connectivity(matrix: npt.ArrayLike, *, n_nodes: int, source: str = 'ma
     return np.clip((values + values.T) / 2, -1, 1).astype(np.float32)
 
 
-def correlation_matrix(series: npt.ArrayLike, *, source: str = 'time series') -> Matrix:
-    """Correlate regional time series.
-
-    Parameters
-    ----------
-    series : array_like, shape (n_times, n_nodes)
-        Mean signal of each region.
-    source : str
-        Name of the run for messages.
-
-    Returns
-    -------
-    ndarray of float32, shape (n_nodes, n_nodes)
-        Pearson r, diagonal 1; 0 where a region has no variance.
-
-    Raises
-    ------
-    UnusableImageError
-        Fewer than three time points, or no region has a signal.
-    """
-    signal = np.asarray(series, dtype=np.float64)
-    if signal.ndim != 2 or signal.shape[0] < 3:
-        raise UnusableImageError(
-            f'{source}: expected at least 3 time points of several regions, found shape '
-            f'{signal.shape}.'
-        )
-    centred = signal - signal.mean(axis=0)
-    norm = np.linalg.norm(centred, axis=0)
-    # rounding leaves a constant signal with a norm of this order instead of 0
-    flat = ~(norm > 1e-12 * np.abs(signal).max(axis=0) * np.sqrt(len(signal)))
-    unit = centred / np.where(flat, 1, norm)
-    correlations = unit.T @ unit
-    correlations[flat] = np.nan
-    correlations[:, flat] = np.nan
-    return clean_connectivity(correlations, n_nodes=signal.shape[1], source=source)
-
-
 def read_connectivity(path: Path, *, n_nodes: int) -> Matrix:
     """Read a connectivity table with a header row.
 

@@ -35,6 +35,11 @@ def totals(volumes: Mapping[str, float]) -> dict[str, float]:
     dict
         Also ``brain`` (tissue and ventricles, as FreeSurfer's *BrainSegVol*) and
         ``intracranial`` (brain and the fluid around it, inside the brain mask).
+
+    Examples
+    --------
+    >>> totals({'cortex': 500.0, 'lateral_ventricle': 20.0, OUTER_FLUID: 300.0})['brain']
+    520.0
     """
     intracranial = float(sum(volumes.values()))
     brain = intracranial - float(volumes.get(OUTER_FLUID, 0.0))
@@ -59,6 +64,12 @@ def log_ratios(volumes: Mapping[str, float], features: Sequence[str]) -> np.ndar
     ------
     ProcessingError
         If a structure is absent or empty.
+
+    Examples
+    --------
+    >>> volumes = {'cortex': 500.0, 'lateral_ventricle': 20.0}
+    >>> log_ratios(volumes, ['cortex/lateral_ventricle']).round(3).tolist()  # ln 25
+    [3.219]
     """
     known = totals(volumes)
     out = []

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from bids_brainage.errors import OptionError
+from bids_brainage.models.base import MapGenerator
 from bids_brainage.models.scan_paths import ScanOrder
 from bids_brainage.models.vss3d import VSS3D
 
 GROUPS = 8
-#: The encoder halves the grid three times.
-GRID_MULTIPLE = 8
 
 Preset = Literal['full', 'lite', 'test']
 
@@ -99,7 +98,7 @@ class Up(nn.Module):
         return result
 
 
-class AICBVMamba(nn.Module):
+class AICBVMamba(MapGenerator):
     """Map of cerebral blood volume from a patch of a skull-stripped T1w.
 
     Parameters
@@ -178,15 +177,7 @@ class AICBVMamba(nn.Module):
         OptionError
             An axis is no multiple of 8.
         """
-        if any(n % GRID_MULTIPLE for n in x.shape[2:]):
-            raise OptionError(
-                f'AICBV generator: expected axes that are multiples of {GRID_MULTIPLE} voxels, '
-                f'found {tuple(x.shape[2:])}. Pad the patch.'
-            )
-        skips: list[Tensor] = []
-        for level, encoder in enumerate(self.encoders):
-            x = encoder(self.pool(x) if level else x)
-            skips.append(x)
+        skips = self.encode(x)
         tokens = self.expand(skips.pop()).movedim(1, -1)
         x = self.compress(self.norm(self.bottleneck(tokens)).movedim(-1, 1))
         for decoder in self.decoders:

@@ -13,11 +13,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from bids_brainage.errors import OptionError
+from bids_brainage.models.base import MapGenerator
 
 N_LEVELS = 6
-#: The encoder halves the slice five times.
-GRID_MULTIPLE = 2 ** (N_LEVELS - 1)
 
 
 def _conv_norm_act(before: int, after: int) -> list[nn.Module]:
@@ -97,7 +95,7 @@ class Up(nn.Module):
         return result
 
 
-class AICBVResAttUNet2d(nn.Module):
+class AICBVResAttUNet2d(MapGenerator):
     """Contrast uptake of an axial slice of a T1w.
 
     Parameters
@@ -105,6 +103,8 @@ class AICBVResAttUNet2d(nn.Module):
     base : int
         Channels of the finest level, doubled at each of the five coarser ones.
     """
+
+    by_slices = True
 
     def __init__(self, *, base: int = 64) -> None:
         super().__init__()
@@ -137,15 +137,7 @@ class AICBVResAttUNet2d(nn.Module):
         OptionError
             An axis is no multiple of 32.
         """
-        if any(n % GRID_MULTIPLE for n in x.shape[2:]):
-            raise OptionError(
-                f'AICBV generator: expected axes that are multiples of {GRID_MULTIPLE} pixels, '
-                f'found {tuple(x.shape[2:])}. Pad the slices.'
-            )
-        skips: list[Tensor] = []
-        for level, encoder in enumerate(self.encoders):
-            x = encoder(self.pool(x) if level else x)
-            skips.append(x)
+        skips = self.encode(x)
         x = skips.pop()
         for decoder in self.decoders:
             x = decoder(x, skips.pop())

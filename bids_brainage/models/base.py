@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
+
+from torch import Tensor, nn
+
+from bids_brainage.errors import OptionError
 
 
 class AgeRegressor(nn.Module):
@@ -42,3 +46,49 @@ class AgeRegressor(nn.Module):
         if not isinstance(layer, nn.Linear) or layer.bias is None:
             raise TypeError(f'{self.output_layer} of {type(self).__name__} is no biased Linear.')
         nn.init.constant_(layer.bias, mean_age)
+
+    def folds(self) -> list[AgeRegressor]:
+        """Return the networks whose mean this one is: itself, if it is no ensemble."""
+        return [self]
+
+    def forward_details(self, *args: Any, **kwargs: Any) -> Any:
+        """Predict and tell how two kinds of images were put together; None if it takes one."""
+        return None
+
+
+class MapGenerator(nn.Module):
+    """Base of the U-shaped networks that generate maps of cerebral blood volume.
+
+    Attributes
+    ----------
+    encoders : torch.nn.ModuleList
+        From the finest to the coarsest level.
+    pool : torch.nn.Module
+        Halves the grid between two of them.
+    by_slices : bool
+        The network sees axial slices, not patches.
+    """
+
+    encoders: nn.ModuleList
+    pool: nn.Module
+    by_slices = False
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Return the output of every encoder, the finest first.
+
+        Raises
+        ------
+        OptionError
+            An axis cannot be halved at each level.
+        """
+        multiple = 2 ** (len(self.encoders) - 1)
+        if any(n % multiple for n in x.shape[2:]):
+            raise OptionError(
+                f'AICBV generator: expected axes that are multiples of {multiple} voxels, '
+                f'found {tuple(x.shape[2:])}. Pad the input.'
+            )
+        skips: list[Tensor] = []
+        for level, encoder in enumerate(self.encoders):
+            x = encoder(self.pool(x) if level else x)
+            skips.append(x)
+        return skips

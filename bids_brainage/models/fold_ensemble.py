@@ -37,6 +37,10 @@ class FoldEnsemble(AgeRegressor):
             assert isinstance(member, AgeRegressor)
             member.set_output_bias(mean_age)
 
+    def folds(self) -> list[AgeRegressor]:
+        """Return the members."""
+        return list(self.members)  # type: ignore[arg-type]
+
     def member_ages(self, *inputs: Tensor) -> Tensor:
         """Return the age that each member predicts, years, shape ``(n_members, B)``."""
         return torch.stack([member(*inputs) for member in self.members])

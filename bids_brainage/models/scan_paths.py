@@ -44,15 +44,7 @@ def raster_path(grid: Grid) -> Path:
 def snake_path(grid: Grid) -> Path:
     """Boustrophedon: every second row and plane backwards, so that all steps are unit steps.
 
-    Parameters
-    ----------
-    grid : tuple of int
-        Voxels along each axis.
-
-    Returns
-    -------
-    ndarray of int64, shape (voxels,)
-        Flat index at each step.
+    Parameters and result are those of `raster_path`.
     """
     index = raster_path(grid).reshape(grid)
     index = np.stack([plane[::-1] if i % 2 else plane for i, plane in enumerate(index)])

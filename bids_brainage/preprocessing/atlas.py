@@ -16,9 +16,8 @@ import nibabel as nib
 import numpy as np
 
 from bids_brainage.preprocessing.segmentation import Structure
+from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.preprocessing.transforms import sample_image
-
-SPACE = 'MNI152NLin2009aSym'
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def structure_titles() -> dict[str, str]:
 def load_atlas() -> StructureAtlas:
     """Return the packaged atlas."""
     path = files('bids_brainage').joinpath(
-        f'data/atlas/tpl-{SPACE}_res-2_atlas-structures_probseg.nii.gz'
+        f'data/atlas/tpl-{DEFAULT_SPACE}_res-2_atlas-structures_probseg.nii.gz'
     )
     image = cast('nib.spatialimages.SpatialImage', nib.load(str(path)))
     stored = np.asarray(image.dataobj, dtype=np.float32)

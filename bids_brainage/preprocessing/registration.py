@@ -12,12 +12,14 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from bids_brainage.errors import ProcessingError
@@ -27,6 +29,9 @@ from bids_brainage.preprocessing.transforms import (
     sample_image,
     voxel_points,
 )
+
+Affine = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 AFFINE_ITERATIONS = '100x50x10'
 DEFORMABLE_ITERATIONS = '100x70x30'
@@ -177,7 +182,9 @@ def score(
     )
 
 
-def _beyond_ml(transform, fixed_mask, moving_mask, moving_affine) -> float:
+def _beyond_ml(
+    transform: SpatialTransform, fixed_mask: Mask, moving_mask: Mask, moving_affine: Affine
+) -> float:
     """Return how much of a native mask the affine leaves far outside the template's brain, ml.
 
     The deformation cannot tell: it pulls such tissue in.
@@ -198,9 +205,15 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2.0 * int((a & b).sum()) / total if total else 0.0
 
 
-def _best_affine(images, fixed_mask, fixed_affine, moving_mask, moving_affine):
+def _best_affine(
+    images: Mapping[str, Any],
+    fixed_mask: Mask,
+    fixed_affine: Affine,
+    moving_mask: Mask,
+    moving_affine: Affine,
+) -> tuple[Affine, float, int]:
     """Try starting points until one gives a plausible affine; return it, its overlap, tries."""
-    best, best_overlap = None, -1.0
+    best, best_overlap = np.eye(4), -1.0
     for tries, tilt in enumerate(TILTS_DEGREES, start=1):
         start = _moment_start(fixed_mask, fixed_affine, moving_mask, moving_affine, tilt)
         out = _greedy(
@@ -224,7 +237,9 @@ def _best_affine(images, fixed_mask, fixed_affine, moving_mask, moving_affine):
     )
 
 
-def _moment_start(fixed_mask, fixed_affine, moving_mask, moving_affine, tilt: float) -> np.ndarray:
+def _moment_start(
+    fixed_mask: Mask, fixed_affine: Affine, moving_mask: Mask, moving_affine: Affine, tilt: float
+) -> Affine:
     """Return a similarity that matches centre and volume of the two masks, with a tilt."""
     centre_fixed, volume_fixed = _moments(fixed_mask, fixed_affine)
     centre_moving, volume_moving = _moments(moving_mask, moving_affine)
@@ -242,19 +257,27 @@ def _moment_start(fixed_mask, fixed_affine, moving_mask, moving_affine, tilt: fl
     return start
 
 
-def _moments(mask: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, float]:
+def _moments(mask: Mask, affine: Affine) -> tuple[np.ndarray, float]:
     centre = affine[:3, :3] @ np.array(ndimage.center_of_mass(mask)) + affine[:3, 3]
     return centre, float(mask.sum() * abs(np.linalg.det(affine[:3, :3])))
 
 
-def _affine_overlap(affine, fixed_mask, fixed_affine, moving_mask, moving_affine) -> float:
+def _affine_overlap(
+    affine: Affine,
+    fixed_mask: Mask,
+    fixed_affine: Affine,
+    moving_mask: Mask,
+    moving_affine: Affine,
+) -> float:
     points = grid_points(fixed_mask.shape, fixed_affine)
     points = points @ affine[:3, :3].T + affine[:3, 3]
     warped = sample_image(moving_mask.astype(np.float32), moving_affine, points) > 0.5
     return dice(fixed_mask, warped.reshape(fixed_mask.shape))
 
 
-def _greedy(command: str, results: tuple[str, ...], start: np.ndarray, **inputs) -> dict:
+def _greedy(
+    command: str, results: tuple[str, ...], start: Affine, **inputs: Any
+) -> dict[str, Any]:
     """Run one greedy command from a starting affine (RAS+ mm) and return the named results."""
     from picsl_greedy import Greedy3D
 
@@ -282,7 +305,7 @@ def _quiet_stdout() -> Iterator[None]:
             os.close(keep)
 
 
-def _to_itk(data: np.ndarray, affine: np.ndarray):
+def _to_itk(data: np.ndarray, affine: Affine) -> Any:
     """Return a SimpleITK image (LPS+ world) of a RAS+ array."""
     import SimpleITK as sitk
 
@@ -295,7 +318,7 @@ def _to_itk(data: np.ndarray, affine: np.ndarray):
     return image
 
 
-def _from_itk(field) -> np.ndarray:
+def _from_itk(field: Any) -> np.ndarray:
     """Return a SimpleITK displacement field (LPS+ mm) as a RAS+ float32 array."""
     import SimpleITK as sitk
 

@@ -35,6 +35,20 @@ class SpatialTransform:
         RAS+ mm, added after the inverse affine: ``x = z + inverse(z)``, ``z = affine⁻¹ native``.
     grid : ndarray, shape (4, 4)
         Voxel index of the displacement grids → RAS+ mm of the template.
+
+    Examples
+    --------
+    >>> right = np.zeros((2, 2, 2, 3), np.float32)
+    >>> right[..., 0] = 5  # each template point goes 5 mm to the right before the affine
+    >>> transform = SpatialTransform(np.diag([2.0, 2, 2, 1]), right, -right, np.eye(4))
+    >>> transform.to_native(np.array([[1.0, 2, 3]])).tolist()
+    [[12.0, 4.0, 6.0]]
+    >>> transform.to_template(np.array([[12.0, 4, 6]])).tolist()
+    [[1.0, 2.0, 3.0]]
+    >>> float(transform.jacobian().mean())  # 2 x 2 x 2
+    8.0
+    >>> transform.linear().to_native(np.array([[1.0, 2, 3]])).tolist()
+    [[2.0, 4.0, 6.0]]
     """
 
     affine: np.ndarray
@@ -117,6 +131,13 @@ def jacobian_determinant(displacement: np.ndarray, grid: np.ndarray) -> np.ndarr
     -------
     ndarray of float32, shape (X, Y, Z)
         1 where volume is kept, above 1 where the mapping expands, 0 or below where it folds.
+
+    Examples
+    --------
+    >>> stretch = np.zeros((3, 3, 3, 3))
+    >>> stretch[..., 0] = 0.5 * np.arange(3)[:, None, None]  # x goes to 1.5 x
+    >>> float(jacobian_determinant(stretch, np.eye(4)).mean())
+    1.5
     """
     per_mm = np.linalg.inv(grid[:3, :3])
     gradient = np.stack(
@@ -139,6 +160,13 @@ def sample_vectors(field: np.ndarray, grid: np.ndarray, points: np.ndarray) -> n
     Returns
     -------
     ndarray of float32, shape (N, 3)
+
+    Examples
+    --------
+    >>> field = np.zeros((2, 2, 2, 3))
+    >>> field[1, ..., 2] = 4  # upwards, and the more so the further right
+    >>> sample_vectors(field, np.eye(4), np.array([[0.5, 0, 0], [9, 0, 0]])).tolist()
+    [[0.0, 0.0, 2.0], [0.0, 0.0, 4.0]]
     """
     index = to_index(grid, points)
     return np.stack(
@@ -148,14 +176,29 @@ def sample_vectors(field: np.ndarray, grid: np.ndarray, points: np.ndarray) -> n
 
 
 def grid_points(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
-    """Return the RAS+ mm of every voxel centre, shape (N, 3), last axis of the grid fastest."""
+    """Return the RAS+ mm of every voxel centre, shape (N, 3), last axis of the grid fastest.
+
+    Examples
+    --------
+    >>> affine = np.array([[2.0, 0, 0, -10], [0, 2, 0, 0], [0, 0, 2, 5], [0, 0, 0, 1]])
+    >>> grid_points((2, 1, 2), affine).tolist()
+    [[-10.0, 0.0, 5.0], [-10.0, 0.0, 7.0], [-8.0, 0.0, 5.0], [-8.0, 0.0, 7.0]]
+    """
     axes = [np.arange(n, dtype=np.float32) for n in shape]
     index = np.stack([m.ravel() for m in np.meshgrid(*axes, indexing='ij')], axis=-1)
     return (index @ affine[:3, :3].T + affine[:3, 3]).astype(np.float32)
 
 
 def voxel_points(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Return the RAS+ mm of the voxels of a mask, shape (N, 3), in array order."""
+    """Return the RAS+ mm of the voxels of a mask, shape (N, 3), in array order.
+
+    Examples
+    --------
+    >>> mask = np.zeros((3, 3, 3), bool)
+    >>> mask[2, 0, 1] = True
+    >>> voxel_points(mask, np.diag([2.0, 2, 2, 1])).tolist()
+    [[4.0, 0.0, 2.0]]
+    """
     index = np.argwhere(mask)
     return (index @ affine[:3, :3].T + affine[:3, 3]).astype(np.float32)
 
@@ -185,6 +228,12 @@ def sample_image(
     Returns
     -------
     ndarray, shape (N,)
+
+    Examples
+    --------
+    >>> image = np.arange(8.0).reshape(2, 2, 2)  # 4 x + 2 y + z
+    >>> sample_image(image, np.eye(4), np.array([[0.5, 0.5, 0], [5, 0, 0]])).tolist()
+    [3.0, 0.0]
     """
     index = to_index(affine, points)
     return ndimage.map_coordinates(data, index, order=order, mode=outside, cval=0.0)

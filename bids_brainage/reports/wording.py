@@ -14,8 +14,6 @@ from typing import Any
 from bids_brainage.reports.records import Result, ScanRecord
 
 MISSING = 'n/a'
-_SEVERE = frozenset({'critical', 'error', 'exclude', 'fail', 'high', 'severe', 'stop'})
-_MILD = frozenset({'info', 'information', 'low', 'minor', 'note'})
 _RANK = {'stop': 0, 'caution': 1, 'note': 2}
 
 
@@ -32,10 +30,8 @@ class Flag:
 
 @cache
 def flag_texts() -> Mapping[str, Mapping[str, Any]]:
-    """Read ``data/qc_flags.json``; empty if the package has none."""
+    """Read ``data/qc_flags.json``."""
     path = files('bids_brainage') / 'data' / 'qc_flags.json'
-    if not path.is_file():
-        return {}
     return dict(json.loads(path.read_text(encoding='utf-8')))
 
 
@@ -54,16 +50,8 @@ def describe_flag(flag: str) -> Flag:
     if text is None:
         words = re.sub(r'[_-]+', ' ', flag).strip().capitalize()
         return Flag(flag, words, 'No explanation is stored for this flag.', '', 'caution')
-    severity = str(text.get('severity', '')).casefold()
-    kind = 'stop' if severity in _SEVERE else 'note' if severity in _MILD else 'caution'
-    label = str(text.get('label') or key)
-    return Flag(
-        key,
-        f'{label} ({detail})' if detail else label,
-        str(text.get('explanation') or ''),
-        str(text.get('advice') or ''),
-        kind,
-    )
+    label = f'{text["label"]} ({detail})' if detail else text['label']
+    return Flag(key, label, text['explanation'], text['advice'], text['severity'])
 
 
 def describe_flags(result: Result | None) -> list[Flag]:

@@ -42,7 +42,8 @@ def run_generator(config: Config) -> int:
         Another run trains it, or on inputs in the same folder (75).
     """
     from bids_brainage.runs.train import claimed_training, final_recipe, model_name, prepare_job
-    from bids_brainage.training.synthesis import check_generator, fit_generator
+    from bids_brainage.training.fit import fit_in_processes
+    from bids_brainage.training.synthesis import check_generator
 
     (arch,) = config.train.arch
     recipe = final_recipe(config, arch)
@@ -63,7 +64,7 @@ def run_generator(config: Config) -> int:
     with claimed_training(config, arch, recipe):
         job = prepare_job(config, arch, recipe)
         if job is not None:
-            fit_generator(job)
+            fit_in_processes(job)
             _finish(config, job, path)
     return 0
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_brainage.bundles.bundle import Bundle
-from bids_brainage.bundles.regressions import SEX_CODES, TERMS
+from bids_brainage.bundles.regressions import TERMS
 from bids_brainage.config import Config
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.inference.consensus import (
@@ -25,6 +25,7 @@ from bids_brainage.inference.interval import conformal_interval
 from bids_brainage.outputs import brainage_row, read_brainage, write_brainage
 from bids_brainage.preprocessing.quality import prediction_flags
 from bids_brainage.runs.fusions import Fusion, fusions_of
+from bids_brainage.statistics.nested import SEX_CODES
 from bids_brainage.workflows.naming import scan_columns
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def write_combined(config: Config, plan: Plan) -> None:
 def combined_names(config: Config, bundles: Sequence[Bundle]) -> list[str]:
     """Return the names of the combined rows of a run."""
     names = [f.row_name(formula) for f in fusions_of(bundles) for formula in f.regressions]
-    return names + [MODEL] * config.workflow.consensus
+    return [*names, MODEL] if config.workflow.consensus else names
 
 
 def fused_rows(
@@ -117,7 +118,7 @@ def fused_rows(
         By name.  A regression whose network has no age is ``skipped``, or ``failed`` if the
         network failed.  Without a known sex, TAS has the age and interval of TA and a flag.
     """
-    code = SEX_CODES.get((scan.sex or '').lower())
+    code = SEX_CODES.get(scan.sex or '')
     training = fusion.bundle.metadata['training']
     limits = (training['age_min'], training['age_max'])
     made = {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from bids_brainage.dataset.header import SAME_GRID_MM
 from bids_brainage.errors import BrainAgeError, UnusableImageError
 from bids_brainage.names import model_label, parse_name
 from bids_brainage.outputs.files import read_json, write_bytes, write_json, write_text
@@ -279,7 +280,7 @@ def _images(
         except BrainAgeError as error:
             problems.append((path, str(error)))
             continue
-        if data.shape != grid[0] or not np.allclose(affine, grid[1], atol=1e-3):
+        if data.shape != grid[0] or not np.allclose(affine, grid[1], atol=SAME_GRID_MM):
             problems.append((path, f'is on another grid than the first map: {data.shape}'))
             continue
         yield data

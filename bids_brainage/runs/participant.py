@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -313,15 +314,13 @@ def _execute(config: Config, workflow: LiterateWorkflow, progress: Progress) -> 
         if not isinstance(plugin, str):
             plugin.stop()
         raise
+    except BrokenProcessPool:
+        return (
+            'a worker process died, most often because the memory ran out. Run the same '
+            'command again with fewer --nprocs: finished scans are kept'
+        )
     except RuntimeError as error:
         LOG.debug('workflow: %s', error)  # each failed node is told from its crash file
-    except Exception as error:
-        if type(error).__name__ == 'BrokenProcessPool':
-            return (
-                'a worker process died, most often because the memory ran out. Run the same '
-                'command again with fewer --nprocs: finished scans are kept'
-            )
-        raise
     return ''
 
 

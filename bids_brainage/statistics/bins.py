@@ -20,9 +20,6 @@ FIVE_YEARS: tuple[float, ...] = tuple(range(0, 100, 5))
 AGE_GROUPS: tuple[float, ...] = (0, 18, 60)
 """Lower edges of children, adults and older adults, years."""
 
-BASE_EDGES: tuple[float, ...] = (18, 25, 35, 45, 55, 65, 75, 85)
-"""Lower edges that Dular & Špiclin (2024, doi:10.1016/j.neuroimage.2023.120469) use."""
-
 MIN_BIN_N = 5
 """Fewest scans of a bin that may set the worst-bin error."""
 
@@ -68,6 +65,11 @@ def bin_index(ages: ArrayLike, edges: Sequence[float] = DECADES) -> NDArray[np.i
     -------
     (n,) int array
         0 for the first bin; -1 below the first edge or for a missing age.
+
+    Examples
+    --------
+    >>> bin_index([17.9, 18, 75, float('nan')], edges=(0, 18, 60)).tolist()
+    [0, 1, 2, -1]
     """
     values = np.asarray(ages, dtype=np.float64)
     index = np.searchsorted(np.asarray(edges, dtype=np.float64), values, side='right') - 1
@@ -75,7 +77,13 @@ def bin_index(ages: ArrayLike, edges: Sequence[float] = DECADES) -> NDArray[np.i
 
 
 def bin_labels(edges: Sequence[float] = DECADES) -> tuple[str, ...]:
-    """Name the bins, such as ``15-20``, and ``90+`` for the last one."""
+    """Name the bins, such as ``15-20``, and ``90+`` for the last one.
+
+    Examples
+    --------
+    >>> bin_labels((0, 18, 60))
+    ('0-18', '18-60', '60+')
+    """
     inner = [f'{low:g}-{high:g}' for low, high in pairwise(edges)]
     return (*inner, f'{edges[-1]:g}+')
 
@@ -102,6 +110,12 @@ def worst_bin(
         Lower edges of the bins.
     min_bin_n : int
         Bins with fewer values do not count for `value` but do for `value_all`.
+
+    Examples
+    --------
+    >>> worst = worst_bin([20, 25, 31], [1, 3, 9], min_bin_n=2)
+    >>> worst.bin, worst.value.get(), worst.bin_all, worst.value_all.get()
+    ('20-30', 2.0, '30-40', 9.0)
     """
     index = bin_index(ages, edges)
     keep = index >= 0

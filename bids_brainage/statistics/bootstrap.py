@@ -17,8 +17,8 @@ MAX_UNDEFINED = 0.05
 """Largest share of draws in which a statistic may be undefined."""
 
 
-CACHE_BYTES = 400_000_000
-"""Largest memory of draws kept for other tables with the same number of subjects."""
+MAX_KEPT = 24
+"""How many sets of draws are kept for other tables with the same number of subjects."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class Bootstrap:
         Confidence level of the percentile interval.
     max_units : int
         Largest number of resampled units (subjects or blocks of subjects).
+
+    Examples
+    --------
+    >>> Bootstrap(draws=3).counts(4).sum(axis=1).tolist()
+    [4.0, 4.0, 4.0]
     """
 
     draws: int = 2000
@@ -69,12 +74,9 @@ class Bootstrap:
             picks = rng.integers(0, n_units, size=(self.draws, n_units))
             picks += np.arange(self.draws)[:, None] * n_units
             flat = np.bincount(picks.ravel(), minlength=self.draws * n_units)
-            table = flat.reshape(self.draws, n_units).astype(np.float64)
-            while sum(x.nbytes for x in self._counts.values()) + table.nbytes > CACHE_BYTES:
-                if not self._counts:
-                    return table
-                self._counts.pop(next(iter(self._counts)))
-            self._counts[n_units] = table
+            if len(self._counts) >= MAX_KEPT:
+                self._counts.clear()
+            self._counts[n_units] = flat.reshape(self.draws, n_units).astype(np.float64)
         return self._counts[n_units]
 
     def units(self, subjects: NDArray[np.intp]) -> tuple[NDArray[np.intp], int]:
@@ -129,13 +131,25 @@ def recode(subjects: NDArray[np.intp]) -> tuple[NDArray[np.intp], int]:
     """Renumber non-negative codes to 0..k-1 in their order; returns them and k.
 
     As ``np.unique`` does, but without sorting the rows.
+
+    Examples
+    --------
+    >>> codes, k = recode(np.array([4, 7, 4]))
+    >>> codes.tolist(), k
+    ([0, 1, 0], 2)
     """
     seen = np.bincount(subjects) > 0
     return (np.cumsum(seen) - 1)[subjects], int(seen.sum())
 
 
 def unit_sums(columns: Sequence[Array], codes: NDArray[np.intp]) -> Array:
-    """Sum columns, each (n_rows,), within units: shape (n_units, n_columns)."""
+    """Sum columns, each (n_rows,), within units: shape (n_units, n_columns).
+
+    Examples
+    --------
+    >>> unit_sums([np.array([1.0, 2.0, 3.0])], np.array([0, 1, 0])).tolist()
+    [[4.0], [2.0]]
+    """
     n_units = int(codes.max()) + 1
     table = np.empty((n_units, len(columns)))
     for j, column in enumerate(columns):
@@ -162,6 +176,12 @@ def binned_unit_sums(
     Returns
     -------
     (n_units, n_bins) array
+
+    Examples
+    --------
+    >>> values, bins, units = np.array([1.0, 2.0, 3.0]), np.array([0, 1, 0]), np.array([0, 0, 1])
+    >>> binned_unit_sums(values, bins, 2, units).tolist()
+    [[1.0, 2.0], [3.0, 0.0]]
     """
     n_units = int(codes.max()) + 1
     cells = codes * (n_bins + 1) + index + 1

@@ -17,7 +17,13 @@ Array = NDArray[np.float64]
 
 
 def change_error(delta_age: ArrayLike, delta_predicted: ArrayLike) -> Array:
-    """Return δ = Δpredicted − Δage of pairs, years; positive is faster than the calendar."""
+    """Return δ = Δpredicted − Δage of pairs, years; positive is faster than the calendar.
+
+    Examples
+    --------
+    >>> change_error([1, 2], [1.5, 1]).tolist()
+    [0.5, -1.0]
+    """
     return np.asarray(delta_predicted, np.float64) - np.asarray(delta_age, np.float64)
 
 
@@ -50,6 +56,12 @@ def change_accuracy(
     References
     ----------
     Dular & Špiclin, NeuroImage 285:120469 (2024), doi:10.1016/j.neuroimage.2023.120469.
+
+    Examples
+    --------
+    >>> stats = change_accuracy([60, 70], [1, 2], [1.5, 1])  # 0.5 years too fast, 1 too slow
+    >>> stats['mde'].get(), stats['made'].get()
+    (-0.25, 0.75)
     """
     keep = usable_pairs(delta_age, delta_predicted)
     delta = change_error(delta_age, delta_predicted)[keep]
@@ -155,6 +167,12 @@ def person_slopes(person: ArrayLike, years: ArrayLike, predicted: ArrayLike, n: 
         Predicted age, years.
     n : int
         Number of persons.
+
+    Examples
+    --------
+    >>> lines = person_slopes([0, 0, 0], [50, 51, 52], [48, 50, 52], 1)
+    >>> lines.annual_rate.tolist(), lines.gap_slope.tolist()
+    ([2.0], [1.0])
     """
     code = np.asarray(person)
     t = np.asarray(years, np.float64)
@@ -191,6 +209,12 @@ def reliable_change(delta: ArrayLike, sem: Stat) -> tuple[Array, Array]:
         ``delta / (√2·sem)``; NaN where undefined.
     exceeds : (n,) array
         1.0 where |index| > 1.96, 0.0 where not, NaN where undefined.
+
+    Examples
+    --------
+    >>> index, exceeds = reliable_change([1.0, 4.0], Stat(1.0))
+    >>> index.round(3).tolist(), exceeds.tolist()
+    ([0.707, 2.828], [0.0, 1.0])
     """
     d = np.asarray(delta, np.float64)
     if not sem or sem.get() == 0:

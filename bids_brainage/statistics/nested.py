@@ -12,6 +12,9 @@ from bids_brainage.statistics.result import Stat, defined, undefined
 
 Array = NDArray[np.float64]
 
+SEX_CODES = {'F': 0.0, 'M': 1.0}
+"""Regressor of each sex; the dataset's tables have been read into these letters."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -88,6 +91,12 @@ def fit_ols(outcome: ArrayLike, regressors: Mapping[str, ArrayLike]) -> Fit:
     ------
     FitRefusedError
         With too few rows, missing values, or columns that depend on each other.
+
+    Examples
+    --------
+    >>> fit = fit_ols([1.0, 3.0, 5.0, 8.0], {'x': [0, 1, 2, 3]})  # 0.8 + 2.3 x
+    >>> dict(zip(fit.names, fit.coefficients.round(6).tolist(), strict=True)), fit.df
+    ({'intercept': 0.8, 'x': 2.3}, 2)
     """
     y = np.asarray(outcome, np.float64)
     names = ('intercept', *regressors)
@@ -119,8 +128,6 @@ class NestedTest:
     p: Stat
     df_added: int
     df: int
-    rss_reduced: float
-    rss_full: float
 
 
 def nested_f(reduced: Fit, full: Fit) -> NestedTest:
@@ -133,6 +140,12 @@ def nested_f(reduced: Fit, full: Fit) -> NestedTest:
     ------
     FitRefusedError
         If the models are not nested or were fitted on different rows.
+
+    Examples
+    --------
+    >>> y, x = [0, 2, 1, 3], [0, 1, 2, 3]  # residual sums of squares of 5 and 1.8
+    >>> round(nested_f(fit_ols(y, {}), fit_ols(y, {'x': x})).f.get(), 4)  # 3.2 / (1.8 / 2)
+    3.5556
     """
     from scipy.stats import f as fisher
 
@@ -143,10 +156,10 @@ def nested_f(reduced: Fit, full: Fit) -> NestedTest:
     added = reduced.df - full.df
     if full.rss == 0:
         nothing = undefined('the full model leaves no residual')
-        return NestedTest(nothing, nothing, added, full.df, reduced.rss, full.rss)
+        return NestedTest(nothing, nothing, added, full.df)
     value = max((reduced.rss - full.rss) / added / (full.rss / full.df), 0.0)
     p = float(fisher.sf(value, added, full.df))
-    return NestedTest(defined(value), defined(p), added, full.df, reduced.rss, full.rss)
+    return NestedTest(defined(value), defined(p), added, full.df)
 
 
 def fusion_table(
@@ -169,6 +182,13 @@ def fusion_table(
         ``T``, ``A``, ``TA`` and, with sex, ``TAS``.
     tests : dict
         ``T vs TA``, ``A vs TA`` and, with sex, ``TA vs TAS``.
+
+    Examples
+    --------
+    >>> age = [20, 30, 40, 50, 60]
+    >>> fits, tests = fusion_table(age, [22, 29, 41, 52, 58], [25, 28, 44, 47, 63], None)
+    >>> list(fits), list(tests)
+    (['T', 'A', 'TA'], ['T vs TA', 'A vs TA'])
     """
     fits = {
         'T': fit_ols(age, {'T': first}),

@@ -83,7 +83,13 @@ def pair_scans(
 
 
 def natural_ranks(labels: Sequence[str]) -> dict[str, int]:
-    """Rank labels so that ``ses-2`` comes before ``ses-10``."""
+    """Rank labels so that ``ses-2`` comes before ``ses-10``.
+
+    Examples
+    --------
+    >>> natural_ranks(['10', '2'])
+    {'2': 0, '10': 1}
+    """
 
     def key(label: str) -> list[tuple[int, int, str]]:
         parts = re.findall(r'\d+|\D+', label)

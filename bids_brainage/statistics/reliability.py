@@ -36,6 +36,11 @@ def mean_squares(scores: ArrayLike) -> tuple[float, float, float]:
     ------
     ValueError
         With fewer than two complete participants.
+
+    Examples
+    --------
+    >>> mean_squares([[1, 2], [3, 6]])
+    (9.0, 4.0, 1.0)
     """
     x = complete_rows(scores)
     n, k = x.shape
@@ -62,6 +67,11 @@ def icc_3_1(scores: ArrayLike, level: float = 0.95) -> Stat:
         Predicted ages, participants by scans; rows with a missing scan are dropped.
     level : float
         Confidence level.
+
+    Examples
+    --------
+    >>> round(icc_3_1([[1, 2], [3, 6]]).get(), 3)  # (9 - 1) / (9 + 1)
+    0.8
     """
     from scipy.stats import f
 
@@ -93,6 +103,11 @@ def icc_2_1(scores: ArrayLike, level: float = 0.95) -> Stat:
         Predicted ages, participants by scans; rows with a missing scan are dropped.
     level : float
         Confidence level.
+
+    Examples
+    --------
+    >>> round(icc_2_1([[1, 2], [3, 6]]).get(), 3)  # (9 - 1) / (9 + 1 + 2 * (4 - 1) / 2)
+    0.615
     """
     from scipy.stats import f
 
@@ -120,7 +135,13 @@ def icc_2_1(scores: ArrayLike, level: float = 0.95) -> Stat:
 
 
 def reliability_word(icc: float) -> str:
-    """Name an ICC: poor, moderate, good or excellent (Koo & Li 2016 limits 0.5, 0.75, 0.9)."""
+    """Name an ICC: poor, moderate, good or excellent (Koo & Li 2016 limits 0.5, 0.75, 0.9).
+
+    Examples
+    --------
+    >>> reliability_word(0.9), reliability_word(0.91)
+    ('good', 'excellent')
+    """
     if icc < 0.5:
         return 'poor'
     if icc < 0.75:
@@ -137,6 +158,11 @@ def sigma_scan(scores: ArrayLike, ddof: int = 1) -> Stat:
         Predicted ages.
     ddof : int
         1 (``sigma_scan``) or 0 (``sigma_scan_pop``); for two scans |d|/√2 or |d|/2.
+
+    Examples
+    --------
+    >>> round(sigma_scan([[60, 62], [70, 73]]).get(), 3)  # (2 + 3) / 2 / sqrt(2)
+    1.768
     """
     x = complete_rows(scores)
     return defined(x.std(axis=1, ddof=ddof).mean()) if len(x) else undefined(NO_PAIRS)
@@ -151,6 +177,11 @@ def sigma_seed(scores: ArrayLike) -> Stat:
     ----------
     scores : (n_scans, n_trainings) array
         Predicted ages.
+
+    Examples
+    --------
+    >>> round(sigma_seed([[60, 62], [50, 54]]).get(), 3)  # (2 + 4) / 2 / sqrt(2)
+    2.121
     """
     x = complete_rows(scores)
     if not len(x):
@@ -171,6 +202,12 @@ def differences(scores: ArrayLike) -> dict[str, Stat]:
     dict of str to Stat
         ``mu_d`` (positive: the first scan looks older), ``sigma_d`` (ddof 1), ``loa_low``,
         ``loa_high`` (``mu_d ∓ 1.96·sigma_d``); all in years.
+
+    Examples
+    --------
+    >>> limits = differences([[60, 61], [70, 73]])  # -1 and -3 years: SD of sqrt(2)
+    >>> [round(limits[name].get(), 2) for name in ('mu_d', 'loa_low', 'loa_high')]
+    [-2.0, -4.77, 0.77]
     """
     x = complete_rows(scores)
     if not len(x):
@@ -203,6 +240,12 @@ def measurement_error(scores: ArrayLike) -> dict[str, Stat]:
         ``sdc95``: smallest detectable change ``1.96·√2·sem``, years;
         ``cv_percent``: root mean square of each participant's SD over their mean, percent;
         ``ms_between``, ``ms_residual``: mean squares of :func:`mean_squares`, years².
+
+    Examples
+    --------
+    >>> stats = measurement_error([[1, 2], [3, 6]])  # residual mean square 1
+    >>> stats['sem'].get(), round(stats['sdc95'].get(), 3)
+    (1.0, 2.772)
     """
     x = complete_rows(scores)
     if len(x) < 2:
@@ -224,7 +267,13 @@ def measurement_error(scores: ArrayLike) -> dict[str, Stat]:
 
 
 def median_interval(days: ArrayLike) -> Stat:
-    """Median time between the scans in days; missing intervals are left out, not zero."""
+    """Median time between the scans in days; missing intervals are left out, not zero.
+
+    Examples
+    --------
+    >>> median_interval([10, float('nan'), 30]).get()
+    20.0
+    """
     known = np.asarray(days, dtype=np.float64)
     known = known[np.isfinite(known)]
     return defined(np.median(known)) if known.size else undefined('interval unknown')

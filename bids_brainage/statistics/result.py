@@ -19,6 +19,11 @@ class Stat:
         Why `value` (or, with a value, why the limits) do not exist.
     low, high : float or None
         Confidence limits in the unit of `value`.
+
+    Examples
+    --------
+    >>> bool(Stat(0.0)), bool(Stat(None, 'nobody has an age'))
+    (True, False)
     """
 
     value: float | None
@@ -80,6 +85,11 @@ def flatten(stats: Mapping[str, Stat], limits: bool = False) -> dict[str, float 
     dict
         Values, with None for the undefined ones, and ``reason``: the distinct reasons as
         ``name, name: why`` joined by ``; ``, or None.
+
+    Examples
+    --------
+    >>> flatten({'mae': Stat(3.5), 'r': Stat(None, 'one scan')})
+    {'mae': 3.5, 'r': None, 'reason': 'r: one scan'}
     """
     row: dict[str, float | str | None] = {}
     why: dict[str, list[str]] = {}

@@ -23,6 +23,7 @@ from bids_brainage.dataset.header import is_thick_axial
 from bids_brainage.errors import BrainAgeError, OutputError
 from bids_brainage.inputs.kinds import prepare_input
 from bids_brainage.outputs.files import read_json, write_json
+from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.training.cohort import Candidate
 
 log = logging.getLogger(__name__)
@@ -269,7 +270,7 @@ def _prepared(
             if now - last > 15:
                 last, left = now, (now - start) / done * (len(candidates) - done)
                 log.log(
-                    25, 'Preparing inputs: %d of %d scans, about %.0f min left',
+                    IMPORTANT, 'Preparing inputs: %d of %d scans, about %.0f min left',
                     done, len(candidates), left / 60,
                 )  # fmt: skip
 

@@ -25,8 +25,10 @@ from bids_brainage.errors import (
     UnusableImageError,
     WorkflowError,
 )
+from bids_brainage.inference.aicbv import ARCHITECTURES
 from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.models.registry import create_model
+from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.training.cache import Cache, open_cache
 from bids_brainage.training.job import JOB_FILE, Job, fold_sources, read_job
 from bids_brainage.training.recipe import Recipe
@@ -34,6 +36,8 @@ from bids_brainage.training.recipe_check import factory_options
 from bids_brainage.training.splits import TRAINING, VALIDATION
 
 log = logging.getLogger(__name__)
+
+Rows = npt.NDArray[np.intp]
 
 RANK_VARIABLES = ('RANK', 'LOCAL_RANK', 'SLURM_PROCID')
 
@@ -150,9 +154,12 @@ def fit_job(job: Job) -> None:
         try:
             fit_fold(job, cache, fold, later_folds=len(folds) - place - 1)
         except torch.cuda.OutOfMemoryError as error:
+            other = 'precision = "bf16" in [run]'
+            if job.arch in ARCHITECTURES:
+                other = 'preset = "lite" in [model]'
             raise TemporaryError(
                 f'{job.name}: the GPU is out of memory ({error}). Lower batch_size in [run] of '
-                '--recipe, or use precision = "bf16".'
+                f'--recipe, or use {other}.'
             ) from error
 
 
@@ -170,32 +177,27 @@ def fit_fold(job: Job, cache: Cache, fold: int, *, later_folds: int = 0) -> None
     later_folds : int
         Folds still to come, for the estimate.
     """
-    import torch
-
-    from bids_brainage.training.data import EpochPlan, least_rows, loader
     from bids_brainage.training.keeper import LAST, Keeper, close_fold
-    from bids_brainage.training.module import AgeTraining
+    from bids_brainage.training.synthesis import build_generator, map_training
 
     folder = job.fold_folder(fold)
     folder.mkdir(parents=True, exist_ok=True)
     roles = fold_sources(job)[fold]
     rows, chosen = cache.rows_of(roles[TRAINING]), cache.rows_of(roles[VALIDATION])
     resumed = read_state(folder / LAST)
-    model = start_model(job, cache.ages[rows], fold)
+    generates = job.arch in ARCHITECTURES
+    if generates:
+        model = build_generator(job.arch, job.recipe, job.seed)
+    else:
+        model = start_model(job, cache.ages[rows], fold)
     if resumed is not None:
         if close_fold(folder, resumed['history'], job.recipe.run):
             return
         model.load_state_dict(resumed['model'])
-        log.log(25, '%s: fold %d goes on after epoch %d', job.name, fold, len(resumed['history']))
-    sample = tuple(torch.from_numpy(np.array(a[rows[:1]])).float() for a in cache.arrays)
-    shares = {'rank': global_rank() if job.world > 1 else 0, 'world': job.world}
-    batch = whole_batch(job.recipe, job.world)
-    plan = EpochPlan(
-        rows, batch, seed=job.seed, first_epoch=len(resumed['history']) if resumed else 0,
-        least=least_rows(model, sample), **shares,
-    )  # fmt: skip
-    unit = float(np.ptp(cache.ages[rows])) if job.recipe.loss.scale == 'range' else 1.0
-    module = AgeTraining(model, job.recipe, job.seed + fold - 1, len(plan), unit, resumed)
+        done = len(resumed['history'])
+        log.log(IMPORTANT, '%s: fold %d goes on after epoch %d', job.name, fold, done)
+    make = map_training if generates else age_training
+    module, *loaders = make(job, cache, model, (rows, chosen), fold, resumed)
     total = sum(1 for _ in fold_sources(job))
     keeper = Keeper(
         folder,
@@ -208,15 +210,41 @@ def fit_fold(job: Job, cache: Cache, fold: int, *, later_folds: int = 0) -> None
         },
         lambda left: left * (1 + later_folds),
     )
-    pin, workers = job.accelerator == 'cuda', job.recipe.run.workers
     trainer = make_trainer(job, keeper, job.recipe.run.epochs - module.first_epoch)
-    validation = EpochPlan(chosen[shares['rank'] :: job.world], max(1, batch // job.world))
-    trainer.fit(
-        module,
+    trainer.fit(module, *loaders)
+    trainer.strategy.barrier()
+
+
+def age_training(
+    job: Job,
+    cache: Cache,
+    model: Any,
+    rows: tuple[Rows, Rows],
+    fold: int,
+    resumed: Mapping[str, Any] | None,
+) -> tuple[Any, Any, Any]:
+    """Return the module that trains an age model, and the batches of its two sets of rows."""
+    import torch
+
+    from bids_brainage.training.data import EpochPlan, least_rows, loader
+    from bids_brainage.training.module import AgeTraining
+
+    rank = global_rank() if job.world > 1 else 0
+    batch = whole_batch(job.recipe, job.world)
+    training, chosen = rows
+    sample = tuple(torch.from_numpy(np.array(a[training[:1]])).float() for a in cache.arrays)
+    plan = EpochPlan(
+        training, batch, seed=job.seed, first_epoch=len(resumed['history']) if resumed else 0,
+        least=least_rows(model, sample), rank=rank, world=job.world,
+    )  # fmt: skip
+    validation = EpochPlan(chosen[rank :: job.world], max(1, batch // job.world))
+    unit = float(np.ptp(cache.ages[training])) if job.recipe.loss.scale == 'range' else 1.0
+    pin, workers = job.accelerator == 'cuda', job.recipe.run.workers
+    return (
+        AgeTraining(model, job.recipe, job.seed + fold - 1, len(plan), unit, resumed),
         loader(cache, plan, workers=workers, pin=pin),
         loader(cache, validation, workers=workers, pin=pin),
     )
-    trainer.strategy.barrier()
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
@@ -310,7 +338,7 @@ def global_rank() -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit the job of a file."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=25, format='%(asctime)s %(name)s %(message)s')
+    logging.basicConfig(level=IMPORTANT, format='%(asctime)s %(name)s %(message)s')
     try:
         fit_job(read_job(given[0]))
     except BrainAgeError as error:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from bids_brainage.bundles.regressions import SEX_CODES, TERMS, LinearFusion, fit_fusion
+from bids_brainage.bundles.regressions import TERMS, LinearFusion, fit_fusion
 from bids_brainage.errors import MissingInputError
 from bids_brainage.statistics.accuracy import accuracy
 from bids_brainage.statistics.conformal import half_width
-from bids_brainage.statistics.nested import fusion_table
+from bids_brainage.statistics.nested import SEX_CODES, fusion_table
 from bids_brainage.training.calibrate import LEVEL, SOURCE
 from bids_brainage.training.predictions import Row, of_role, read_predictions
 from bids_brainage.training.splits import TEST, TRAINING, VALIDATION
@@ -99,7 +99,7 @@ def partner_predictions(training_dir: Path, name: str) -> list[Row]:
 
 
 def _values(rows: Sequence[Row]) -> tuple[np.ndarray, Values]:
-    sex = [SEX_CODES.get(str(row['sex'] or '').lower(), np.nan) for row in rows]
+    sex = [SEX_CODES.get(row['sex'], np.nan) for row in rows]
     values = {term: np.array([row[term] for row in rows], float) for term in ('t1w', 'aicbv')}
     return np.array([row['age'] for row in rows], float), {**values, 'sex': np.array(sex, float)}
 

@@ -13,7 +13,8 @@ import lightning.pytorch as pl
 import torch
 
 from bids_brainage.outputs.files import write_json, write_tsv
-from bids_brainage.training.module import AgeTraining, Row
+from bids_brainage.outputs.logs import IMPORTANT
+from bids_brainage.training.module import Row, Training
 from bids_brainage.training.recipe import RunRecipe
 from bids_brainage.training.schedule import best_epoch, finished
 
@@ -70,18 +71,18 @@ class Keeper(pl.Callback):
         if now - self.spoken < PROGRESS_SECONDS or not trainer.is_global_zero:
             return
         self.spoken = now
-        assert isinstance(pl_module, AgeTraining)
+        assert isinstance(pl_module, Training)
         done, steps = batch_idx + 1, pl_module.steps_per_epoch
         left = (now - self.started) / done * (steps - done)
         log.log(
-            25,
+            IMPORTANT,
             '%s: epoch %d, step %d of %d, the epoch ends in about %.1f min',
             self.title, pl_module.epoch + 1, done, steps, left / 60,
         )  # fmt: skip
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what was reached, and decide whether that is the end."""
-        assert isinstance(pl_module, AgeTraining)
+        assert isinstance(pl_module, Training)
         row = pl_module.summarise()
         row['seconds'] = round(time.monotonic() - self.started, 3)
         history = pl_module.history
@@ -95,7 +96,7 @@ class Keeper(pl.Callback):
         if over:
             trainer.should_stop = True
 
-    def _save(self, trainer: pl.Trainer, module: AgeTraining, is_best: bool) -> None:
+    def _save(self, trainer: pl.Trainer, module: Training, is_best: bool) -> None:
         weights = module.model.state_dict()
         if is_best:
             best = {'model': weights, 'history': module.history, 'card': self.card}
@@ -110,18 +111,17 @@ class Keeper(pl.Callback):
         replace_state(self.folder / LAST, state)
         write_tsv(self.folder / HISTORY, module.history)
 
-    def _tell(self, module: AgeTraining, values: list[float], over: bool) -> None:
+    def _tell(self, module: Training, values: list[float], over: bool) -> None:
         best = best_epoch(values)
         run = module.recipe.run
         seconds = [float(row['seconds']) for row in module.history]
         left = (run.epochs - len(values)) * sum(seconds[-5:]) / len(seconds[-5:])
         if self.total_left is not None:
             left = self.total_left(left)
-        row = module.history[-1]
         log.log(
-            25,
-            '%s: epoch %d of at most %d, validation MAE %.2f years, r %.3f (best epoch %d); %s',
-            self.title, len(values), run.epochs, row['val_mae'], row['val_r'], best + 1,
+            IMPORTANT,
+            '%s: epoch %d of at most %d, %s (best epoch %d); %s',
+            self.title, len(values), run.epochs, module.reached(), best + 1,
             'done' if over else f'at most {duration(left)} left',
         )  # fmt: skip
         if over:

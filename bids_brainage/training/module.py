@@ -1,4 +1,4 @@
-"""The Lightning module: one network, one recipe, one fold."""
+"""The Lightning modules: one network, one recipe, one fold."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from bids_brainage.training.schedule import learning_rate
 Row = dict[str, float]
 
 
-class AgeTraining(pl.LightningModule):
-    """Train a regressor by a recipe.
+class Training(pl.LightningModule):
+    """Train a network by a recipe; a subclass says what a step is.
 
     All that a training remembers is in the weights, the optimiser and `history`; learning
     rates, order, augmentation and dropout follow from these and the seed.  A training that
@@ -30,18 +30,19 @@ class AgeTraining(pl.LightningModule):
     Parameters
     ----------
     model : torch.nn.Module
-        A regressor of the registry.
+        The network.
     recipe : Recipe
         How to train.
     seed : int
         Of everything random.
     steps_per_epoch : int
         Optimiser steps of one epoch.
-    unit_years : float
-        Years that count as 1 in the loss.
     resumed : mapping or None
         Content of a checkpoint: ``optimiser`` and ``history``; the weights are in `model`.
     """
+
+    n_sums = 2
+    """How many sums validation fills: number and loss of the samples, then the subclass' own."""
 
     def __init__(
         self,
@@ -49,7 +50,6 @@ class AgeTraining(pl.LightningModule):
         recipe: Recipe,
         seed: int,
         steps_per_epoch: int,
-        unit_years: float = 1.0,
         resumed: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -57,12 +57,10 @@ class AgeTraining(pl.LightningModule):
         self.recipe = recipe
         self.seed = seed
         self.steps_per_epoch = steps_per_epoch
-        self.loss = AgeLoss(recipe.loss, unit_years)
         self.history: list[Row] = list(resumed['history']) if resumed else []
         self.first_epoch = len(self.history)
         self._optimiser_state = resumed['optimiser'] if resumed else None
-        self._sums: Tensor | None = None
-        self._train_sums: Tensor | None = None
+        self._sums = self._train_sums = torch.zeros(0)
 
     @property
     def epoch(self) -> int:
@@ -77,17 +75,12 @@ class AgeTraining(pl.LightningModule):
             optimiser.load_state_dict(self._optimiser_state)
         return optimiser
 
-    def _frozen(self) -> bool:
-        return self.epoch < self.recipe.run.freeze_backbone_epochs
-
     def on_train_epoch_start(self) -> None:
-        """Hold the backbone still while it is frozen, and begin to sum."""
+        """Begin to sum."""
         self.model.train()
-        if self._frozen():
-            self.model.get_submodule('backbone').eval()
         self._train_sums = torch.zeros(2, device=self.device, dtype=torch.float64)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed this step on this process, and set its learning rate."""
         torch.manual_seed(hash_seed(self.seed, self.epoch, batch_idx, self.global_rank))
         step = self.epoch * self.steps_per_epoch + batch_idx
@@ -95,6 +88,84 @@ class AgeTraining(pl.LightningModule):
         self.rate = learning_rate(self.recipe, step, self.steps_per_epoch, losses)
         for group in self.trainer.optimizers[0].param_groups:
             group['lr'] = self.rate
+
+    def _count(self, loss: Tensor, n: int) -> Tensor:
+        """Add the loss of a training batch of `n` samples to the sums, and return it."""
+        self._train_sums += torch.stack([loss.detach().double() * n, loss.new_tensor(n).double()])
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to sum."""
+        self._sums = torch.zeros(self.n_sums, device=self.device, dtype=torch.float64)
+
+    def summarise(self) -> Row:
+        """Return the row of the finished epoch, the same on every process.
+
+        Raises
+        ------
+        WorkflowError
+            The weights are not numbers any more.
+        """
+        both = torch.cat([self._sums, self._train_sums])
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(both)
+        n, error, *further, train, n_train = both.tolist()
+        if not math.isfinite(error + train):
+            half = self.recipe.run.precision != '32'
+            raise WorkflowError(
+                f'The loss is not a number after epoch {self.epoch + 1} (training {train:g}, '
+                f'validation {error:g}): the training has diverged. Lower learning_rate in '
+                f'[optimiser] of --recipe{", or use precision = 32 in [run]" if half else ""}; '
+                'what was exported before is untouched.'
+            )
+        return {
+            'epoch': float(self.epoch + 1),
+            'learning_rate': self.rate,
+            'train_loss': train / n_train,
+            'val_loss': error / n,
+            **self.measures(n, *further),
+        }
+
+    def measures(self, n: float, *sums: float) -> Row:
+        """Return what validation measures besides the loss, from its further sums."""
+        return {}
+
+    def reached(self) -> str:
+        """Say in words what the last epoch has reached."""
+        return f'validation loss {self.history[-1]["val_loss"]:.4g}'
+
+
+class AgeTraining(Training):
+    """Train a regressor of age; see `Training`.
+
+    Parameters
+    ----------
+    unit_years : float
+        Years that count as 1 in the loss.
+    """
+
+    n_sums = 8
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        seed: int,
+        steps_per_epoch: int,
+        unit_years: float = 1.0,
+        resumed: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(model, recipe, seed, steps_per_epoch, resumed)
+        self.loss = AgeLoss(recipe.loss, unit_years)
+
+    def _frozen(self) -> bool:
+        return self.epoch < self.recipe.run.freeze_backbone_epochs
+
+    def on_train_epoch_start(self) -> None:
+        """Hold the backbone still while it is frozen, too."""
+        super().on_train_epoch_start()
+        if self._frozen():
+            self.model.get_submodule('backbone').eval()
 
     def _ready(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Bring stored inputs to single precision and the chosen memory layout."""
@@ -120,21 +191,13 @@ class AgeTraining(pl.LightningModule):
         image = augment(ready[0], rows.tolist(), self.recipe.augmentation, self.seed, self.epoch)
         errors, predicted = self._errors((image, *ready[1:]), age)
         loss = errors.mean() + self.loss.auxiliary(predicted, age)
-        assert self._train_sums is not None
-        self._train_sums += torch.stack(
-            [loss.detach().double() * len(age), loss.new_tensor(len(age)).double()]
-        )
-        return loss
+        return self._count(loss, len(age))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Leave a frozen backbone as it is."""
         if self._frozen():
             for weight in self.model.get_submodule('backbone').parameters():
                 weight.grad = None
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin to sum."""
-        self._sums = torch.zeros(8, device=self.device, dtype=torch.float64)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the sums of errors and moments."""
@@ -151,39 +214,22 @@ class AgeTraining(pl.LightningModule):
             y * y,
             p * y,
         ]
-        assert self._sums is not None
         self._sums += torch.stack([m.sum() for m in moments])
 
-    def summarise(self) -> Row:
-        """Return the row of the finished epoch, the same on every process.
-
-        Raises
-        ------
-        WorkflowError
-            The weights are not numbers any more.
-        """
-        assert self._sums is not None and self._train_sums is not None
-        both = torch.cat([self._sums, self._train_sums])
-        if self.trainer.world_size > 1:
-            torch.distributed.all_reduce(both)
-        n, error, size, p, y, pp, yy, py, train, n_train = both.tolist()
-        if not math.isfinite(error + train):
-            raise WorkflowError(
-                f'The loss is not a number after epoch {self.epoch + 1} (training {train:g}, '
-                f'validation {error:g}): the training has diverged. Lower learning_rate in '
-                '[optimiser] of --recipe, or use precision = "32" in [run]; what was exported '
-                'before is untouched.'
-            )
+    def measures(self, n: float, *sums: float) -> Row:
+        """Return the mean absolute error, years, and the correlation with age."""
+        size, p, y, pp, yy, py = sums
         spread = math.sqrt(max(pp / n - (p / n) ** 2, 0) * max(yy / n - (y / n) ** 2, 0))
         r = (py / n - p * y / n**2) / spread if spread > 0 else float('nan')
         return {
-            'epoch': float(self.epoch + 1),
-            'learning_rate': self.rate,
-            'train_loss': train / n_train,
-            'val_loss': error / n,
             'val_mae': size / n,
             'val_r': max(-1.0, min(1.0, r)) if math.isfinite(r) else r,
         }
+
+    def reached(self) -> str:
+        """Say in words what the last epoch has reached."""
+        row = self.history[-1]
+        return f'validation MAE {row["val_mae"]:.2f} years, r {row["val_r"]:.3f}'
 
 
 def make_optimiser(weights: Sequence[nn.Parameter], recipe: OptimiserRecipe) -> Any:

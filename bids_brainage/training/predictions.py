@@ -13,20 +13,11 @@ import numpy.typing as npt
 from bids_brainage.outputs.files import write_tsv
 from bids_brainage.training.cache import Cache
 from bids_brainage.training.job import Job, fold_sources
+from bids_brainage.training.split_table import SCAN_COLUMNS
 from bids_brainage.training.splits import TRAINING
 from bids_brainage.tsv import read_tsv
 
-COLUMNS = (
-    'participant_id',
-    'session_id',
-    'source',
-    'fold',
-    'role',
-    'age',
-    'sex',
-    'cohort',
-    'predicted_age',
-)
+COLUMNS = (*SCAN_COLUMNS, 'predicted_age')
 Row = dict[str, Any]
 PREDICT_ROWS = 8
 

@@ -20,7 +20,7 @@ from bids_brainage.training.splits import (
 )
 from bids_brainage.tsv import read_tsv
 
-COLUMNS = (
+SCAN_COLUMNS = (
     'participant_id',
     'session_id',
     'source',
@@ -29,8 +29,8 @@ COLUMNS = (
     'age',
     'sex',
     'cohort',
-    'reason',
 )
+COLUMNS = (*SCAN_COLUMNS, 'reason')
 MIN_PEOPLE = {TRAINING: 8, VALIDATION: 2, TEST: 2}
 """Fewest people of a role with whom a training can mean anything."""
 

@@ -17,7 +17,7 @@ from bids_brainage.cli.check import parse_memory
 from bids_brainage.cli.parser import LEVELS, ListModels, build_parser, parse
 from bids_brainage.cli.resources import allowed_cpus, visible_memory_gb
 from bids_brainage.config import Config
-from bids_brainage.errors import MissingExecutableError, OptionError
+from bids_brainage.errors import MissingExecutableError
 from bids_brainage.workflows.plugin import PLUGINS, require_scheduler
 
 HELP_LIMIT_SECONDS = 0.5  # CPU time, interpreter start included
@@ -279,18 +279,6 @@ def test_names_of_atlases_take_no_table(folders, capsys):
     assert 'only a label image' in told[0]
 
 
-def test_settings_survive_their_file(folders):
-    config = _parse(
-        *('--bids-filter-file', 'filter.json', '--use-plugin', 'plugin.yml', '--mem', '1500M'),
-        *('--saliency', 'none', '--models', 'a.b', '--participant-label', '01', '-vv'),
-    )
-    assert Config.from_toml(config.to_toml()) == config
-    with pytest.raises(OptionError, match='unknown keys'):
-        Config.from_toml(config.to_toml() + '\ncolour = "red"\n')
-    with pytest.raises(OptionError, match='Not a configuration'):
-        Config.from_toml('[environment]\n')
-
-
 def test_earlier_run_is_reused_and_the_command_line_wins(folders, capsys):
     first = _parse(
         *('--participant-label', '01', '--nprocs', '3', '--mem-gb', '2', '--sloppy'),
@@ -309,6 +297,8 @@ def test_earlier_run_is_reused_and_the_command_line_wins(folders, capsys):
     assert again.execution.bids_filters == first.execution.bids_filters
     assert again.execution.derivatives == first.execution.derivatives
     assert again.execution.task_id == ('rest',)
+    (folders / 'plain.toml').write_text(_parse().to_toml())
+    assert parse([*arguments[:-1], 'plain.toml'], {}).execution.derivatives == {}
     changed = parse([*arguments, '--mem', '512', '--participant-label', '02'], {})
     assert changed.nipype.memory_gb == 0.5
     assert changed.execution.participant_label == ('02',)

@@ -9,7 +9,6 @@ from torch import nn
 from bids_brainage.errors import BrainAgeError
 from bids_brainage.inference.guided_backprop import (
     GuidedActivation,
-    display_map,
     guided_activations,
     guided_backprop,
 )
@@ -90,12 +89,3 @@ def test_other_activations_and_batches_are_refused(network):
         pass
     with pytest.raises(BrainAgeError, match='one volume'):
         guided_backprop(network, torch.zeros(2, 1, 16, 16, 16))
-
-
-def test_display_map_takes_magnitude_and_percentile():
-    gradient = torch.cat([-torch.arange(1.0, 100.0), torch.tensor([1e6])])
-    scaled = display_map(gradient)
-    assert scaled[98] == 1
-    assert scaled[99] == 1
-    assert scaled[0].item() == pytest.approx(1 / 99)
-    assert not display_map(torch.zeros(5)).any()

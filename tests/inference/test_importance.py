@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bids_brainage.errors import BrainAgeError
-from bids_brainage.inference.importance import image_gradient, rank_importance, region_means
+from bids_brainage.inference.importance import image_gradient, region_means
 
 
 class Weighted(nn.Module):
@@ -48,16 +48,3 @@ def test_wrong_atlases_are_refused():
         region_means(np.zeros((2, 2, 2)), np.zeros((2, 2, 3), dtype=int), [1])
     with pytest.raises(BrainAgeError, match='positive labels'):
         region_means(np.zeros((2, 2, 2)), np.zeros((2, 2, 2), dtype=int), [0, 1])
-
-
-def test_ranking_is_scaled_mean_in_descending_order():
-    ranking = rank_importance([[1.0, 5, 3, np.nan], [3.0, 7, np.nan, np.nan]])
-    np.testing.assert_allclose(ranking.importance, [0, 1, 0.25, np.nan])
-    assert ranking.order.tolist() == [1, 2, 0, 3]
-    assert ranking.n_subjects == 2
-
-
-def test_equal_importances_are_zero_and_empty_groups_are_refused():
-    assert rank_importance([[2.0, 2.0]]).importance.tolist() == [0, 0]
-    with pytest.raises(BrainAgeError, match='finite'):
-        rank_importance(np.empty((0, 3)))

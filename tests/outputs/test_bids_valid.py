@@ -107,9 +107,9 @@ def output_tree(tmp_path_factory):
     for subject, session in (('01', 'a'), ('01', 'b'), ('02', None)):
         _subject(root, subject, session)
     for table in ('brainage', 'accuracy', 'longitudinal', 'reliability'):
-        files.write_tsv(root / naming.group_path(table), [{'a': 1}])
-        files.write_json(root / naming.group_path(table, '.json'), {'a': {'Description': 'x'}})
-    files.write_text(root / naming.group_path('', '.html'), '<html></html>')
+        files.write_tsv(root / f'group_{table}.tsv', [{'a': 1}])
+        files.write_json(root / f'group_{table}.json', {'a': {'Description': 'x'}})
+    files.write_text(root / 'group.html', '<html></html>')
     regions = [{'index': 1, 'name': 'one'}]
     files.write_tsv(root / naming.atlas_path('Power2011', scale='264'), regions)
     description = {'Name': 'Power 2011', 'License': 'CC0'}

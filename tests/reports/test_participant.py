@@ -276,10 +276,15 @@ def test_flag_texts_explain_in_words_and_order_by_severity(monkeypatch, tmp_path
         'registration_poor': {
             'label': 'Poor registration',
             'explanation': 'The scan does not overlap the template.',
-            'severity': 'error',
+            'severity': 'stop',
             'advice': 'Look at the registration picture.',
         },
-        'age_outside': {'label': 'Age outside', 'explanation': 'Old.', 'severity': 'info'},
+        'age_outside': {
+            'label': 'Age outside',
+            'explanation': 'Old.',
+            'severity': 'note',
+            'advice': '',
+        },
     }
     monkeypatch.setattr(wording, 'flag_texts', lambda: texts)
     flags = 'age_outside;registration_poor(0.61);never_heard_of'

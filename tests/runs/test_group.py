@@ -196,7 +196,9 @@ def test_settings_survive_the_file(dataset):
     config = parse([str(bids), str(out), 'group', '-w', str(out / '.work'), *options], {})
     assert config.group.retest_sessions == ('ses-a', 'ses-b')
     assert config.group.covariates == ('iq',)
-    assert Config.from_toml(config.to_toml()) == config
+    (out / 'run.toml').write_text(config.to_toml())
+    again = ['--config-file', str(out / 'run.toml')]
+    assert parse([str(bids), str(out), 'group', *again], {}).group == config.group
 
 
 def test_phenotypes_by_person_and_session(tmp_path):

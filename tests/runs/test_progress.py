@@ -1,12 +1,15 @@
 """What a person sees during a run: steps, an estimate, and the closing table."""
 
 import logging
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 
+from bids_brainage.config import Nipype
 from bids_brainage.outputs.tables import brainage_row
-from bids_brainage.runs import progress
+from bids_brainage.runs import participant, progress
 from bids_brainage.runs.progress import STEPS, Progress, duration, summary_table
 
 USUAL = {name: seconds for name, (_, seconds) in STEPS.items()}
@@ -117,3 +120,17 @@ def test_summary_has_one_line_a_scan_and_model():
     assert first.endswith('63.5       53.4 to 73.5  anisotropic, sloppy')
     assert second.split() == ['sub-01', 'volumes.lifespan', 'n/a', 'failed', 'n/a']
     assert first.index('volumes') == second.index('volumes') == head.index('model')
+
+
+def test_a_worker_that_died_is_told_with_what_to_do():
+    class Dying:
+        def __init__(self):
+            self.config = {'execution': {}}
+
+        def run(self, **_options):
+            raise BrokenProcessPool('a child process terminated abruptly')
+
+    config = SimpleNamespace(nipype=Nipype(1, 1, 1.0, plugin='Linear'))
+    assert 'again with fewer --nprocs' in participant._execute(
+        config, Dying(), Progress({}, 1, print)
+    )

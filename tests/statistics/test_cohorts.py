@@ -64,6 +64,13 @@ def test_games_howell_limits_use_the_range_quantile():
     assert row.estimate.high - row.estimate.get() == pytest.approx(q / np.sqrt(2) * se, rel=1e-6)
 
 
+def test_a_group_of_one_person_counts_for_no_pair():
+    pair = games_howell({'CU': g.CU, 'AD': g.AD})[0]
+    with_one = games_howell({'CU': g.CU, 'one': [1.0], 'AD': g.AD})
+    assert with_one[1] == pair
+    assert 'fewer than 2' in with_one[0].p.reason
+
+
 def test_golden_z():
     row = z_test(g.CU, g.AD)
     assert row.statistic.get() == pytest.approx(-3.717658, abs=g.DIGITS)
@@ -182,9 +189,8 @@ def test_golden_fusion():
     for key, (f, p, rss0, rss1) in golden.items():
         assert tests[key].f.get() == pytest.approx(f, abs=g.DIGITS)
         assert tests[key].p.get() == pytest.approx(p, rel=5e-6)
-        assert (tests[key].rss_reduced, tests[key].rss_full) == pytest.approx(
-            (rss0, rss1), abs=g.DIGITS
-        )
+        reduced, full = (fits[name] for name in key.split(' vs '))
+        assert (reduced.rss, full.rss) == pytest.approx((rss0, rss1), abs=g.DIGITS)
     assert fits['TAS'].as_dict()['n'] == 60
     assert 'TAS' not in fusion_table(g.y, g.p, g.second, None)[0]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bids_brainage.bundles.regressions import LinearFusion, fuse
+from bids_brainage.bundles.regressions import LinearFusion
 from bids_brainage.errors import MissingInputError
 from bids_brainage.inference.interval import conformal_interval
 from bids_brainage.reports.training import people_rows, render_training_page
@@ -102,7 +102,8 @@ def test_fusion_of_two_networks_beats_each():
     assert fusion['nested_tests']['A vs TA']['p'] < 1e-3
     assert fusion['nested_tests']['TA vs TAS']['p'] > 0.001
     stored = {k: LinearFusion.from_dict(v) for k, v in fusion['regressions'].items()}
-    assert fuse(stored, 50.0, 52.0, 'F').age == pytest.approx(51, abs=3)
+    age, _ = stored['TAS'].predict({'t1w': 50.0, 'aicbv': 52.0, 'sex': 0.0})
+    assert age == pytest.approx(51, abs=3)
     assert fit_fusions(second, 'aicbv', 'oof', first)['test'] == {}
 
 

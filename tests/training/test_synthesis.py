@@ -130,7 +130,7 @@ class Killed(Exception):
 
 def test_stopped_and_resumed_equals_never_stopped(study, monkeypatch):
     assert run_train(settings('--epochs', '3', name='whole')) == 0
-    original, calls = synthesis._loss, []
+    original, calls = synthesis.MapTraining._loss, []
 
     def stop(*arguments):
         calls.append(1)
@@ -138,10 +138,10 @@ def test_stopped_and_resumed_equals_never_stopped(study, monkeypatch):
             raise Killed
         return original(*arguments)
 
-    monkeypatch.setattr(synthesis, '_loss', stop)
+    monkeypatch.setattr(synthesis.MapTraining, '_loss', stop)
     with pytest.raises(Killed):
         run_train(settings('--epochs', '3', name='part'))
-    monkeypatch.setattr(synthesis, '_loss', original)
+    monkeypatch.setattr(synthesis.MapTraining, '_loss', original)
     history = study / 'work/train/aicbv_mamba.part/fold-1/history.tsv'
     assert len(read_tsv(history)) == 1
     with pytest.raises(OptionError, match='--resume'):

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_brainage.statistics.nested import Fit, FitRefusedError, NestedTest, fusion_table
+from bids_brainage.statistics.nested import (
+    SEX_CODES,
+    Fit,
+    FitRefusedError,
+    NestedTest,
+    fusion_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,8 +44,6 @@ COLUMNS = [
 ]
 
 NO_SEX = 'needs people of both sexes, F or M, and the sex of everybody'
-
-SEX_CODES = {'F': 0.0, 'M': 1.0}
 
 
 @dataclass(frozen=True)
