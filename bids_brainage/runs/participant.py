@@ -106,9 +106,8 @@ def _run(config: Config, plan: Plan, ledger: Ledger) -> int:
     for scan in plan.scans:
         refresh_rows(execution.output_dir, scan)
     status = StatusLog(execution.output_dir, execution.run_id)
-    combined = names_of_combined(config, plan.bundles)
     combiner = None
-    if combined:
+    if names_of_combined(config, plan.bundles):
         from bids_brainage.runs.combine import Combiner
 
         combiner = Combiner(config, plan.bundles)
@@ -122,8 +121,9 @@ def _run(config: Config, plan: Plan, ledger: Ledger) -> int:
     finally:
         if ended:  # a run that was stopped has scans that are neither done nor failed
             failures, lost = settle(plan, ledger, status, crashed)
-            for scan in plan.scans if combiner is not None else ():
-                combiner.write(scan)
+            if combiner is not None:
+                for scan in plan.scans:
+                    combiner.write(scan)
         report_errors = _write_reports(config, plan.scans, ended)
     return _finish(config, plan, failures, lost + report_errors, status)
 
