@@ -22,6 +22,12 @@ _OPTIONAL = re.compile(r'\[([^\]]+)\]')
 _LABEL = re.compile(r'[0-9a-zA-Z+]+')
 _CHUNK = re.compile(r'([a-z]+)-([0-9a-zA-Z+]+)')
 _NAME = re.compile(r'(?P<chunks>.+)_(?P<suffix>[0-9a-zA-Z]+)(?P<extension>\.[0-9a-zA-Z.]+)')
+CBV_DESC = 'aicbv'
+"""Label of the ``desc-`` entity of maps of cerebral blood volume."""
+
+CONSENSUS = 'consensus'
+"""Name of the consensus of the models in the column ``model``."""
+
 _FREE = frozenset({'suffix', 'extension', 'datatype'})
 
 
@@ -206,6 +212,11 @@ def log_dir(run: str, subject: str | None = None, session: str | None = None) ->
         return PurePosixPath('logs', run)
     parts = [f'sub-{subject}'] + ([f'ses-{session}'] if session else [])
     return PurePosixPath(*parts, 'log', run)
+
+
+def memo_path(subject: str) -> PurePosixPath:
+    """Return the file that remembers the hashes of a subject's input files between runs."""
+    return PurePosixPath(f'sub-{subject}', 'log', 'inputs.json')
 
 
 def _render(pattern: str, values: Mapping[str, str]) -> str | None:

@@ -12,9 +12,7 @@ from bids_brainage.dataset.header import SAME_GRID_MM
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.sidecar import parse_entities
 from bids_brainage.errors import MissingInputError, UnusableImageError
-
-DESC = 'aicbv'
-"""Label of the ``desc-`` entity of such maps."""
+from bids_brainage.names import CBV_DESC as DESC
 
 OWN_SPACE = 'T1w'
 

@@ -44,6 +44,7 @@ def _load(path: str) -> tuple[Any, Any]:
 
 class _CheckInputSpec(BaseInterfaceInputSpec):
     t1w = File(exists=True, mandatory=True, desc='T1w image as in the dataset')
+    memo = traits.Str(mandatory=True, nohash=True, desc='hashes of input files between runs')
 
 
 class _CheckOutputSpec(TraitedSpec):
@@ -58,13 +59,13 @@ class CheckT1w(SimpleInterface):
     output_spec = _CheckOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_brainage.outputs.provenance import sha256_file
+        from bids_brainage.outputs.provenance import remembered_sha256
         from bids_brainage.preprocessing.image import load_canonical
 
         path = Path(self.inputs.t1w)
         data, affine, facts = load_canonical(path)
         folder = Path(runtime.cwd)
-        content = {**facts.as_dict(), 'sha256': sha256_file(path)}
+        content = {**facts.as_dict(), 'sha256': remembered_sha256(path, self.inputs.memo)}
         self._results['facts'] = _write_json(folder / 'facts.json', content)
         self._results['t1w'] = _save(data, affine, folder / 't1w.nii')
         return runtime
@@ -271,7 +272,6 @@ class _WarpOutputSpec(TraitedSpec):
     gm_modulated = File(exists=True)
     t1w_affine = File(exists=True, desc='brain aligned with the template, not deformed')
     mask_affine = File(exists=True, desc='its brain mask')
-    structures_affine = File(exists=True, desc='its structure labels')
     transform_affine = File(exists=True, desc='SpatialTransform of the alignment (.npz)')
     to_template = File(exists=True, desc='ITK composite, pulls T1w onto the template')
     to_native = File(exists=True, desc='ITK composite, the other way')
@@ -309,8 +309,6 @@ class WarpToTemplate(SimpleInterface):
         mask, affine = _load(self.inputs.mask)
         image = _load(self.inputs.t1w)[0]
 
-        structures = _load(self.inputs.structures)[0]
-
         def warp(data: Any, order: int = 1, where: Any = where) -> Any:
             return normalise.pull(data, affine, where, shape, order=order)
 
@@ -325,8 +323,7 @@ class WarpToTemplate(SimpleInterface):
             ('mask_affine', brain_affine, 'uint8'),
             ('mask', brain, 'uint8'),
             ('tissues', warp(_load(self.inputs.tissues)[0], 0), 'uint8'),
-            ('structures', warp(structures, 0), 'uint8'),
-            ('structures_affine', warp(structures, 0, aligned), 'uint8'),
+            ('structures', warp(_load(self.inputs.structures)[0], 0), 'uint8'),
             ('gm', gm, 'float32'),
             ('gm_modulated', modulated, 'float32'),
         ):
@@ -373,8 +370,6 @@ class AssessQuality(SimpleInterface):
     output_spec = _QualityOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_brainage.preprocessing.quality import image_flags
-
         facts = _read_json(self.inputs.facts)
         measures = {key: facts[key] for key in ('n_nonfinite', 'raised_by')}
         measures |= _read_json(self.inputs.mask_measures)
@@ -384,8 +379,13 @@ class AssessQuality(SimpleInterface):
                 **_read_json(self.inputs.scores),
                 'contrast': _read_json(self.inputs.volumes)['contrast'],
             }
-        flags = image_flags(measures) + (['sloppy'] if self.inputs.sloppy else [])
-        self._results['quality'] = _write_json(
-            Path(runtime.cwd) / 'quality.json', {'flags': flags, 'measures': measures}
-        )
+        self._results['quality'] = _write_quality(runtime.cwd, measures, self.inputs.sloppy)
         return runtime
+
+
+def _write_quality(folder: str, measures: dict[str, Any], sloppy: bool) -> str:
+    """Write measures with the flags that they raise."""
+    from bids_brainage.preprocessing.quality import image_flags
+
+    flags = image_flags(measures) + (['sloppy'] if sloppy else [])
+    return _write_json(Path(folder, 'quality.json'), {'flags': flags, 'measures': measures})

@@ -84,6 +84,36 @@ def aligned_coordinates(
     return _in_chunks(transform.to_aligned, grid_points(shape, affine))
 
 
+def align_labels(
+    labels: np.ndarray, affine: np.ndarray, transform: SpatialTransform
+) -> np.ndarray:
+    """Lay labels of template space on the image aligned by the affine alone.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (X, Y, Z)
+        Labels of the deformed image.
+    affine : ndarray, shape (4, 4)
+        Its grid, RAS+ mm of the template.
+    transform : SpatialTransform
+        Template → native.
+
+    Returns
+    -------
+    ndarray, shape (X, Y, Z)
+        Nearest labels, on the same grid.
+    """
+    linear = transform.linear()
+    box, corner = brain_box(labels > 0, affine)
+    shape = labels[box].shape
+    where = _in_chunks(
+        lambda points: transform.to_template(linear.to_native(points)), grid_points(shape, corner)
+    )
+    out = np.zeros_like(labels)
+    out[box] = pull(labels, affine, where, shape, order=0)
+    return out
+
+
 def _in_chunks(function: Callable[[np.ndarray], np.ndarray], points: np.ndarray) -> np.ndarray:
     """Map many points, a part at a time to spare memory."""
     return np.concatenate(
@@ -117,6 +147,38 @@ def pull(
     ndarray, ``shape``
     """
     return sample_image(data, affine, coordinates, order=order).reshape(shape)
+
+
+def pull_mask(
+    mask: np.ndarray,
+    affine: np.ndarray,
+    transform: SpatialTransform,
+    brain: np.ndarray,
+    grid: np.ndarray,
+) -> np.ndarray:
+    """Resample a native brain mask onto the template grid.
+
+    Parameters
+    ----------
+    mask, affine
+        Native mask in RAS+.
+    transform : SpatialTransform
+        Template → native.
+    brain : ndarray of bool, shape (X, Y, Z)
+        Brain of the template; the result is false far away from it.
+    grid : ndarray, shape (4, 4)
+        Voxel index of the template → RAS+ mm.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+    """
+    box, corner = brain_box(brain, grid)
+    shape = brain[box].shape
+    where = template_coordinates(transform, shape, corner)
+    found = np.zeros(brain.shape, bool)
+    found[box] = pull((mask > 0).astype(np.float32), affine, where, shape) > 0.5
+    return found
 
 
 def modulate(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from bids_brainage.bundles.bundle import Bundle
-from bids_brainage.dataset.aicbv import DESC
 from bids_brainage.dataset.header import is_thick_axial
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.inputs.kinds import kind_of
-from bids_brainage.names import model_label
+from bids_brainage.names import CBV_DESC, model_label
 
 
 def scan_workflow_name(scan: Scan) -> str:
@@ -34,7 +33,7 @@ def scan_columns(scan: Scan) -> dict[str, Any]:
 
 def takes_cbv(bundle: Bundle) -> bool:
     """Return whether a model sees the map of cerebral blood volume in place of the T1w image."""
-    return bool(bundle.input.get('modality') == DESC)
+    return bool(bundle.input.get('modality') == CBV_DESC)
 
 
 def takes_native(scan: Scan, bundle: Bundle) -> bool:

@@ -13,6 +13,7 @@ from bids_brainage.cli.parser import parse
 from bids_brainage.errors import OutputError, TemporaryError
 from bids_brainage.runs import claim
 from bids_brainage.runs.claim import claimed
+from bids_brainage.runs.ledger import Ledger
 from bids_brainage.runs.participant import clean_work
 from bids_brainage.runs.plan import make_plan, resolve_models, select_images
 
@@ -123,7 +124,9 @@ def test_a_clean_work_folder_keeps_what_others_left(dataset):
     for name in ('sub_01_T1w_wf', 'sub_02_T1w_wf'):
         (flow / name / 'check').mkdir(parents=True)
     scans, series = select_images(config)
-    clean_work(dataset / 'work', make_plan(config, scans, series, resolve_models(config), 'none'))
+    clean_work(
+        dataset / 'work', make_plan(config, scans, series, resolve_models(config), Ledger(config))
+    )
     assert [p.name for p in flow.iterdir()] == ['sub_02_T1w_wf']
 
 
