@@ -12,7 +12,7 @@ from nipype.interfaces.base import isdefined
 
 from bids_brainage.errors import MissingInputError
 from bids_brainage.interfaces.derivatives import image_payload, write_image
-from bids_brainage.names import derivative_path, model_label, parse_name
+from bids_brainage.names import derivative_path, model_label, parse_name, side_file
 from bids_brainage.outputs.files import write_json
 from bids_brainage.preprocessing.normalise import (
     pull,
@@ -136,7 +136,7 @@ def _write(
     payload, _, _ = image_payload(scratch, suffix='saliency', space=space)
     write_image(target, payload)
     scratch.unlink()
-    write_json(target.with_name(target.name.replace('.nii.gz', '.json')), facts)
+    write_json(side_file(target), facts)
     return target
 
 

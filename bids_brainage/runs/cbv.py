@@ -12,6 +12,7 @@ from bids_brainage.dataset.aicbv import DESC, CbvSource, find_cbv_map
 from bids_brainage.dataset.derivatives import folder_of
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import MissingInputError, UnusableImageError
+from bids_brainage.names import side_file
 from bids_brainage.outputs import StatusLog, derivative_path, sha256_file
 from bids_brainage.outputs.files import read_json
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
@@ -72,7 +73,7 @@ def cbv_path(output_dir: Path, scan: Scan) -> Path:
 def cbv_written(output_dir: Path, scan: Scan, source: CbvSource) -> bool:
     """Return whether the map of a scan stands in the output dataset, made from this source."""
     path = cbv_path(output_dir, scan)
-    side = read_json(path.with_name(path.name.split('.', 1)[0] + '.json'))
+    side = read_json(side_file(path))
     return path.is_file() and side.get('SourceSHA256') == source.sha256
 
 

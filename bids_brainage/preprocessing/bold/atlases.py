@@ -17,6 +17,7 @@ import nibabel as nib
 import numpy as np
 
 from bids_brainage.errors import MissingInputError, OptionError, UnusableImageError
+from bids_brainage.names import split_name
 from bids_brainage.preprocessing.bold.names import (
     COORDINATE_ATLASES,
     DEFAULT_ATLAS,
@@ -285,7 +286,9 @@ def beside(image: Path) -> Path | None:
     candidates = [image.with_name(stem + end) for end in ('.tsv', '.csv', '.txt')]
     candidates.append(image.with_name(stem.removesuffix('MNI') + 'NodeNames.txt'))
     # TemplateFlow keeps one table for all resolutions
-    candidates.append(image.with_name(re.sub(r'_res-[0-9a-zA-Z]+', '', stem) + '.tsv'))
+    if name := split_name(image):
+        bare = f'{name.stem(without=("res",))}_{name.suffix}.tsv'
+        candidates.append(image.with_name(bare))
     return next((path for path in candidates if path.is_file()), None)
 
 
