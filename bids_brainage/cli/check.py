@@ -18,6 +18,7 @@ from bids_brainage.cli.parser import ListModels, build_parser
 from bids_brainage.cli.participant_options import (
     atlas_settings,
     derivative_folders,
+    output_spaces,
     weights_file,
 )
 from bids_brainage.cli.resources import allowed_cpus, visible_memory_gb
@@ -179,6 +180,7 @@ def _workflow(settings: Settings, environ: Mapping[str, str], problems: Problems
         atlas_labels=atlas_labels,
         synthetic_slices=_flag(settings, 'synthetic_slices', problems),
         aicbv_weights=weights_file(settings, problems),
+        output_spaces=output_spaces(_texts(settings, 'output_spaces', problems), problems),
         consensus=_flag(settings, 'consensus', problems),
         sloppy=_flag(settings, 'sloppy', problems),
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -227,6 +228,44 @@ def save_itk(
     order = [deform, linear] if affine_first else [linear, deform]
     sitk.WriteTransform(sitk.CompositeTransform(order), str(path))
     _compress(path)
+
+
+def load_itk(to_template: Path, to_native: Path) -> SpatialTransform:
+    """Read both directions of a transform as `save_itk` wrote them.
+
+    Parameters
+    ----------
+    to_template, to_native : Path
+        Composites that pull the image onto the template, and the other way.
+
+    Returns
+    -------
+    SpatialTransform
+        To the last digit the one that was written, if its displacements were `quantised`.
+    """
+    import SimpleITK as sitk
+
+    flip = np.diag([-1.0, -1.0, 1.0])
+
+    def steps(path: Path) -> dict[str, Any]:
+        composite = sitk.CompositeTransform(sitk.ReadTransform(str(path)))
+        parts = [composite.GetNthTransform(i).Downcast() for i in range(2)]
+        return {type(part).__name__: part for part in parts}
+
+    forward, backward = steps(to_template), steps(to_native)
+    linear = forward['AffineTransform']
+    affine = np.eye(4)
+    affine[:3, :3] = flip @ np.reshape(linear.GetMatrix(), (3, 3)) @ flip
+    affine[:3, 3] = flip @ linear.GetTranslation()
+    fields = [found['DisplacementFieldTransform'] for found in (forward, backward)]
+    images = [field.GetDisplacementField() for field in fields]
+    vectors = [sitk.GetArrayFromImage(i).transpose(2, 1, 0, 3) @ flip for i in images]
+    grid = np.eye(4)
+    direction = np.reshape(images[0].GetDirection(), (3, 3))
+    grid[:3, :3] = flip @ direction * images[0].GetSpacing()
+    grid[:3, 3] = flip @ images[0].GetOrigin()
+    there, back = (np.ascontiguousarray(v, np.float32) for v in vectors)
+    return SpatialTransform(affine, there, back, grid)
 
 
 def _compress(path: Path) -> None:

@@ -15,8 +15,8 @@ from bids_brainage.names import model_label, report_path
 from bids_brainage.outputs.files import write_text
 from bids_brainage.pictures import svg
 from bids_brainage.reports import charts, markdown, wording
-from bids_brainage.reports.page import fill_template
 from bids_brainage.reports.captions import caption
+from bids_brainage.reports.page import fill_template
 from bids_brainage.reports.records import (
     ParticipantRecord,
     Picture,

@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ from bids_brainage.runs.plan import (
 )
 from bids_brainage.runs.progress import Progress, summary_table
 from bids_brainage.runs.series import GRAPH_KIND, connectivity_of, record_series
+from bids_brainage.runs.spaces import find_spaces, write_spaces
 from bids_brainage.workflows.naming import scan_workflow_name
 from bids_brainage.workflows.plugin import SUBMITTERS, require_scheduler
 
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from niworkflows.engine.workflows import LiterateWorkflow
 
     from bids_brainage.workflows.settings import RunSettings
+    from bids_brainage.workflows.spaces import OutputSpace
 
 LOG = logging.getLogger('bids_brainage')
 PACKAGES = (
@@ -81,10 +84,11 @@ def run_participant(config: Config) -> int:
     if execution.dry_run:
         return show_plan(plan)
     require_scheduler(config.nipype.plugin)
+    spaces = find_spaces(config)
     with claimed(execution.work_dir, (scan.path.name for scan in plan.busy)):
         if execution.clean_workdir:
             clean_work(execution.work_dir, plan)
-        return _run(config, plan, digest)
+        return _run(config, plan, digest, spaces)
 
 
 def clean_work(work_dir: Path, plan: Plan) -> None:
@@ -94,7 +98,7 @@ def clean_work(work_dir: Path, plan: Plan) -> None:
             shutil.rmtree(folder)
 
 
-def _run(config: Config, plan: Plan, digest: str) -> int:
+def _run(config: Config, plan: Plan, digest: str, spaces: Sequence[OutputSpace]) -> int:
     """Do what is planned, and tell failures and results."""
     from bids_brainage.runs.results import write_failures
 
@@ -105,11 +109,13 @@ def _run(config: Config, plan: Plan, digest: str) -> int:
     failures, lost, ended = 0, 0, False
     try:
         crashed = _process(config, plan, digest, status) if plan.todo or plan.series_todo else ''
+        if not crashed:
+            lost = write_spaces(config, plan.scans, spaces, status, partial(_execute, config))
         ended = True
     finally:
         if ended:  # a run that was stopped has scans that are neither done nor failed
             failures = write_failures(config, plan, digest, status, crashed)
-            lost = record_series(config, plan, digest, status, crashed)
+            lost += record_series(config, plan, digest, status, crashed)
             lost += record_cbv(config, plan.scans, plan.cbv, status, crashed)
             write_combined(config, plan)
         report_errors = _write_reports(config, plan.scans, ended)

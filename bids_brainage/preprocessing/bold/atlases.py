@@ -6,7 +6,6 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -24,6 +23,7 @@ from bids_brainage.preprocessing.bold.names import (
     atlas_label,
     is_path,
 )
+from bids_brainage.preprocessing.template import templateflow_files
 
 SPHERE_RADIUS_MM = 5.0
 
@@ -300,7 +300,7 @@ def _templateflow_atlas(spec: str, space: str, table: Path | None, download: boo
     wanted.setdefault('resolution', '2')
     # atlases are published in few of the MNI spaces, which agree within a voxel or two
     spaces = dict.fromkeys((space, 'MNI152NLin2009cAsym', 'MNI152NLin6Asym'))
-    tries = (_templateflow_files(s, download, atlas=name, suffix='dseg', **wanted) for s in spaces)
+    tries = (templateflow_files(s, download, atlas=name, suffix='dseg', **wanted) for s in spaces)
     paths = next((found for found in tries if found), [])
     if len(paths) != 1:
         raise MissingInputError(
@@ -309,21 +309,6 @@ def _templateflow_atlas(spec: str, space: str, table: Path | None, download: boo
             f'fetch it where there is network, or use {DEFAULT_ATLAS}, which needs no file.'
         )
     return label_atlas(paths[0], table or beside(paths[0]), label=atlas_label(spec))
-
-
-def _templateflow_files(space: str, download: bool, **query: str) -> list[Path]:
-    """Return the files of a query that are on this machine; fetch them first if allowed."""
-    import templateflow.api
-
-    def there() -> list[Path]:
-        found = templateflow.api.ls(space, extension='.nii.gz', **query)
-        return [Path(p) for p in found if Path(p).is_file() and Path(p).stat().st_size > 0]
-
-    if download and not there():
-        # without network the caller says what is missing
-        with suppress(OSError, RuntimeError, KeyError):
-            templateflow.api.get(space, extension='.nii.gz', raise_empty=False, **query)
-    return there()
 
 
 def _label_values(path: Path) -> list[int]:
