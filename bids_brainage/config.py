@@ -114,6 +114,11 @@ class Nipype:
     plugin_args: dict[str, Any] = field(default_factory=dict)
     stop_on_first_crash: bool = False
 
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether models are counted against the GPUs."""
+        return self.device.startswith('cuda')
+
 
 @dataclass(frozen=True)
 class Seeds:

@@ -24,6 +24,12 @@ _LABEL = re.compile(r'[0-9a-zA-Z+]+')
 _KEY = re.compile(r'[a-z]+')
 _SUFFIX = re.compile(r'[0-9a-zA-Z]+')
 _EXTENSION = re.compile(r'\.[0-9a-zA-Z.]+')
+CBV_DESC = 'aicbv'
+"""Label of the ``desc-`` entity of maps of cerebral blood volume."""
+
+CONSENSUS = 'consensus'
+"""Name of the consensus of the models in the column ``model``."""
+
 _FREE = frozenset({'suffix', 'extension', 'datatype'})
 _DERIVED = frozenset(
     {'from', 'to', 'mode', 'space', 'atlas', 'seg', 'scale', 'res', 'den', 'label', 'stat'}
@@ -301,6 +307,11 @@ def log_dir(run: str, subject: str | None = None, session: str | None = None) ->
         return PurePosixPath('logs', run)
     parts = [f'sub-{subject}'] + ([f'ses-{session}'] if session else [])
     return PurePosixPath(*parts, 'log', run)
+
+
+def memo_path(subject: str) -> PurePosixPath:
+    """Return the file that remembers the hashes of a subject's input files between runs."""
+    return PurePosixPath(f'sub-{subject}', 'log', 'inputs.json')
 
 
 def _render(pattern: str, values: Mapping[str, str]) -> str | None:

@@ -128,7 +128,7 @@ def derivatives(take_scan, fixed, archive, tmp_path_factory):
         outputs = interface.run(cwd=str(place)).outputs.get()
         found.update({renamed.get(name, name): value for name, value in outputs.items()})
 
-    step(anatomical.CheckT1w(t1w=str(found['source'])))
+    step(anatomical.CheckT1w(t1w=str(found['source']), memo=str(folder / 'inputs.json')))
     step(anatomical.ExtractBrain(t1w=found['t1w'], facts=found['facts']), measures='mask_measures')
     native = {'t1w': found['t1w'], 'mask': found['mask']}
     step(anatomical.RegisterToTemplate(**native, **coarse))

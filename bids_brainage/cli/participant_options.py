@@ -47,7 +47,10 @@ def add_participant_options(parser: argparse.ArgumentParser) -> None:
         'error each was validated with',
     )
     group.add_argument(
-        '--reports-only', action='store_true', default=None, help='only write the reports again'
+        '--reports-only',
+        action='store_true',
+        default=None,
+        help='only bring age and sex in the rows up to date, and write the reports again',
     )
     group.add_argument(
         '--aggregate-session-reports',

@@ -10,10 +10,8 @@ from typing import Any
 
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import MissingInputError, UnusableImageError
+from bids_brainage.names import CBV_DESC as DESC
 from bids_brainage.names import side_file, split_name
-
-DESC = 'aicbv'
-"""Label of the ``desc-`` entity of such maps."""
 
 OWN_SPACE = 'T1w'
 SAME_GRID_MM = 1e-3

@@ -10,9 +10,6 @@ from typing import Any
 from bids_brainage.bundles.validation import Validation, leading_validation
 from bids_brainage.errors import OptionError
 
-MODEL = 'consensus'
-"""Name of the rows."""
-
 Interval = tuple[float, float, float]
 
 

@@ -82,3 +82,15 @@ def corrected_age(
     if age is None or correction is None:
         return None
     return predicted_age + age - (correction['slope'] * age + correction['intercept'])
+
+
+def in_training_range(age: float | None, limits: tuple[float | None, float | None]) -> bool | None:
+    """Return whether an age lies within the training ages; None if either is unknown.
+
+    Examples
+    --------
+    >>> in_training_range(52.0, (18.0, 90.0)), in_training_range(None, (18.0, 90.0))
+    (True, None)
+    """
+    low, high = limits
+    return None if age is None or low is None or high is None else low <= age <= high

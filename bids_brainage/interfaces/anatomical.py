@@ -44,6 +44,7 @@ def _load(path: str) -> tuple[Any, Any]:
 
 class _CheckInputSpec(BaseInterfaceInputSpec):
     t1w = File(exists=True, mandatory=True, desc='T1w image as in the dataset')
+    memo = traits.Str(mandatory=True, nohash=True, desc='hashes of input files between runs')
 
 
 class _CheckOutputSpec(TraitedSpec):
@@ -58,13 +59,13 @@ class CheckT1w(SimpleInterface):
     output_spec = _CheckOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_brainage.outputs.provenance import sha256_file
+        from bids_brainage.outputs.provenance import remembered_sha256
         from bids_brainage.preprocessing.image import load_canonical
 
         path = Path(self.inputs.t1w)
         data, affine, facts = load_canonical(path)
         folder = Path(runtime.cwd)
-        content = {**facts.as_dict(), 'sha256': sha256_file(path)}
+        content = {**facts.as_dict(), 'sha256': remembered_sha256(path, self.inputs.memo)}
         self._results['facts'] = _write_json(folder / 'facts.json', content)
         self._results['t1w'] = _save(data, affine, folder / 't1w.nii')
         return runtime
@@ -369,8 +370,6 @@ class AssessQuality(SimpleInterface):
     output_spec = _QualityOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_brainage.preprocessing.quality import image_flags
-
         facts = _read_json(self.inputs.facts)
         measures = {key: facts[key] for key in ('n_nonfinite', 'raised_by')}
         measures |= _read_json(self.inputs.mask_measures)
@@ -380,8 +379,13 @@ class AssessQuality(SimpleInterface):
                 **_read_json(self.inputs.scores),
                 'contrast': _read_json(self.inputs.volumes)['contrast'],
             }
-        flags = image_flags(measures) + (['sloppy'] if self.inputs.sloppy else [])
-        self._results['quality'] = _write_json(
-            Path(runtime.cwd) / 'quality.json', {'flags': flags, 'measures': measures}
-        )
+        self._results['quality'] = _write_quality(runtime.cwd, measures, self.inputs.sloppy)
         return runtime
+
+
+def _write_quality(folder: str, measures: dict[str, Any], sloppy: bool) -> str:
+    """Write measures with the flags that they raise."""
+    from bids_brainage.preprocessing.quality import image_flags
+
+    flags = image_flags(measures) + (['sloppy'] if sloppy else [])
+    return _write_json(Path(folder, 'quality.json'), {'flags': flags, 'measures': measures})

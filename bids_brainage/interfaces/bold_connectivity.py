@@ -103,33 +103,6 @@ class MeasureConnectivity(SimpleInterface):
         return runtime
 
 
-class _TraceInputSpec(BaseInterfaceInputSpec):
-    meta = traits.Dict(mandatory=True)
-    source = File(exists=True, mandatory=True, desc='file that was read')
-    provenance = traits.Dict(mandatory=True, desc='options and versions')
-
-
-class _TraceOutputSpec(TraitedSpec):
-    meta = traits.Dict(desc='for the side files')
-
-
-class TraceSource(SimpleInterface):
-    """Add to the side files what they were made from, and with which options."""
-
-    input_spec = _TraceInputSpec
-    output_spec = _TraceOutputSpec
-
-    def _run_interface(self, runtime: Any) -> Any:
-        from bids_brainage.outputs.provenance import sha256_file
-
-        self._results['meta'] = {
-            **self.inputs.meta,
-            **self.inputs.provenance,
-            'InputSHA256': sha256_file(self.inputs.source),
-        }
-        return runtime
-
-
 class _SaveAtlasInputSpec(BaseInterfaceInputSpec):
     atlas = traits.Str(mandatory=True)
     atlas_table = File(exists=True)

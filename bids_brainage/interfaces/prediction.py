@@ -74,6 +74,7 @@ class _SaveInputSpec(BaseInterfaceInputSpec):
     simulated = traits.Bool(False, usedefault=True, desc='nobody was scanned')
     source_file = traits.Str(mandatory=True, desc='path of the image in the dataset')
     provenance = traits.Dict(mandatory=True, desc='options and versions for the side file')
+    made_from = traits.Dict(mandatory=True, desc='all but the hash of the image')
     base_directory = traits.Str(mandatory=True)
     transform = File(exists=True, desc='template → native (.npz)')
     template = File(exists=True, desc='template on the grid of the derivatives')
@@ -105,6 +106,7 @@ class SavePrediction(SimpleInterface):
         from bids_brainage.interfaces.explanation import save_maps
         from bids_brainage.interfaces.importance import functional_facts, save_importances
         from bids_brainage.names import derivative_path, parse_name
+        from bids_brainage.outputs.provenance import MADE_FROM
         from bids_brainage.outputs.tables import write_brainage
 
         prediction = json.loads(Path(self.inputs.prediction).read_text('utf-8'))
@@ -137,6 +139,7 @@ class SavePrediction(SimpleInterface):
                     'SyntheticScans': prediction['synthetic_scans'],
                     **functional,
                     **self.inputs.cbv,
+                    MADE_FROM: {**self.inputs.made_from, 'InputSHA256': facts['sha256']},
                 }
             },
             metadata={
@@ -200,12 +203,12 @@ def prediction_row(
     dict
         As `bids_brainage.outputs.tables.brainage_row` makes it; ages in years.
     """
-    from bids_brainage.inference.interval import corrected_age
+    from bids_brainage.inference.interval import corrected_age, in_training_range
     from bids_brainage.outputs.tables import brainage_row
 
     age = scan['age']
     training = bundle.metadata['training']
-    low, high = training['age_min'], training['age_max']
+    limits = training['age_min'], training['age_max']
     interval = prediction['interval'] or (None, None, None)
     return brainage_row(
         **scan,
@@ -219,7 +222,7 @@ def prediction_row(
         predicted_age_corrected=corrected_age(
             prediction['predicted_age'], age, bundle.metadata['bias_correction']
         ),
-        in_training_range=None if None in (age, low, high) else low <= age <= high,
+        in_training_range=in_training_range(age, limits),
         qc_flag=';'.join(flags) or None,
         status='ok',
     )

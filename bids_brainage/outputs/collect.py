@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bids_brainage.errors import MissingInputError
 from bids_brainage.names import split_name
 from bids_brainage.outputs.files import ReadWriteError, read_json
+from bids_brainage.outputs.provenance import MADE_FROM
 from bids_brainage.outputs.tables import KEY, column_names
 from bids_brainage.tsv import MISSING, is_missing
 
@@ -249,5 +250,5 @@ def _model_facts(root: str, first_file: dict[str, str]) -> dict[str, dict[str, A
             continue
         known = side.get('Models', {}).get(model)
         if isinstance(known, dict) and not is_missing(model):
-            facts[model] = known
+            facts[model] = {key: known[key] for key in known if key != MADE_FROM}
     return facts

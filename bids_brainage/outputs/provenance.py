@@ -11,7 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bids_brainage.outputs.files import locked, read_json, write_json
+
 _BLOCK = 1 << 20
+
+MADE_FROM = 'MadeFrom'
+"""Key of a side file under which stands what its product was made from."""
 
 
 def sha256_file(path: str | Path) -> str:
@@ -21,6 +26,36 @@ def sha256_file(path: str | Path) -> str:
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def remembered_sha256(path: str | Path, memo: str | Path, *, remember: bool = True) -> str:
+    """Return the SHA-256 of a file, reading it only if its size or time has changed.
+
+    A file that was copied or touched is read once more, and its hash then tells that it is the
+    same.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    memo : path
+        JSON file with the size, time and hash of files that were read before.  It belongs to the
+        logs: who removes it loses the time of one reading.
+    remember : bool
+        Put the hash of a file that was read into `memo`.
+    """
+    path, memo = Path(path).absolute(), Path(memo)
+    state = path.stat()
+    now = {'size': state.st_size, 'mtime_ns': state.st_mtime_ns}
+    known = read_json(memo).get(str(path), {})
+    if now.items() <= known.items() and 'sha256' in known:
+        return str(known['sha256'])
+    digest = sha256_file(path)
+    if remember:
+        with locked(memo.parent):
+            files = {**read_json(memo), str(path): {**now, 'sha256': digest}}
+            write_json(memo, {name: files[name] for name in sorted(files)})
+    return digest
 
 
 def config_hash(options: Mapping[str, Any]) -> str:

@@ -105,6 +105,38 @@ def pull(
     return sample_image(data, affine, coordinates, order=order).reshape(shape)
 
 
+def pull_mask(
+    mask: np.ndarray,
+    affine: np.ndarray,
+    transform: SpatialTransform,
+    brain: np.ndarray,
+    grid: np.ndarray,
+) -> np.ndarray:
+    """Resample a native brain mask onto the template grid.
+
+    Parameters
+    ----------
+    mask, affine
+        Native mask in RAS+.
+    transform : SpatialTransform
+        Template → native.
+    brain : ndarray of bool, shape (X, Y, Z)
+        Brain of the template; the result is false far away from it.
+    grid : ndarray, shape (4, 4)
+        Voxel index of the template → RAS+ mm.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+    """
+    box, corner = brain_box(brain, grid)
+    shape = brain[box].shape
+    where = template_coordinates(transform, shape, corner)
+    found = np.zeros(brain.shape, bool)
+    found[box] = pull((mask > 0).astype(np.float32), affine, where, shape) > 0.5
+    return found
+
+
 def modulate(
     probability: np.ndarray,
     jacobian: np.ndarray,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -110,7 +110,7 @@ def prediction_flags(
     high = math.inf if age_range[1] is None else age_range[1]
     checks = {
         'untrained_model': not trained,
-        'age_outside_training': age is not None and not low <= age <= high,
+        AGE_FLAG: _outside_training(age, age_range),
         'predicted_at_limit': not low < predicted_age < high,
         'unlike_training': typicality is not None and typicality > threshold('unlike_training'),
         'measure_outside_training': beyond,
@@ -123,6 +123,39 @@ def prediction_flags(
         'simulated': simulated,
     }
     return [flag for flag, raised in checks.items() if raised]
+
+
+AGE_FLAG = 'age_outside_training'
+_LATER = (
+    'predicted_at_limit', 'unlike_training', 'measure_outside_training', 'measure_estimated',
+    'wide_interval', 'saliency_outside_brain', 'missing_modality', 'simulated',
+)  # fmt: skip
+"""Flags of a prediction that stand after `AGE_FLAG`."""
+
+
+def with_age_flag(
+    flags: Sequence[str], age: float | None, limits: tuple[float | None, float | None]
+) -> list[str]:
+    """Return flags of a row with the one that depends on the person's age brought up to date.
+
+    Examples
+    --------
+    >>> with_age_flag(['sloppy', 'simulated'], 99.0, (18.0, 90.0))
+    ['sloppy', 'age_outside_training', 'simulated']
+    >>> with_age_flag(['sloppy', 'age_outside_training', 'simulated'], 52.0, (18.0, 90.0))
+    ['sloppy', 'simulated']
+    """
+    kept = [flag for flag in flags if flag != AGE_FLAG]
+    if _outside_training(age, limits):
+        later = [index for index, flag in enumerate(kept) if flag in _LATER]
+        kept.insert(min(later, default=len(kept)), AGE_FLAG)
+    return kept
+
+
+def _outside_training(age: float | None, limits: tuple[float | None, float | None]) -> bool:
+    low = -math.inf if limits[0] is None else limits[0]
+    high = math.inf if limits[1] is None else limits[1]
+    return age is not None and not low <= age <= high
 
 
 def _above(value: float, limit: float) -> bool:

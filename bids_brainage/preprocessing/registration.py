@@ -24,6 +24,7 @@ from bids_brainage.errors import ProcessingError
 from bids_brainage.preprocessing.transforms import (
     SpatialTransform,
     grid_points,
+    quantised,
     sample_image,
     voxel_points,
 )
@@ -135,8 +136,9 @@ def register(
     )
     transform = SpatialTransform(
         affine=affine,
-        displacement=_from_itk(out['warp']),
-        inverse_displacement=_from_itk(out['inverse']),
+        # as the files keep them, so that nothing hangs on where a later step reads them
+        displacement=quantised(_from_itk(out['warp'])),
+        inverse_displacement=quantised(_from_itk(out['inverse'])),
         grid=fixed_affine,
     )
     return transform, {'affine_overlap': overlap, 'affine_starts': starts}

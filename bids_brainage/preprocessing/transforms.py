@@ -90,6 +90,11 @@ def load_transform(path: Path) -> SpatialTransform:
         return SpatialTransform(**{name: stored[name] for name in stored.files})
 
 
+def quantised(displacement: np.ndarray) -> np.ndarray:
+    """Round displacements to multiples of `DISPLACEMENT_STEP_MM`, so that files keep them."""
+    return np.round(displacement / DISPLACEMENT_STEP_MM) * DISPLACEMENT_STEP_MM
+
+
 def jacobian_determinant(displacement: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """Return det(I + ∂u/∂x) of a displacement field.
 
@@ -214,9 +219,10 @@ def save_itk(
     linear = sitk.AffineTransform(3)
     linear.SetMatrix((flip @ affine[:3, :3] @ flip).ravel().tolist())
     linear.SetTranslation((flip @ affine[:3, 3]).tolist())
-    steps = np.round(displacement / DISPLACEMENT_STEP_MM) * DISPLACEMENT_STEP_MM
     field = sitk.GetImageFromArray(
-        np.ascontiguousarray((steps @ flip).transpose(2, 1, 0, 3), dtype=np.float64),
+        np.ascontiguousarray(
+            (quantised(displacement) @ flip).transpose(2, 1, 0, 3), dtype=np.float64
+        ),
         isVector=True,
     )
     spacing = np.linalg.norm(grid[:3, :3], axis=0)

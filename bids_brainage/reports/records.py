@@ -15,8 +15,13 @@ from typing import Any
 
 from bids_brainage.bundles.validation import leading_validation
 from bids_brainage.errors import BrainAgeError
-from bids_brainage.inference.consensus import MODEL as CONSENSUS
-from bids_brainage.names import model_label, parse_name, source_entities, source_stem
+from bids_brainage.names import (
+    CONSENSUS,
+    model_label,
+    parse_name,
+    source_entities,
+    source_stem,
+)
 from bids_brainage.outputs.files import read_json
 from bids_brainage.outputs.tables import data_dictionary, read_brainage
 from bids_brainage.tsv import read_tsv

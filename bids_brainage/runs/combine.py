@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,21 +14,20 @@ from bids_brainage.bundles.regressions import SEX_CODES, TERMS
 from bids_brainage.config import Config
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.inference.consensus import (
-    MODEL,
     Interval,
     Member,
     consensus_age,
     consensus_weights,
     validated_member,
 )
-from bids_brainage.inference.interval import conformal_interval
+from bids_brainage.inference.interval import conformal_interval, in_training_range
+from bids_brainage.names import CONSENSUS
 from bids_brainage.outputs import brainage_row, read_brainage, write_brainage
 from bids_brainage.preprocessing.quality import prediction_flags
 from bids_brainage.runs.fusions import Fusion, fusions_of
+from bids_brainage.runs.rows import weighted_corrected
+from bids_brainage.workflows.images import table_path
 from bids_brainage.workflows.naming import scan_columns
-
-if TYPE_CHECKING:
-    from bids_brainage.runs.plan import Plan
 
 Row = dict[str, Any]
 OWN_FLAGS = frozenset({'predicted_at_limit', 'wide_interval', 'age_outside_training'})
@@ -67,25 +66,33 @@ def consensus_of(bundles: Sequence[Bundle]) -> list[tuple[Member, Bundle]]:
     return members
 
 
-def write_combined(config: Config, plan: Plan) -> None:
-    """Write the combined rows of every scan from the rows that are on disk."""
-    from bids_brainage.runs.results import table_path
+class Combiner:
+    """Writes the combined rows of scans from the rows that are on disk.
 
-    fusions = fusions_of(plan.bundles)
-    members = consensus_of(plan.bundles) if config.workflow.consensus else []
-    if not fusions and not members:
-        return
-    for scan in plan.scans:
-        table = table_path(config.execution.output_dir, scan)
-        if not table.is_file():
-            continue
+    Parameters
+    ----------
+    config : Config
+    bundles : sequence of Bundle
+        Models of the run.
+    """
+
+    def __init__(self, config: Config, bundles: Sequence[Bundle]) -> None:
+        self._root = config.execution.output_dir
+        self._fusions = fusions_of(bundles)
+        self._members = consensus_of(bundles) if config.workflow.consensus else []
+
+    def write(self, scan: Scan) -> None:
+        """Write the combined rows of one scan, if there are any."""
+        table = table_path(self._root, scan)
+        if not (self._fusions or self._members) or not table.is_file():
+            return
         rows = {r['model']: r for r in read_brainage(table) if r['source'] == scan.uri}
         made: dict[str, tuple[Row, dict[str, Any]]] = {}
-        for fusion in fusions:
+        for fusion in self._fusions:
             made.update(fused_rows(fusion, scan, rows))
         rows.update({name: row for name, (row, _) in made.items()})
-        if members:
-            made[MODEL] = consensus_row(scan, rows, members)
+        if self._members:
+            made[CONSENSUS] = consensus_row(scan, rows, self._members)
         write_brainage(
             table,
             [row for row, _ in made.values()],
@@ -96,7 +103,7 @@ def write_combined(config: Config, plan: Plan) -> None:
 def combined_names(config: Config, bundles: Sequence[Bundle]) -> list[str]:
     """Return the names of the combined rows of a run."""
     names = [f.row_name(formula) for f in fusions_of(bundles) for formula in f.regressions]
-    return names + [MODEL] * config.workflow.consensus
+    return names + [CONSENSUS] * config.workflow.consensus
 
 
 def fused_rows(
@@ -168,16 +175,13 @@ def consensus_row(
     inputs = [rows.get(name) for name in weights]
     known = [row for row in inputs if row is not None and row['status'] == 'ok']
     if len(known) < len(inputs):
-        return _empty(scan, MODEL, version, inputs, [MEMBER_MISSING]), facts
+        return _empty(scan, CONSENSUS, version, inputs, [MEMBER_MISSING]), facts
     found = consensus_age(
         weights,
         {row['model']: row['predicted_age'] for row in known},
         {row['model']: _interval(row) for row in known},
     )
-    corrected = [row['predicted_age_corrected'] for row in known]
-    mean = None
-    if None not in corrected:
-        mean = sum(weights[r['model']] * r['predicted_age_corrected'] for r in known)
+    mean = weighted_corrected(weights, rows)
     flags = _carried(known, []) + prediction_flags(
         predicted_age=found.age,
         age=scan.age.years,
@@ -188,7 +192,7 @@ def consensus_row(
         outside_brain=None,
         note='',
     )
-    row = _row(scan, MODEL, version, found.age, found.sd, found.interval, limits, mean, flags)
+    row = _row(scan, CONSENSUS, version, found.age, found.sd, found.interval, limits, mean, flags)
     return row, facts
 
 
@@ -207,7 +211,7 @@ def _consensus_facts(
     limits: tuple[float | None, float | None],
 ) -> dict[str, Any]:
     return {
-        'ModelName': MODEL,
+        'ModelName': CONSENSUS,
         'ModelVersion': version,
         'TrainingAgeRange': list(limits),
         'Members': {
@@ -270,10 +274,6 @@ def _row(
     flags: Sequence[str],
 ) -> Row:
     low, high, level = interval or (None, None, None)
-    years = scan.age.years
-    inside = None
-    if years is not None and limits[0] is not None and limits[1] is not None:
-        inside = limits[0] <= years <= limits[1]
     return brainage_row(
         **scan_columns(scan),
         model=name,
@@ -284,7 +284,7 @@ def _row(
         interval_high=high,
         interval_level=level,
         predicted_age_corrected=corrected,
-        in_training_range=inside,
+        in_training_range=in_training_range(scan.age.years, limits),
         qc_flag=';'.join(flags) or None,
         status='ok',
     )

@@ -22,6 +22,7 @@ from bids_brainage.names import (
 )
 from bids_brainage.outputs.files import read_json, write_bytes, write_json, write_text
 from bids_brainage.outputs.logs import IMPORTANT
+from bids_brainage.preprocessing.template import DEFAULT_SPACE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -348,6 +349,8 @@ def _by_image(
     for path in maps:
         entities = parse_name(path)
         method = entities.get('desc', '')
+        if (entities.get('space'), entities.get('res')) != (DEFAULT_SPACE, '1'):
+            continue  # a copy in a further space
         if 'model' in entities and (wanted is None or method.startswith(wanted)):
             key = (source_path(path), entities['model'])
             known.setdefault(key, []).append((method, path))

@@ -2,57 +2,45 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import shutil
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bids_brainage.config import Config
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.dataset.series import Series
 from bids_brainage.outputs import (
     Container,
     StatusLog,
     check_output,
     config_hash,
-    write_citations,
     write_dataset_files,
     write_sessions_summary,
 )
 from bids_brainage.outputs.logs import IMPORTANT
-from bids_brainage.outputs.provenance import software_versions
-from bids_brainage.runs.cbv import record_cbv
 from bids_brainage.runs.claim import claimed
-from bids_brainage.runs.combine import combined_names, write_combined
+from bids_brainage.runs.ledger import Ledger
 from bids_brainage.runs.plan import (
     Plan,
-    Work,
-    images_of,
     make_plan,
+    names_of_combined,
     resolve_models,
     select_images,
     show_plan,
 )
-from bids_brainage.runs.progress import Progress, summary_table
-from bids_brainage.runs.series import GRAPH_KIND, connectivity_of, record_series
-from bids_brainage.runs.spaces import find_spaces, write_spaces
+from bids_brainage.runs.progress import summary_table
+from bids_brainage.runs.rows import refresh_rows, rows_of
+from bids_brainage.runs.settle import settle
 from bids_brainage.workflows.naming import scan_workflow_name
-from bids_brainage.workflows.plugin import SUBMITTERS, require_scheduler
+from bids_brainage.workflows.plugin import require_scheduler
 
 if TYPE_CHECKING:
-    from niworkflows.engine.workflows import LiterateWorkflow
-
-    from bids_brainage.workflows.settings import RunSettings
     from bids_brainage.workflows.spaces import OutputSpace
 
 LOG = logging.getLogger('bids_brainage')
-PACKAGES = (
-    'bids_brainage', 'numpy', 'scipy', 'torch', 'nipype', 'SimpleITK', 'picsl_greedy', 'deepbet',
-)  # fmt: skip
 
 
 def run_participant(config: Config) -> int:
@@ -77,18 +65,36 @@ def run_participant(config: Config) -> int:
     digest = config_hash(config.workflow.image_options())
     scans, series = select_images(config)
     if execution.reports_only:
+        _refresh(config, scans)
         return _write_reports(config, scans)
     bundles = resolve_models(config)
     check_output(execution.output_dir, digest)
-    plan = make_plan(config, scans, series, bundles, digest)
+    ledger = Ledger(config, series, remember=not execution.dry_run)
+    plan = make_plan(config, scans, series, bundles, ledger)
     if execution.dry_run:
         return show_plan(plan)
     require_scheduler(config.nipype.plugin)
-    spaces = find_spaces(config)
+    spaces: Sequence[OutputSpace] = ()
+    if config.workflow.output_spaces:
+        from bids_brainage.runs.spaces import find_spaces
+
+        spaces = find_spaces(config)
     with claimed(execution.work_dir, (scan.path.name for scan in plan.busy)):
         if execution.clean_workdir:
             clean_work(execution.work_dir, plan)
-        return _run(config, plan, digest, spaces)
+        return _run(config, plan, ledger, spaces)
+
+
+def _refresh(config: Config, scans: Sequence[Scan]) -> None:
+    """Bring the rows up to date, and say which explanations are not."""
+    for scan in scans:
+        for model in refresh_rows(config.execution.output_dir, scan):
+            LOG.warning(
+                '%s: the age was corrected; the explanation of %s still compares with people of '
+                'another age. Run without --reports-only to make it anew.',
+                scan.stem,
+                model,
+            )
 
 
 def clean_work(work_dir: Path, plan: Plan) -> None:
@@ -98,28 +104,40 @@ def clean_work(work_dir: Path, plan: Plan) -> None:
             shutil.rmtree(folder)
 
 
-def _run(config: Config, plan: Plan, digest: str, spaces: Sequence[OutputSpace]) -> int:
+def _run(config: Config, plan: Plan, ledger: Ledger, spaces: Sequence[OutputSpace] = ()) -> int:
     """Do what is planned, and tell failures and results."""
-    from bids_brainage.runs.results import write_failures
-
     execution = config.execution
     _announce(config, plan)
-    _write_root(config, digest)
+    _write_root(config)
+    for scan in plan.scans:
+        refresh_rows(execution.output_dir, scan)
     status = StatusLog(execution.output_dir, execution.run_id)
-    failures, lost, ended = 0, 0, False
+    combined = names_of_combined(config, plan.bundles)
+    combiner = None
+    if combined:
+        from bids_brainage.runs.combine import Combiner
+
+        combiner = Combiner(config, plan.bundles)
+    failures, lost, unwritten, ended, crashed = 0, 0, 0, False, ''
     try:
-        crashed = _process(config, plan, digest, status) if plan.todo or plan.series_todo else ''
-        if not crashed:
-            lost = write_spaces(config, plan.scans, spaces, status, partial(_execute, config))
+        if plan.todo or plan.series_todo:
+            from bids_brainage.runs.process import process
+
+            crashed = process(config, plan, ledger, status, combiner)
+        if spaces and not crashed:
+            from bids_brainage.runs.process import execute
+            from bids_brainage.runs.spaces import write_spaces
+
+            unwritten = write_spaces(config, plan.scans, spaces, status, partial(execute, config))
         ended = True
     finally:
         if ended:  # a run that was stopped has scans that are neither done nor failed
-            failures = write_failures(config, plan, digest, status, crashed)
-            lost += record_series(config, plan, digest, status, crashed)
-            lost += record_cbv(config, plan.scans, plan.cbv, status, crashed)
-            write_combined(config, plan)
+            failures, lost = settle(plan, ledger, status, crashed)
+            if combiner is not None:
+                for scan in plan.scans:
+                    combiner.write(scan)
         report_errors = _write_reports(config, plan.scans, ended)
-    return _finish(config, plan, failures, lost + report_errors, status)
+    return _finish(config, plan, failures, lost + unwritten + report_errors, status)
 
 
 def _announce(config: Config, plan: Plan) -> None:
@@ -157,7 +175,7 @@ def _announce(config: Config, plan: Plan) -> None:
     )
 
 
-def _write_root(config: Config, digest: str) -> None:
+def _write_root(config: Config) -> None:
     environment = config.environment
     container = None
     if environment.container_type and environment.container_tag:
@@ -165,169 +183,10 @@ def _write_root(config: Config, digest: str) -> None:
     write_dataset_files(
         config.execution.output_dir,
         config.execution.bids_dir,
-        digest,
+        config_hash(config.workflow.image_options()),
         derivatives=config.execution.derivatives,
         container=container,
     )
-
-
-def _process(config: Config, plan: Plan, digest: str, status: StatusLog) -> str:
-    """Build and run the workflow; return what stopped it before its end, or nothing."""
-    from bids_brainage.names import log_dir
-    from bids_brainage.outputs.files import write_text
-    from bids_brainage.runs.environment import template_root
-    from bids_brainage.runs.results import crash_reason
-
-    settings = _settings(config, template_root(config.execution.work_dir), digest)
-    can_run = [series for series in plan.series_todo if series.problem is None]
-    if can_run:
-        _check_atlas(config)
-    for scan in [scan for scan, _ in plan.todo] + [series.scan for series in can_run]:
-        logs = log_dir(config.execution.run_id, scan.subject, scan.session)
-        write_text(config.execution.output_dir / logs / 'bids_brainage.toml', config.to_toml())
-    methods: dict[str, None] = {}
-    crashed = _run_pass(config, plan, plan.first, can_run, settings, status, methods)
-    # a model gets the connectivity that is there after the functional runs, so that a run which
-    # failed costs it only that
-    second = tuple(item for item in plan.second if not crash_reason(config, item[0]))
-    if second and not crashed:
-        crashed = _run_pass(config, plan, second, (), settings, status, methods)
-    return crashed
-
-
-def _check_atlas(config: Config) -> None:
-    """Find the atlas before anything runs; fetch it if that is allowed."""
-    from bids_brainage.preprocessing.bold.atlases import resolve_atlas
-
-    resolve_atlas(
-        config.workflow.atlas,
-        table=config.workflow.atlas_labels,
-        download=not config.execution.offline,
-    )
-
-
-def _run_pass(
-    config: Config,
-    plan: Plan,
-    todo: Work,
-    series: Sequence[Series],
-    settings: RunSettings,
-    status: StatusLog,
-    methods: dict[str, None],
-) -> str:
-    """Run one workflow; return what stopped it before its end, or nothing.
-
-    `methods` collects the paragraphs of the methods text over the passes of a run; only the
-    first of them saves images and pictures.
-    """
-    from bids_brainage.workflows.participant import init_participant_wf, methods_text
-
-    digest = settings.provenance['ConfigurationHash']
-    connectivity = {
-        (scan.uri, bundle.name): connectivity_of(
-            config, scan, plan.series, bundle.input['n_nodes'], digest
-        )
-        for scan, bundles in todo
-        for bundle in bundles
-        if bundle.input['kind'] == GRAPH_KIND
-    }
-    workflow = init_participant_wf(
-        todo=todo,
-        settings=settings,
-        series=series,
-        connectivity=connectivity,
-        cbv=plan.cbv.sources,
-        derivatives=not methods,
-    )
-    methods.update(dict.fromkeys(methods_text(workflow).split('\n\n')))
-    write_citations(config.execution.output_dir, '\n\n'.join(methods))
-    if config.execution.write_graph:
-        workflow.write_graph(
-            dotfilename=str(config.execution.output_dir / 'logs' / 'graph.dot'),
-            graph2use='colored',
-            simple_form=True,
-        )
-    names = {scan_workflow_name(scan): scan for scan in images_of(todo, series)}
-    progress = Progress(
-        {name: scan.stem for name, scan in names.items()},
-        config.nipype.nprocs,
-        lambda name, step, result, seconds: status.add(
-            names[name].uri, step, result, seconds=seconds
-        ),
-        workflow.list_node_names(),
-    )
-    return _execute(config, workflow, progress)
-
-
-def _settings(config: Config, root: Path, digest: str) -> RunSettings:
-    from bids_brainage.preprocessing.template import find_template
-    from bids_brainage.workflows.settings import RunSettings
-
-    return RunSettings(
-        output_dir=config.execution.output_dir,
-        work_dir=config.execution.work_dir,
-        run_id=config.execution.run_id,
-        registration_template=find_template(root, resolution=2),
-        output_template=find_template(root, resolution=1),
-        provenance={
-            'ConfigurationHash': digest,
-            'Options': config.workflow.image_options(),
-            'RandomSeed': config.seeds.random_seed,
-            'SoftwareVersions': software_versions(PACKAGES),
-        },
-        saliency=config.workflow.saliency,
-        device=config.nipype.device,
-        use_gpu=config.nipype.device.startswith('cuda'),
-        seed=config.seeds.random_seed,
-        omp_nthreads=config.nipype.omp_nthreads,
-        sloppy=config.workflow.sloppy,
-        atlas=config.workflow.atlas,
-        atlas_table=config.workflow.atlas_labels,
-        synthetic_slices=config.workflow.synthetic_slices,
-    )
-
-
-def _execute(config: Config, workflow: LiterateWorkflow, progress: Progress) -> str:
-    arguments = {
-        'n_procs': config.nipype.nprocs,
-        'memory_gb': config.nipype.memory_gb,
-        'raise_insufficient': False,
-        'mp_context': 'forkserver',
-        'n_gpu_procs': 1,
-        **config.nipype.plugin_args,
-        'status_callback': progress,
-    }
-    workflow.config['execution']['stop_on_first_crash'] = config.nipype.stop_on_first_crash
-    plugin: Any = config.nipype.plugin
-    if plugin == 'MultiProc':
-        from bids_brainage.workflows.scheduling import ScanByScan
-
-        plugin = ScanByScan(list(progress.scans), arguments)
-    elif plugin in SUBMITTERS:
-        from bids_brainage.workflows.scheduling import make_cluster_plugin, suit_cluster
-
-        suit_cluster(workflow)
-        plugin = make_cluster_plugin(plugin, arguments, cancel=SUBMITTERS[plugin][-1])
-    # Nipype collects garbage at every look at its queue; without this it goes through all
-    # modules each time and takes a fifth of a core
-    gc.collect()
-    gc.freeze()
-    try:
-        workflow.run(plugin=plugin, plugin_args=arguments)
-    except KeyboardInterrupt:
-        if not isinstance(plugin, str):
-            plugin.stop()
-        raise
-    except RuntimeError as error:
-        LOG.debug('workflow: %s', error)  # each failed node is told from its crash file
-    except Exception as error:
-        if type(error).__name__ == 'BrokenProcessPool':
-            return (
-                'a worker process died, most often because the memory ran out. Run the same '
-                'command again with fewer --nprocs: finished scans are kept'
-            )
-        raise
-    return ''
 
 
 def _write_reports(config: Config, scans: Sequence[Scan], ended: bool = True) -> int:
@@ -358,9 +217,7 @@ def _write_reports(config: Config, scans: Sequence[Scan], ended: bool = True) ->
 def _finish(
     config: Config, plan: Plan, failures: int, report_errors: int, status: StatusLog
 ) -> int:
-    from bids_brainage.runs.results import rows_of
-
-    names = [b.name for b in plan.bundles] + combined_names(config, plan.bundles)
+    names = [b.name for b in plan.bundles] + names_of_combined(config, plan.bundles)
     rows = rows_of(config.execution.output_dir, plan.scans, names)
     status.write()
     sys.stdout.write('\n' + summary_table(rows) + '\n\n')

@@ -6,24 +6,23 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from bids_brainage.bundles.bundle import Bundle, resolve_bundle
 from bids_brainage.bundles.places import DEFAULT_MODELS, model_dirs
 from bids_brainage.config import Config
 from bids_brainage.dataset import find_scans
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.dataset.series import Series
 from bids_brainage.errors import BundleError, MissingInputError, OptionError
-from bids_brainage.inference.consensus import consensus_weights
 from bids_brainage.inputs.arrays import check_segmentation
 from bids_brainage.names import model_label
 from bids_brainage.outputs.logs import IMPORTANT
-from bids_brainage.runs.cbv import CbvMaps, cbv_written, select_cbv
-from bids_brainage.runs.combine import combined_names, consensus_of
-from bids_brainage.runs.fusions import partner_of
-from bids_brainage.runs.series import GRAPH_KIND, select_series, series_finished, session_series
+from bids_brainage.runs.ledger import CbvMaps, Ledger, session_series
 from bids_brainage.segmentation.weights import segmentation_facts
-from bids_brainage.workflows.naming import takes_cbv
+from bids_brainage.workflows.naming import takes_cbv, takes_connectivity, takes_native
+
+if TYPE_CHECKING:
+    from bids_brainage.dataset.series import Series
 
 LOG = logging.getLogger('bids_brainage')
 
@@ -51,6 +50,8 @@ class Plan:
         Maps of cerebral blood volume.
     without : tuple of (Scan, Bundle)
         Models that have to do without such a map.
+    images : frozenset of str
+        URIs of the T1w images whose preprocessed images, or blood-volume map, are to be made.
     """
 
     scans: tuple[Scan, ...]
@@ -61,14 +62,16 @@ class Plan:
     series_todo: tuple[Series, ...] = ()
     cbv: CbvMaps = field(default_factory=CbvMaps)
     without: tuple[tuple[Scan, Bundle], ...] = ()
+    images: frozenset[str] = frozenset()
 
     @property
     def first(self) -> Work:
-        """Scans with the models that wait for no functional run."""
-        return tuple(
+        """Scans whose images are to be made, and the models that wait for no functional run."""
+        pairs = (
             (scan, tuple(b for b in bundles if not self._waits(scan, b)))
             for scan, bundles in self.todo
         )
+        return tuple((s, bundles) for s, bundles in pairs if bundles or s.uri in self.images)
 
     @property
     def second(self) -> Work:
@@ -86,7 +89,7 @@ class Plan:
 
     def _waits(self, scan: Scan, bundle: Bundle) -> bool:
         waiting = bool(session_series(scan, self.series_todo))
-        return bundle.input['kind'] == GRAPH_KIND and waiting
+        return takes_connectivity(bundle) and waiting
 
 
 def images_of(todo: Work, series: Sequence[Series]) -> tuple[Scan, ...]:
@@ -125,6 +128,10 @@ def select_images(config: Config) -> tuple[tuple[Scan, ...], tuple[Series, ...]]
     for scan in found:
         if scan.age.problem:
             LOG.warning('%s: %s', scan.relative, scan.age.problem)
+    if not config.execution.task_id and len(found) == len(scans):
+        return found, ()
+    from bids_brainage.runs.series import select_series
+
     return found, select_series(config, scans)
 
 
@@ -152,7 +159,7 @@ def resolve_models(config: Config) -> tuple[Bundle, ...]:
         raise MissingInputError('\n'.join(problems))
     bundles += _partners(config, bundles)
     labels = [bundle.label for bundle in bundles]
-    labels += [model_label(name) for name in combined_names(config, bundles)]
+    labels += [model_label(name) for name in names_of_combined(config, bundles)]
     if len(set(labels)) < len(labels):
         raise OptionError(
             f'two models share the label of their file names: {sorted(labels)}. Run them into '
@@ -165,6 +172,9 @@ def resolve_models(config: Config) -> tuple[Bundle, ...]:
             f'was asked for: {", ".join(b.name for b in bundles)}. Name one with --models.'
         )
     if config.workflow.consensus:
+        from bids_brainage.inference.consensus import consensus_weights
+        from bids_brainage.runs.combine import consensus_of
+
         members = consensus_of(bundles)
         weights = consensus_weights([member for member, _ in members])
         shares = ', '.join(f'{name} {weight:.3f}' for name, weight in weights.items())
@@ -176,10 +186,10 @@ def _partners(config: Config, bundles: Sequence[Bundle]) -> list[Bundle]:
     """Return the networks that the regressions of the bundles need and that were not named."""
     known, added = {bundle.name: bundle for bundle in bundles}, []
     for bundle in bundles:
-        partner = partner_of(bundle)
-        if partner is None:
+        partner = bundle.metadata.get('fusion', {}).get('partner')
+        if not partner:
             continue
-        name, digest = partner
+        name, digest = partner['name'], partner['weights_sha256']
         if name not in known:
             try:
                 known[name] = resolve_bundle(name, model_dirs(config.workflow.model_dir))
@@ -198,20 +208,31 @@ def _partners(config: Config, bundles: Sequence[Bundle]) -> list[Bundle]:
     return added
 
 
+def names_of_combined(config: Config, bundles: Sequence[Bundle]) -> list[str]:
+    """Return the names of the rows that are computed from other rows of a run."""
+    if not config.workflow.consensus and not any('fusion' in b.metadata for b in bundles):
+        return []
+    from bids_brainage.runs.combine import combined_names
+
+    return combined_names(config, bundles)
+
+
 def make_plan(
     config: Config,
     scans: Sequence[Scan],
     series: Sequence[Series],
     bundles: tuple[Bundle, ...],
-    digest: str,
+    ledger: Ledger,
 ) -> Plan:
     """Compare what is asked for with what stands in the output dataset."""
-    from bids_brainage.runs.results import finished
+    series_todo = tuple(s for s in series if not ledger.connectivity(s).is_current)
+    aligned = {s.t1w.uri for s in series_todo if s.t1w is not None}
+    maps = CbvMaps()
+    if config.workflow.aicbv_weights is not None or config.execution.derivatives:
+        from bids_brainage.runs.cbv import select_cbv
 
-    root = config.execution.output_dir
-    series_todo = tuple(s for s in series if s.problem or not series_finished(config, s, digest))
-    maps = select_cbv(config, scans)
-    todo, unreadable, without = [], [], []
+        maps = select_cbv(config, scans, ledger.sha256)
+    todo, unreadable, without, images = [], [], [], set()
     for scan in scans:
         if scan.problem:
             unreadable.append((scan, scan.problem))
@@ -219,10 +240,13 @@ def make_plan(
         source = maps.sources.get(scan.uri)
         can = [b for b in bundles if source is not None or not takes_cbv(b)]
         without += [(scan, b) for b in bundles if b not in can]
-        left = tuple(
-            b for b in can if not finished(root, scan, b, digest, config, series, cbv=source)
-        )
-        if left or (source is not None and not cbv_written(root, scan, source)):
+        registered = scan.uri in aligned or any(not takes_native(scan, b) for b in can)
+        if registered and not ledger.images(scan).is_current:
+            images.add(scan.uri)
+        if source is not None and not ledger.cbv(scan, source).is_current:
+            images.add(scan.uri)
+        left = tuple(b for b in can if not ledger.prediction(scan, b, source).is_current)
+        if left or scan.uri in images:
             todo.append((scan, left))
     return Plan(
         tuple(scans),
@@ -233,6 +257,7 @@ def make_plan(
         series_todo,
         maps,
         tuple(without),
+        frozenset(images),
     )
 
 
@@ -241,7 +266,7 @@ def show_plan(plan: Plan) -> int:
     lines = [f'{len(plan.scans)} T1w images, {len(plan.todo)} to do:']
     for scan, bundles in plan.todo:
         age = 'age unknown' if scan.age.years is None else f'age {scan.age.years:g}'
-        names = [b.name for b in bundles] or ['blood-volume map']
+        names = [b.name for b in bundles] or ['images']
         lines.append(f'  {scan.relative}  ({age})  → {", ".join(names)}')
     lines += [f'  {scan.relative}  cannot be read: {why}' for scan, why in plan.unreadable]
     lines += [

@@ -11,6 +11,9 @@ from bids_brainage.outputs.logs import IMPORTANT
 
 LOG = logging.getLogger('bids_brainage')
 
+SAVED = 'results'
+"""What the step is called after which a model has its row."""
+
 STEPS = {
     'check': ('read', 3.0),
     'extract_brain': ('brain mask', 9.0),
@@ -20,7 +23,7 @@ STEPS = {
     'measure_regions': ('regions', 15.0),
     'warp': ('normalisation', 9.0),
     'predict': ('brain age', 4.0),
-    'save': ('results', 4.0),
+    'save': (SAVED, 4.0),
 }
 """Node name → what it does and seconds it usually takes for a 1 mm scan on one core."""
 

@@ -1,35 +1,27 @@
-"""Functional runs of a participant-level run: which are to do, what came of them."""
+"""Functional runs of a participant-level run: which there are, and their files."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bids_brainage.config import Config
 from bids_brainage.dataset.derivatives import folder_of
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series, match_series
 from bids_brainage.names import atlas_path
-from bids_brainage.outputs import StatusLog, derivative_path, sha256_file
+from bids_brainage.outputs import derivative_path
 from bids_brainage.outputs.connectivity import (
     Connectivity,
     choose_matrix,
     count_regions,
     matrix_path,
 )
-from bids_brainage.outputs.files import read_json
 from bids_brainage.preprocessing.bold.names import atlas_label
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 
-if TYPE_CHECKING:
-    from bids_brainage.runs.plan import Plan
-
 LOG = logging.getLogger('bids_brainage')
-
-GRAPH_KIND = 't1w_connectivity'
-"""Input kind of the models that take a connectivity matrix."""
 
 
 def select_series(config: Config, scans: Sequence[Scan]) -> tuple[Series, ...]:
@@ -53,25 +45,14 @@ def correlation_path(config: Config, series: Series) -> Path:
     return _matrix(config, series, 'pearsoncorrelation')
 
 
-def series_finished(config: Config, series: Series, digest: str) -> bool:
-    """Return whether a run has all its files, made from the same input with the same options."""
-    side = read_json(correlation_path(config, series).with_suffix('.json'))
-    return (
-        side.get('ConfigurationHash') == digest
-        and side.get('Sources') == [series.source_uri]
-        and all(path.is_file() for path in _expected(config, series))
-        and series.source.is_file()
-        and side.get('InputSHA256') == sha256_file(series.source)
-    )
-
-
 def _matrix(config: Config, series: Series, stat: str) -> Path:
     space = series.ready.space if series.ready else DEFAULT_SPACE
     label = atlas_label(config.workflow.atlas)
     return matrix_path(config.execution.output_dir, series.scan.entities, space, label, stat)
 
 
-def _expected(config: Config, series: Series) -> list[Path]:
+def series_paths(config: Config, series: Series) -> list[Path]:
+    """Return the files that a functional run leaves in the output dataset."""
     root = config.execution.output_dir
     files = [
         correlation_path(config, series),
@@ -92,45 +73,31 @@ def _expected(config: Config, series: Series) -> list[Path]:
     return files
 
 
-def session_series(scan: Scan, series: Sequence[Series]) -> list[Series]:
-    """Return the functional runs of the session of a T1w image."""
-    return [s for s in series if (s.scan.subject, s.scan.session) == (scan.subject, scan.session)]
-
-
-def connectivity_of(
-    config: Config, scan: Scan, series: Sequence[Series], n_nodes: int, digest: str
+def choose_connectivity(
+    config: Config, own: Sequence[Series], current: Sequence[Series], n_nodes: int
 ) -> Connectivity:
-    """Return the connectivity that goes with a T1w image, as it is on disk now.
+    """Return the connectivity that goes with a session, or why there is none.
 
     Parameters
     ----------
     config : Config
-    scan : Scan
-        T1w image.
-    series : sequence of Series
-        All functional runs of the run.
+    own : sequence of Series
+        Functional runs of the session.
+    current : sequence of Series
+        Those of them whose connectivity is there; see `choose_matrix` for several.
     n_nodes : int
         Regions that the model takes.
-    digest : str
-        Configuration hash.
-
-    Returns
-    -------
-    Connectivity
-        Of the same session; see `choose_matrix` for several runs.
     """
-    from bids_brainage.preprocessing.bold.quality import thresholds
-
     if config.workflow.anat_only:
         return Connectivity(None, '--anat-only was given')
-    own = session_series(scan, series)
     if not own:
         return Connectivity(None, 'its session has no BOLD series')
-    ready = [correlation_path(config, s) for s in own if series_finished(config, s, digest)]
-    if not ready:
+    if not current:
         return Connectivity(None, 'no BOLD series of its session could be processed')
+    from bids_brainage.preprocessing.bold.quality import thresholds
+
     severe = [flag for flag, rule in thresholds().items() if rule['severity'] == 'stop']
-    best = choose_matrix(ready, severe)
+    best = choose_matrix([correlation_path(config, s) for s in current], severe)
     assert best is not None
     if (found := count_regions(best)) != n_nodes:
         return Connectivity(
@@ -139,21 +106,3 @@ def connectivity_of(
             f'{atlas_label(config.workflow.atlas)} has {found}; choose its atlas with --atlas',
         )
     return Connectivity(best)
-
-
-def record_series(config: Config, plan: Plan, digest: str, status: StatusLog, crashed: str) -> int:
-    """Tell of every functional run without a result, and return how many there are."""
-    from bids_brainage.runs.results import crash_reason
-
-    failures = 0
-    for series in plan.series_todo:
-        if series_finished(config, series, digest):
-            continue
-        failures += 1
-        why = series.problem or crash_reason(config, series.scan)
-        if not why and series.t1w is not None and (anat := crash_reason(config, series.t1w)):
-            why = f'its T1w image {series.t1w.relative} failed: {anat}'
-        why = why or crashed or 'no result'
-        LOG.error('%s: failed: %s', series.scan.stem, why)
-        status.add(series.scan.uri, 'connectivity', 'failed', message=why)
-    return failures

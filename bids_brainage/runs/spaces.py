@@ -15,6 +15,7 @@ from bids_brainage.errors import MissingInputError, OptionError
 from bids_brainage.names import derivative_path, log_dir, parse_name, side_file
 from bids_brainage.outputs.citation import append_methods
 from bids_brainage.outputs.files import read_json
+from bids_brainage.outputs.provenance import MADE_FROM
 from bids_brainage.outputs.status import StatusLog
 from bids_brainage.preprocessing.template import (
     DEFAULT_SPACE,
@@ -23,7 +24,7 @@ from bids_brainage.preprocessing.template import (
 )
 from bids_brainage.runs.environment import template_root
 from bids_brainage.runs.progress import Progress
-from bids_brainage.runs.results import crash_reason
+from bids_brainage.runs.settle import crash_reason
 from bids_brainage.workflows.naming import scan_workflow_name
 
 if TYPE_CHECKING:
@@ -188,7 +189,8 @@ def _images(
     def made(source: Path | None, native: bool, labels: bool, **side: Any) -> dict[str, Any]:
         origin = mask if source is None else source
         own = {k: v for k, v in read_json(side_file(origin)).items() if source is not None}
-        own.pop('Resolution', None)
+        for key in ('Resolution', MADE_FROM):
+            own.pop(key, None)
         inside = origin.relative_to(output_dir).as_posix()
         return {
             'source': None if source is None else str(source),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
+from bids_brainage.dataset.scan import Scan
 from bids_brainage.interfaces.anatomical import (
     AssessQuality,
     CheckT1w,
@@ -21,8 +23,14 @@ from bids_brainage.interfaces.anatomical import (
 from bids_brainage.interfaces.derivatives import DerivativesDataSink
 from bids_brainage.interfaces.prediction import DrawScan
 from bids_brainage.interfaces.regions import MeasureRegions
+from bids_brainage.interfaces.stored import RestoreImages, RestoreQuality
+from bids_brainage.interfaces.trace import TraceSource
+from bids_brainage.names import side_file
 from bids_brainage.preprocessing.template import Template
 from bids_brainage.segmentation.weights import card
+from bids_brainage.workflows.images import IMAGES, image_path
+from bids_brainage.workflows.made_from import of_images, of_mask
+from bids_brainage.workflows.settings import RunSettings
 
 METHODS = """\
 Each T1w image was brought into RAS+ orientation. Its brain was extracted with deepbet
@@ -41,34 +49,19 @@ probabilities.
 """
 
 
-def init_anat_wf(
-    *,
-    registration_template: Template,
-    output_template: Template,
-    omp_nthreads: int = 1,
-    sloppy: bool = False,
-    regions: bool = True,
-    name: str = 'anat_wf',
-) -> Workflow:
+def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') -> Workflow:
     """Build the workflow of one T1w image.
 
     Parameters
     ----------
-    registration_template, output_template : Template
-        The template at 2 mm, on which the warp is found, and at 1 mm, onto which maps are
-        resampled.
-    omp_nthreads : int
-        Threads of the steps that can use several.
-    sloppy : bool
-        Stop the registration early; for tests.
-    regions : bool
-        Measure the regions of the segmentation network; else the outputs `REGIONS` stay empty.
+    scan : Scan
+    settings : RunSettings
     name : str
 
     Returns
     -------
     Workflow
-        Input ``t1w``.  Outputs: native ``t1w_uncorrected``, ``t1w_native`` (bias-corrected),
+        Outputs: native ``t1w_uncorrected``, ``t1w_native`` (bias-corrected),
         ``mask_native``, ``tissues_native`` and `REGIONS`;
         template-space ``t1w``, ``mask``, ``tissues``, ``structures``, ``gm``,
         ``gm_modulated``; ``t1w_affine`` and ``mask_affine``, aligned with the template but not
@@ -76,10 +69,15 @@ def init_anat_wf(
         ``to_native``, ``volumes``, ``facts``, ``quality``.
     """
     workflow = Workflow(name=name)
-    workflow.__desc__ = METHODS.format(space=output_template.space)
-    inputnode = pe.Node(niu.IdentityInterface(['t1w']), name='inputnode')
+    workflow.__desc__ = _methods(settings)
+    omp_nthreads = settings.config.nipype.omp_nthreads
+    sloppy = settings.config.workflow.sloppy
+    registration_template, output_template = (
+        settings.registration_template,
+        settings.output_template,
+    )
     outputnode = pe.Node(niu.IdentityInterface(list(OUTPUTS)), name='outputnode')
-    check = pe.Node(CheckT1w(), name='check', mem_gb=0.6)
+    check = _check_node(scan, settings)
     brain = pe.Node(
         ExtractBrain(threads=omp_nthreads), name='extract_brain', mem_gb=1.6, n_procs=omp_nthreads
     )
@@ -100,7 +98,6 @@ def init_anat_wf(
     quality = pe.Node(AssessQuality(sloppy=sloppy), name='assess_quality', mem_gb=0.2)
     native = [('mask', 'mask')]
     workflow.connect([
-        (inputnode, check, [('t1w', 't1w')]),
         (check, brain, [('t1w', 't1w'), ('facts', 'facts')]),
         (check, bias, [('t1w', 't1w')]),
         (brain, bias, native),
@@ -129,21 +126,29 @@ def init_anat_wf(
         (warp, outputnode, [(f, f) for f in (*WARPED, 'mask_affine', 'transform_affine')]),
         (quality, outputnode, [('quality', 'quality')]),
     ])  # fmt: skip
-    if regions:
-        _add_regions(workflow, omp_nthreads)
+    _add_regions(workflow, omp_nthreads)
     return workflow
 
 
-def _add_regions(workflow: Workflow, omp_nthreads: int) -> None:
-    """Measure the regions of the brain, and say so in the methods."""
+def _methods(settings: RunSettings) -> str:
     network = card()
-    workflow.__desc__ += REGIONS_METHODS.format(
+    return METHODS.format(space=settings.output_template.space) + REGIONS_METHODS.format(
         n=network['arch_options']['classes'] - 1,
         name=network['name'],
         version=network['version'],
     )
+
+
+def _check_node(scan: Scan, settings: RunSettings) -> pe.Node:
+    return pe.Node(
+        CheckT1w(t1w=str(scan.path), memo=settings.memo(scan)), name='check', mem_gb=0.6
+    )
+
+
+def _add_regions(workflow: Workflow, omp_nthreads: int) -> None:
+    """Measure the regions of the brain."""
     measure = pe.Node(
-        MeasureRegions(weights_sha256=network['weights_sha256'], threads=omp_nthreads),
+        MeasureRegions(weights_sha256=card()['weights_sha256'], threads=omp_nthreads),
         name='measure_regions',
         mem_gb=1.5,
         n_procs=omp_nthreads,
@@ -167,78 +172,139 @@ OUTPUTS = (
 )  # fmt: skip
 
 
-def init_anat_derivatives_wf(
+def init_stored_anat_wf(
     *,
-    source_file: str,
-    source_uri: str,
-    output_dir: Path,
-    space: str,
-    name: str = 'anat_derivatives_wf',
+    scan: Scan,
+    settings: RunSettings,
+    measures: Mapping[str, Any],
+    bias_corrected: bool = False,
+    name: str = 'anat_wf',
 ) -> Workflow:
-    """Build the workflow that writes the derivatives of one T1w image under their names.
+    """Build the workflow of one T1w image whose images stand in the output dataset.
+
+    It takes the place of `init_anat_wf` and gives the same, but preprocesses nothing.
 
     Parameters
     ----------
-    source_file : str
-        Path of the T1w image in the input dataset.
-    source_uri : str
-        Its BIDS URI, for the side files.
-    output_dir : Path
-        Output dataset.
-    space : str
-        Template label.
+    scan : Scan
+    settings : RunSettings
+    measures : mapping
+        Quality measures of the images.
+    bias_corrected : bool
+        Give ``t1w_native``, too, which is not kept: its bias is corrected again.
     name : str
 
     Returns
     -------
     Workflow
-        Inputs: `WARPED`, ``mask_native``, ``regions``, and ``structure_facts`` and
-        ``region_facts``, the side files of the label images.
+        Outputs as those of `init_anat_wf`, but ``tissues_native``, ``structure_facts``,
+        ``region_facts`` and, unless asked for, ``t1w_native``.
+    """
+    workflow = Workflow(name=name)
+    workflow.__desc__ = _methods(settings)
+    outputnode = pe.Node(niu.IdentityInterface(list(OUTPUTS)), name='outputnode')
+    paths = {image: image_path(settings.output_dir, scan, image) for image in IMAGES}
+    for image, path in paths.items():
+        setattr(outputnode.inputs, image, str(path))
+    check = _check_node(scan, settings)
+    restore = pe.Node(
+        RestoreImages(
+            **{image: str(paths[image]) for image in ('to_template', 'to_native', 'mask_native')},
+            structures=str(side_file(paths['structures'])),
+            regions=str(side_file(paths['regions'])),
+            template=str(settings.output_template.t1w),
+        ),
+        name='restore',
+        mem_gb=0.8,
+    )
+    quality = pe.Node(
+        RestoreQuality(measures=dict(measures), sloppy=settings.config.workflow.sloppy),
+        name='restore_quality',
+        mem_gb=0.2,
+    )
+    workflow.connect([
+        (check, outputnode, [('facts', 'facts'), ('t1w', 't1w_uncorrected')]),
+        (restore, outputnode, [(f, f) for f in RESTORED]),
+        (quality, outputnode, [('quality', 'quality')]),
+    ])  # fmt: skip
+    if bias_corrected:
+        bias = pe.Node(CorrectBias(mask=str(paths['mask_native'])), name='bias', mem_gb=1.0)
+        workflow.connect([
+            (check, bias, [('t1w', 't1w')]),
+            (bias, outputnode, [('t1w', 't1w_native')]),
+        ])  # fmt: skip
+    return workflow
+
+
+RESTORED = ('transform', 'transform_affine', 'mask_affine', 'volumes', 'region_volumes')
+
+
+def init_anat_derivatives_wf(
+    *, scan: Scan, settings: RunSettings, name: str = 'anat_derivatives_wf'
+) -> Workflow:
+    """Build the workflow that writes the derivatives of one T1w image under their names.
+
+    Parameters
+    ----------
+    scan : Scan
+    settings : RunSettings
+    name : str
+
+    Returns
+    -------
+    Workflow
+        Inputs: `IMAGES`, ``facts`` and ``quality``, and ``structure_facts`` and
+        ``region_facts``, the side files of the label images.  The deformed image is written
+        last: its side file says what all of them were made from.
     """
     workflow = Workflow(name=name)
     inputnode = pe.Node(
-        niu.IdentityInterface([*WARPED, 'mask_native', 'regions', *SIDE_FILES.values()]),
+        niu.IdentityInterface([*IMAGES, 'facts', 'quality', *SIDE_FILES.values()]),
         name='inputnode',
     )
-    sources = {'Sources': [source_uri]}
-    in_template = {'space': space, 'res': '1'}
-    sinks: dict[str, dict[str, Any]] = {
-        't1w': {**in_template, 'desc': 'preproc', 'suffix': 'T1w', 'SkullStripped': True},
-        't1w_affine': {**in_template, 'desc': 'affine', 'suffix': 'T1w', 'SkullStripped': True},
-        'mask': {**in_template, 'desc': 'brain', 'suffix': 'mask', 'Type': 'Brain'},
-        'tissues': {**in_template, 'suffix': 'dseg', 'LabelMap': TISSUE_LABELS},
-        'structures': {**in_template, 'desc': 'structures', 'suffix': 'dseg'},
-        'gm': {**in_template, 'label': 'GM', 'suffix': 'probseg', 'Description': GM_TEXT},
-        'gm_modulated': {
-            **in_template,
-            'label': 'GM',
-            'desc': 'modulated',
-            'suffix': 'probseg',
-            'Description': MODULATED_TEXT,
-        },
-        'mask_native': {'desc': 'brain', 'suffix': 'mask', 'Type': 'Brain'},
+    metadata: dict[str, dict[str, Any]] = {
+        't1w': {'SkullStripped': True},
+        't1w_affine': {'SkullStripped': True},
+        'mask': {'Type': 'Brain'},
+        'tissues': {'LabelMap': TISSUE_LABELS},
+        'gm': {'Description': GM_TEXT},
+        'gm_modulated': {'Description': MODULATED_TEXT},
+        'mask_native': {'Type': 'Brain'},
         'regions': {
-            'space': 'T1w',
-            'res': '2',
-            'desc': 'regions',
-            'suffix': 'dseg',
-            'SpatialReference': source_uri,
+            'SpatialReference': scan.uri,
             'Resolution': '2 x 2 x 2 mm along the axes of the T1w image',
         },
-        'to_template': {'from': 'T1w', 'to': space, 'mode': 'image', 'suffix': 'xfm'},
-        'to_native': {'from': space, 'to': 'T1w', 'mode': 'image', 'suffix': 'xfm'},
     }
-    for field, options in sinks.items():
-        sink = pe.Node(
+    sinks = {}
+    for image, entities in IMAGES.items():
+        sinks[image] = pe.Node(
             DerivativesDataSink(
-                base_directory=str(output_dir), source_file=[source_file], **sources, **options
+                base_directory=str(settings.output_dir),
+                source_file=[str(scan.path)],
+                Sources=[scan.uri],
+                **entities,
+                **metadata.get(image, {}),
             ),
-            name=f'save_{field}',
+            name=f'save_{image}',
             mem_gb=0.3,
         )
-        workflow.connect([(inputnode, sink, [(field, 'in_file')])])
-        if field in SIDE_FILES:
-            workflow.connect([(inputnode, sink, [(SIDE_FILES[field], 'meta_dict')])])
+        workflow.connect([(inputnode, sinks[image], [(image, 'in_file')])])
+        if image in SIDE_FILES:
+            workflow.connect([(inputnode, sinks[image], [(SIDE_FILES[image], 'meta_dict')])])
+    read = [('facts', 'facts'), ('quality', 'quality')]
+    config = settings.config
+    trace_mask = pe.Node(TraceSource(made_from=of_mask(config)), name='trace_mask', mem_gb=0.2)
+    trace = pe.Node(TraceSource(made_from=of_images(config)), name='trace', mem_gb=0.2)
+    others = [image for image in IMAGES if image != 't1w']
+    saved = pe.Node(niu.Merge(len(others)), name='saved')
+    workflow.connect([
+        (inputnode, trace_mask, read),
+        (inputnode, trace, read),
+        (trace_mask, sinks['mask_native'], [('meta', 'meta_dict')]),
+        *((sinks[o], saved, [('out_file', f'in{i}')]) for i, o in enumerate(others, start=1)),
+        (saved, trace, [('out', 'after')]),
+        (trace, sinks['t1w'], [('meta', 'meta_dict')]),
+    ])  # fmt: skip
     return workflow
 
 

@@ -7,8 +7,11 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from bids_brainage.dataset.aicbv import DESC, OWN_SPACE, CbvSource
+from bids_brainage.dataset.scan import Scan
 from bids_brainage.interfaces.cbv import GenerateCbv, WarpCbv
 from bids_brainage.interfaces.derivatives import DerivativesDataSink
+from bids_brainage.interfaces.trace import TraceSource
+from bids_brainage.workflows.made_from import of_cbv
 from bids_brainage.workflows.settings import RunSettings
 
 INPUTS = ('t1w', 'mask', 'transform')
@@ -25,8 +28,7 @@ Maps of cerebral blood volume were generated from the aligned T1w images with th
 def init_cbv_wf(
     *,
     source: CbvSource,
-    source_file: str,
-    source_uri: str,
+    scan: Scan,
     settings: RunSettings,
     name: str = 'cbv_wf',
 ) -> Workflow:
@@ -36,10 +38,8 @@ def init_cbv_wf(
     ----------
     source : CbvSource
         The map, or the weights of a generator.
-    source_file : str
-        Path of the T1w image in the input dataset.
-    source_uri : str
-        Its BIDS URI.
+    scan : Scan
+        The T1w image.
     settings : RunSettings
     name : str
 
@@ -47,11 +47,11 @@ def init_cbv_wf(
     -------
     Workflow
         Inputs `INPUTS`: T1w image and brain aligned with the template by an affine, and that
-        transform from template to native.  Output ``cbv``, on the same grid.
+        transform from template to native; and its ``facts``.  Output ``cbv``, on the same grid.
     """
     workflow = Workflow(name=name)
-    space = settings.output_template.space
-    inputnode = pe.Node(niu.IdentityInterface(list(INPUTS)), name='inputnode')
+    space, nipype = settings.output_template.space, settings.config.nipype
+    inputnode = pe.Node(niu.IdentityInterface([*INPUTS, 'facts']), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(['cbv']), name='outputnode')
     wanted = [('mask', 'mask')]
     if source.space is None:
@@ -60,15 +60,15 @@ def init_cbv_wf(
             GenerateCbv(
                 weights=str(source.path),
                 weights_sha256=source.sha256,
-                device=settings.device,
-                threads=settings.omp_nthreads,
-                use_gpu=settings.use_gpu,
+                device=nipype.device,
+                threads=nipype.omp_nthreads,
+                use_gpu=nipype.uses_gpu,
             ),
             name='generate',
             mem_gb=6.0,
         )
         wanted += [('t1w', 't1w')]
-        origin = {'Sources': [source_uri], 'GeneratorWeights': source.uri}
+        origin = {'Sources': [scan.uri], 'GeneratorWeights': source.uri}
     else:
         workflow.__desc__ = GIVEN.format(space=space)
         origin = {'Sources': [source.uri]}
@@ -78,7 +78,7 @@ def init_cbv_wf(
     sink = pe.Node(
         DerivativesDataSink(
             base_directory=str(settings.output_dir),
-            source_file=[source_file],
+            source_file=[str(scan.path)],
             space=space,
             res='1',
             desc=DESC,
@@ -87,11 +87,16 @@ def init_cbv_wf(
             SourceSHA256=source.sha256,
             **origin,
         ),
-        name='save',
+        name='save_cbv',
         mem_gb=0.3,
+    )
+    trace = pe.Node(
+        TraceSource(made_from=of_cbv(settings.config, source)), name='trace', mem_gb=0.2
     )
     workflow.connect([
         (inputnode, make, wanted),
+        (inputnode, trace, [('facts', 'facts')]),
+        (trace, sink, [('meta', 'meta_dict')]),
         (make, sink, [('cbv', 'in_file')]),
         (make, outputnode, [('cbv', 'cbv')]),
     ])  # fmt: skip

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
@@ -10,6 +13,10 @@ from bids_brainage.dataset.scan import Scan
 from bids_brainage.interfaces.anatomical import AssessQuality, CheckT1w, ExtractBrain
 from bids_brainage.interfaces.derivatives import DerivativesDataSink
 from bids_brainage.interfaces.prediction import DrawMask
+from bids_brainage.interfaces.stored import RestoreQuality
+from bids_brainage.interfaces.trace import TraceSource
+from bids_brainage.workflows.images import IMAGES, image_path
+from bids_brainage.workflows.made_from import of_mask
 from bids_brainage.workflows.settings import RunSettings
 
 METHODS = """\
@@ -25,7 +32,12 @@ OUTPUTS = ('facts', 'quality', 't1w_uncorrected', 'mask_native')
 
 
 def init_native_wf(
-    *, scan: Scan, settings: RunSettings, save: bool = True, name: str = 'native_wf'
+    *,
+    scan: Scan,
+    settings: RunSettings,
+    stored: Mapping[str, Any] | None = None,
+    save: bool = True,
+    name: str = 'native_wf',
 ) -> Workflow:
     """Build the workflow of one scan of thick slices.
 
@@ -33,6 +45,8 @@ def init_native_wf(
     ----------
     scan : Scan
     settings : RunSettings
+    stored : mapping or None
+        Quality measures of the scan, if its brain mask stands in the output dataset.
     save : bool
         Write and draw the brain mask; False if another workflow does.
     name : str
@@ -45,38 +59,47 @@ def init_native_wf(
     workflow = Workflow(name=name)
     workflow.__desc__ = METHODS
     outputnode = pe.Node(niu.IdentityInterface(list(OUTPUTS)), name='outputnode')
-    check = pe.Node(CheckT1w(t1w=str(scan.path)), name='check', mem_gb=0.6)
-    brain = pe.Node(
-        ExtractBrain(threads=settings.omp_nthreads),
-        name='extract_brain',
-        mem_gb=1.6,
-        n_procs=settings.omp_nthreads,
+    check = pe.Node(
+        CheckT1w(t1w=str(scan.path), memo=settings.memo(scan)), name='check', mem_gb=0.6
     )
-    quality = pe.Node(AssessQuality(sloppy=settings.sloppy), name='assess_quality', mem_gb=0.2)
+    workflow.connect([
+        (check, outputnode, [('facts', 'facts'), ('t1w', 't1w_uncorrected')]),
+    ])  # fmt: skip
+    sloppy = settings.config.workflow.sloppy
+    if stored is not None:
+        outputnode.inputs.mask_native = str(image_path(settings.output_dir, scan, 'mask_native'))
+        restore = pe.Node(
+            RestoreQuality(measures=dict(stored), native=True, sloppy=sloppy),
+            name='restore_quality',
+            mem_gb=0.2,
+        )
+        workflow.connect([(restore, outputnode, [('quality', 'quality')])])
+        return workflow
+    threads = settings.config.nipype.omp_nthreads
+    brain = pe.Node(
+        ExtractBrain(threads=threads), name='extract_brain', mem_gb=1.6, n_procs=threads
+    )
+    quality = pe.Node(AssessQuality(sloppy=sloppy), name='assess_quality', mem_gb=0.2)
     workflow.connect([
         (check, brain, [('t1w', 't1w'), ('facts', 'facts')]),
         (check, quality, [('facts', 'facts')]),
         (brain, quality, [('measures', 'mask_measures')]),
-        (check, outputnode, [('facts', 'facts'), ('t1w', 't1w_uncorrected')]),
         (brain, outputnode, [('mask', 'mask_native')]),
         (quality, outputnode, [('quality', 'quality')]),
     ])  # fmt: skip
     if save:
-        _connect_outputs(workflow, check, brain, scan, settings)
+        _connect_outputs(workflow, scan, settings)
     return workflow
 
 
-def _connect_outputs(
-    workflow: Workflow, check: pe.Node, brain: pe.Node, scan: Scan, settings: RunSettings
-) -> None:
+def _connect_outputs(workflow: Workflow, scan: Scan, settings: RunSettings) -> None:
     """Write and draw the brain mask."""
     sink = pe.Node(
         DerivativesDataSink(
             base_directory=str(settings.output_dir),
             source_file=[str(scan.path)],
             Sources=[scan.uri],
-            desc='brain',
-            suffix='mask',
+            **IMAGES['mask_native'],
             Type='Brain',
         ),
         name='save_mask',
@@ -87,8 +110,13 @@ def _connect_outputs(
         name='draw_mask',
         mem_gb=0.5,
     )
+    trace = pe.Node(TraceSource(made_from=of_mask(settings.config)), name='trace_mask', mem_gb=0.2)
+    check, brain, quality = map(workflow.get_node, ('check', 'extract_brain', 'assess_quality'))
     workflow.connect([
         (brain, sink, [('mask', 'in_file')]),
+        (check, trace, [('facts', 'facts')]),
+        (quality, trace, [('quality', 'quality')]),
+        (trace, sink, [('meta', 'meta_dict')]),
         (check, draw, [('t1w', 't1w')]),
         (brain, draw, [('mask', 'mask')]),
     ])  # fmt: skip

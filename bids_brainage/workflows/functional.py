@@ -8,7 +8,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from bids_brainage.dataset.series import Series
-from bids_brainage.interfaces.bold_connectivity import TraceSource
+from bids_brainage.interfaces.trace import TraceSource
 from bids_brainage.names import log_dir
 from bids_brainage.preprocessing.template import Template
 from bids_brainage.workflows.bold import (
@@ -19,6 +19,7 @@ from bids_brainage.workflows.bold import (
     init_bold_wf,
     init_fmriprep_bold_wf,
 )
+from bids_brainage.workflows.made_from import of_connectivity
 from bids_brainage.workflows.naming import scan_workflow_name
 from bids_brainage.workflows.settings import RunSettings
 
@@ -43,8 +44,9 @@ def init_series_wf(*, series: Series, settings: RunSettings) -> Workflow:
     """
     workflow = Workflow(name=scan_workflow_name(series.scan))
     space = series.ready.space if series.ready else settings.registration_template.space
-    regions: dict[str, Any] = {'atlas': settings.atlas, 'atlas_table': settings.atlas_table}
-    bold = _bold_wf(series, settings.registration_template, settings.sloppy, regions)
+    options = settings.config.workflow
+    regions: dict[str, Any] = {'atlas': options.atlas, 'atlas_table': options.atlas_labels}
+    bold = _bold_wf(series, settings.registration_template, options.sloppy, regions)
     place: dict[str, Any] = {
         'source_file': str(series.scan.path),
         'output_dir': settings.output_dir,
@@ -58,7 +60,12 @@ def init_series_wf(*, series: Series, settings: RunSettings) -> Workflow:
         **place,
     )
     trace = pe.Node(
-        TraceSource(source=str(series.source), provenance=dict(settings.provenance)),
+        TraceSource(
+            source=str(series.source),
+            memo=settings.memo(series.scan),
+            made_from=of_connectivity(settings.config, series.source_uri),
+            provenance=dict(settings.provenance),
+        ),
         name='trace_source',
         mem_gb=0.2,
     )
@@ -72,9 +79,8 @@ def init_series_wf(*, series: Series, settings: RunSettings) -> Workflow:
         (trace, save, [('meta', 'inputnode.meta')]),
         (bold, report, [(f'outputnode.{f}', f'inputnode.{f}') for f in drawn]),
     ])  # fmt: skip
-    crashes = settings.output_dir / log_dir(
-        settings.run_id, series.scan.subject, series.scan.session
-    )
+    run_id = settings.config.execution.run_id
+    crashes = settings.output_dir / log_dir(run_id, series.scan.subject, series.scan.session)
     for node in workflow.list_node_names():
         workflow.get_node(node).config = {'execution': {'crashdump_dir': str(crashes)}}
     return workflow

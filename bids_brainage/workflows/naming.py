@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from bids_brainage.bundles.bundle import Bundle
-from bids_brainage.dataset.aicbv import DESC
 from bids_brainage.dataset.header import is_thick_axial
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.names import model_label
+from bids_brainage.names import CBV_DESC, model_label
 
 
 def scan_workflow_name(scan: Scan) -> str:
@@ -33,7 +32,12 @@ def scan_columns(scan: Scan) -> dict[str, Any]:
 
 def takes_cbv(bundle: Bundle) -> bool:
     """Return whether a model sees the map of cerebral blood volume in place of the T1w image."""
-    return bool(bundle.input.get('modality') == DESC)
+    return bool(bundle.input.get('modality') == CBV_DESC)
+
+
+def takes_connectivity(bundle: Bundle) -> bool:
+    """Return whether a model takes the connectivity of the session beside the T1w image."""
+    return bool(bundle.input['kind'] == 't1w_connectivity')
 
 
 def takes_native(scan: Scan, bundle: Bundle) -> bool:

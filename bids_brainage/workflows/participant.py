@@ -3,62 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from bids_brainage import __version__
 from bids_brainage.bundles.bundle import Bundle
-from bids_brainage.dataset.aicbv import CbvSource
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.dataset.series import Series
 from bids_brainage.inputs.arrays import is_aligned, roles_of
 from bids_brainage.names import log_dir
-from bids_brainage.outputs.connectivity import Connectivity
 from bids_brainage.workflows.anatomical import (
     SIDE_FILES,
-    WARPED,
     init_anat_derivatives_wf,
     init_anat_report_wf,
     init_anat_wf,
+    init_stored_anat_wf,
 )
-from bids_brainage.workflows.cbv import INPUTS, init_cbv_wf
-from bids_brainage.workflows.clinical import KIND, init_native_wf
-from bids_brainage.workflows.clinical import OUTPUTS as NATIVE
-from bids_brainage.workflows.functional import init_series_wf
+from bids_brainage.workflows.images import IMAGES
 from bids_brainage.workflows.naming import (
     scan_workflow_name,
     takes_cbv,
     takes_native,
 )
 from bids_brainage.workflows.prediction import COMMON, init_prediction_wf
-from bids_brainage.workflows.settings import RunSettings
+from bids_brainage.workflows.settings import RunSettings, ScanWork, Stored
+
+if TYPE_CHECKING:
+    from bids_brainage.dataset.aicbv import CbvSource
+    from bids_brainage.dataset.series import Series
 
 
 def init_participant_wf(
     *,
-    todo: Sequence[tuple[Scan, Sequence[Bundle]]],
+    todo: Sequence[ScanWork],
     settings: RunSettings,
     series: Sequence[Series] = (),
-    connectivity: Mapping[tuple[str, str], Connectivity] | None = None,
-    cbv: Mapping[str, CbvSource] | None = None,
-    derivatives: bool = True,
+    anatomy: Mapping[str, Stored] | None = None,
 ) -> Workflow:
     """Build the workflow of a run.
 
     Parameters
     ----------
-    todo : sequence of (Scan, bundles)
-        T1w scans, each with the models to run on it.
+    todo : sequence of ScanWork
+        T1w scans, each with what is to be done.
     settings : RunSettings
     series : sequence of Series
-        Functional runs to process; a T1w image that one needs and `todo` lacks is prepared, too.
-    connectivity : mapping, optional
-        URI of a T1w scan and name of a model → the connectivity that the model gets.
-    cbv : mapping, optional
-        URI of a T1w scan → where its map of cerebral blood volume comes from.
-    derivatives : bool
-        Save images and pictures of the scans in `todo`; False if that is done.
+        Functional runs to process.
+    anatomy : mapping, optional
+        URI of a T1w scan that a functional run needs and `todo` lacks → what of it is stored.
 
     Returns
     -------
@@ -66,7 +59,7 @@ def init_participant_wf(
     """
     # the version is part of the folder, so that another version starts anew
     workflow = Workflow(name=f'bids_brainage_{__version__.replace(".", "_")}_wf')
-    workflow.base_dir = str(settings.work_dir)
+    workflow.base_dir = str(settings.config.execution.work_dir)
     workflow.config['execution'] = {
         'crashfile_format': 'txt',
         'poll_sleep_duration': 0.1,
@@ -74,31 +67,26 @@ def init_participant_wf(
         'stop_on_first_crash': False,
         'check_version': False,
     }
-    listed = [(scan, bundles, derivatives) for scan, bundles in todo]
-    known = {scan.uri for scan, _ in todo}
-    for item in series:
-        if item.t1w is not None and item.t1w.uri not in known:
-            known.add(item.t1w.uri)
-            listed.append((item.t1w, (), False))
-    aligned = {item.t1w.uri for item in series if item.t1w is not None}
-    anatomy = {}
-    for scan, bundles, saved in listed:
-        anatomy[scan.uri] = init_scan_wf(
-            scan=scan,
-            bundles=bundles,
-            settings=settings,
-            connectivity=connectivity or {},
-            cbv=(cbv or {}).get(scan.uri),
-            derivatives=saved,
-            register=scan.uri in aligned,
-        )
-        workflow.add_nodes([anatomy[scan.uri]])
+    partners = {item.t1w.uri: item.t1w for item in series if item.t1w is not None}
+    known = {work.scan.uri for work in todo}
+    more = [
+        ScanWork(scan, images=True, stored=(anatomy or {}).get(uri, Stored()))
+        for uri, scan in partners.items()
+        if uri not in known
+    ]
+    built = {}
+    for work in (*todo, *more):
+        uri = work.scan.uri
+        built[uri] = init_scan_wf(work=work, settings=settings, register=uri in partners)
+        workflow.add_nodes([built[uri]])
+    if series:
+        from bids_brainage.workflows.functional import init_series_wf
     for item in series:
         functional = init_series_wf(series=item, settings=settings)
         workflow.add_nodes([functional])
         if item.t1w is not None:
             # a list of its own: Nipype takes items out of it
-            workflow.connect([(anatomy[item.t1w.uri], functional, list(FROM_ANATOMY))])
+            workflow.connect([(built[item.t1w.uri], functional, list(FROM_ANATOMY))])
     return workflow
 
 
@@ -112,29 +100,13 @@ FROM_ANATOMY = (
 """What a functional run takes from the workflow of its T1w image."""
 
 
-def init_scan_wf(
-    *,
-    scan: Scan,
-    bundles: Sequence[Bundle],
-    settings: RunSettings,
-    connectivity: Mapping[tuple[str, str], Connectivity],
-    cbv: CbvSource | None = None,
-    derivatives: bool = True,
-    register: bool = False,
-) -> Workflow:
+def init_scan_wf(*, work: ScanWork, settings: RunSettings, register: bool = False) -> Workflow:
     """Build the workflow of one T1w scan with all its models.
 
     Parameters
     ----------
-    scan : Scan
-    bundles : sequence of Bundle
+    work : ScanWork
     settings : RunSettings
-    connectivity : mapping
-        As in `init_participant_wf`.
-    cbv : CbvSource or None
-        Where the scan's map of cerebral blood volume comes from.
-    derivatives : bool
-        Save images and pictures.
     register : bool
         Register the scan even if its models do without, as functional runs need it.
 
@@ -143,44 +115,44 @@ def init_scan_wf(
     Workflow
         Named after the scan (`scan_workflow_name`), so that its nodes can be told apart.
     """
+    scan, stored = work.scan, work.stored
     workflow = Workflow(name=scan_workflow_name(scan))
-    clinical = [b for b in bundles if takes_native(scan, b)]
-    others = [b for b in bundles if b not in clinical]
-    whole = register or bool(others) or not clinical
+    clinical = [b for b in work.bundles if takes_native(scan, b)]
+    others = [b for b in work.bundles if b not in clinical]
+    whole = register or work.images or bool(others)
     if clinical:
-        native = init_native_wf(scan=scan, settings=settings, save=derivatives and not whole)
-        for bundle in clinical:
-            predict = init_prediction_wf(bundle=bundle, scan=scan, settings=settings)
-            workflow.connect([(native, predict, list(FROM_NATIVE))])
+        saved = whole and stored.images is None  # with the images
+        _add_native(workflow, work, clinical, settings, save=not saved)
     if not whole:
         return _log_crashes(workflow, scan, settings)
-    anat = init_anat_wf(
-        registration_template=settings.registration_template,
-        output_template=settings.output_template,
-        omp_nthreads=settings.omp_nthreads,
-        sloppy=settings.sloppy,
-        regions=derivatives or any(b.input['kind'] == 'region_volumes' for b in others),
-    )
-    anat.inputs.inputnode.t1w = str(scan.path)
-    workflow.add_nodes([anat])
-    if derivatives:
+    if stored.images is None:
+        anat = init_anat_wf(scan=scan, settings=settings)
+        workflow.add_nodes([anat])
         _connect_outputs(workflow, anat, scan, settings)
-    made = derivatives or any(map(takes_cbv, others))
-    blood = _add_cbv(workflow, anat, scan, cbv, settings) if cbv and made else None
+    else:
+        anat = init_stored_anat_wf(
+            scan=scan, settings=settings, measures=stored.images, bias_corrected=register
+        )
+        workflow.add_nodes([anat])
+    blood = None
+    if work.cbv is not None and stored.cbv is None:
+        blood = _add_cbv(workflow, anat, scan, work.cbv, settings)
     for bundle in others:
         predict = init_prediction_wf(
             bundle=bundle,
             scan=scan,
             settings=settings,
-            connectivity=connectivity.get((scan.uri, bundle.name)),
-            cbv=cbv if takes_cbv(bundle) else None,
-            synthetic_slices=settings.synthetic_slices and bundle.input['kind'] == KIND,
+            connectivity=work.connectivity.get(bundle.name),
+            cbv=work.cbv,
         )
         kind = bundle.input['kind']
         fields = dict.fromkeys((*COMMON, *roles_of(kind)))
-        if blood is not None and takes_cbv(bundle):
+        if takes_cbv(bundle):
             del fields['t1w']
-            workflow.connect([(blood, predict, [('outputnode.cbv', 'inputnode.t1w')])])
+            if blood is None:
+                predict.inputs.inputnode.t1w = str(stored.cbv)
+            else:
+                workflow.connect([(blood, predict, [('outputnode.cbv', 'inputnode.t1w')])])
         given = AFFINE if is_aligned(kind) else {}
         workflow.connect([
             (anat, predict, [(f'outputnode.{given.get(f, f)}', f'inputnode.{f}') for f in fields])
@@ -188,19 +160,33 @@ def init_scan_wf(
     return _log_crashes(workflow, scan, settings)
 
 
+def _add_native(
+    workflow: Workflow,
+    work: ScanWork,
+    bundles: Sequence[Bundle],
+    settings: RunSettings,
+    *,
+    save: bool,
+) -> None:
+    """Add the models that take a scan of thick slices as it is."""
+    from bids_brainage.workflows.clinical import OUTPUTS, init_native_wf
+
+    native = init_native_wf(scan=work.scan, settings=settings, stored=work.stored.mask, save=save)
+    for bundle in bundles:
+        predict = init_prediction_wf(bundle=bundle, scan=work.scan, settings=settings)
+        fields = [(f'outputnode.{name}', f'inputnode.{name}') for name in OUTPUTS]
+        workflow.connect([(native, predict, fields)])
+
+
 AFFINE = {'t1w': 't1w_affine', 'mask': 'mask_affine', 'transform': 'transform_affine'}
 """What a model of aligned images takes instead of the deformed ones."""
-
-FROM_NATIVE = (
-    *((f'outputnode.{name}', f'inputnode.{name}') for name in NATIVE),
-    ('outputnode.t1w_uncorrected', 'inputnode.t1w_native'),  # to draw on
-)
-"""What a model of thick slices takes from the workflow of such a scan."""
 
 
 def _log_crashes(workflow: Workflow, scan: Scan, settings: RunSettings) -> Workflow:
     """Send the crash files of all nodes to the logs of the participant."""
-    crashes = settings.output_dir / log_dir(settings.run_id, scan.subject, scan.session)
+    crashes = settings.output_dir / log_dir(
+        settings.config.execution.run_id, scan.subject, scan.session
+    )
     for node in workflow.list_node_names():
         workflow.get_node(node).config = {'execution': {'crashdump_dir': str(crashes)}}
     return workflow
@@ -210,11 +196,12 @@ def _add_cbv(
     workflow: Workflow, anat: Workflow, scan: Scan, source: CbvSource, settings: RunSettings
 ) -> Workflow:
     """Add the steps that give the scan its map of cerebral blood volume."""
-    blood = init_cbv_wf(
-        source=source, source_file=str(scan.path), source_uri=scan.uri, settings=settings
-    )
+    from bids_brainage.workflows.cbv import INPUTS, init_cbv_wf
+
+    blood = init_cbv_wf(source=source, scan=scan, settings=settings)
+    fields = {**{f: AFFINE[f] for f in INPUTS}, 'facts': 'facts'}
     workflow.connect([
-        (anat, blood, [(f'outputnode.{AFFINE[f]}', f'inputnode.{f}') for f in INPUTS])
+        (anat, blood, [(f'outputnode.{out}', f'inputnode.{f}') for f, out in fields.items()])
     ])  # fmt: skip
     return blood
 
@@ -223,12 +210,7 @@ def _connect_outputs(
     workflow: Workflow, anat: Workflow, scan: Scan, settings: RunSettings
 ) -> None:
     """Add the steps that save and draw what the anatomical workflow makes."""
-    derivatives = init_anat_derivatives_wf(
-        source_file=str(scan.path),
-        source_uri=scan.uri,
-        output_dir=settings.output_dir,
-        space=settings.output_template.space,
-    )
+    derivatives = init_anat_derivatives_wf(scan=scan, settings=settings)
     report = init_anat_report_wf(
         source_file=str(scan.path),
         output_dir=settings.output_dir,
@@ -237,7 +219,7 @@ def _connect_outputs(
     workflow.connect([
         (anat, derivatives, [
             (f'outputnode.{field}', f'inputnode.{field}')
-            for field in (*WARPED, 'mask_native', 'regions', *SIDE_FILES.values())
+            for field in (*IMAGES, 'facts', 'quality', *SIDE_FILES.values())
         ]),
         (anat, report, [
             ('outputnode.t1w_native', 'inputnode.t1w'),

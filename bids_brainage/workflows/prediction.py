@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from bids_brainage.bundles.bundle import Bundle
-from bids_brainage.dataset.aicbv import CbvSource
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.inputs.arrays import roles_of
 from bids_brainage.interfaces.prediction import (
@@ -15,11 +16,15 @@ from bids_brainage.interfaces.prediction import (
     PredictAge,
     SavePrediction,
 )
-from bids_brainage.outputs.connectivity import Connectivity
-from bids_brainage.workflows.naming import scan_columns
+from bids_brainage.workflows.made_from import is_sliced, of_prediction
+from bids_brainage.workflows.naming import scan_columns, takes_cbv
 from bids_brainage.workflows.settings import RunSettings
 
-COMMON = ('facts', 'quality', 'transform', 't1w_native', 'mask_native', 'mask')
+if TYPE_CHECKING:
+    from bids_brainage.dataset.aicbv import CbvSource
+    from bids_brainage.outputs.connectivity import Connectivity
+
+COMMON = ('facts', 'quality', 'transform', 't1w_uncorrected', 'mask_native', 'mask')
 
 
 def init_prediction_wf(
@@ -29,7 +34,6 @@ def init_prediction_wf(
     settings: RunSettings,
     connectivity: Connectivity | None = None,
     cbv: CbvSource | None = None,
-    synthetic_slices: bool = False,
     name: str | None = None,
 ) -> Workflow:
     """Build the workflow of one model on one scan.
@@ -44,8 +48,6 @@ def init_prediction_wf(
         For models that take it: the table, or why there is none.
     cbv : CbvSource or None
         For models that take a map of cerebral blood volume: where it comes from.
-    synthetic_slices : bool
-        Predict each thick-slice scan that this one contains (System C).
     name : str or None
 
     Returns
@@ -65,11 +67,12 @@ def init_prediction_wf(
     predict, save = _predict_node(bundle, settings), _save_node(bundle, settings)
     save.inputs.scan, save.inputs.source_file = scan_columns(scan), str(scan.path)
     save.inputs.simulated = scan.metadata.get('Simulated') is True
+    save.inputs.made_from = of_prediction(settings.config, scan, bundle, cbv, connectivity)
     if scan.age.years is not None and bundle.metadata['training'].get('reference_curves'):
         predict.inputs.reference_age = scan.age.years
-    if synthetic_slices:
+    if is_sliced(settings.config, scan, bundle):
         predict.inputs.synthetic_slices = True
-    if cbv is not None:
+    if cbv is not None and takes_cbv(bundle):
         save.inputs.cbv = {'CBVSource': cbv.uri, 'CBVSHA256': cbv.sha256}
     if connectivity is not None:
         _add_connectivity(predict, save, connectivity, settings)
@@ -84,7 +87,7 @@ def init_prediction_wf(
             (inputnode, predict, [(role, role) for role in asked]),
             (inputnode, save, [(f, f) for f in ('facts', 'quality', 'transform', 'mask_native')]),
             (predict, save, [('prediction', 'prediction')]),
-            (inputnode, draw, [('t1w_native', 't1w')]),
+            (inputnode, draw, [('t1w_uncorrected', 't1w')]),
             (save, draw, [('native_maps', 'maps'), ('units', 'units')]),
         ]
     )
@@ -92,22 +95,23 @@ def init_prediction_wf(
 
 
 def _predict_node(bundle: Bundle, settings: RunSettings) -> pe.Node:
+    nipype, methods = settings.config.nipype, settings.config.workflow.saliency
     predict = pe.Node(
         PredictAge(
             bundle=str(bundle.path),
             weights_sha256=bundle.weights_sha256,
             calibration=bundle.metadata['conformal'] or {},
             curves=bundle.metadata['training'].get('reference_curves') or {},
-            seed=settings.seed,
-            device=settings.device,
-            threads=settings.omp_nthreads,
-            use_gpu=settings.use_gpu,
+            seed=settings.config.seeds.random_seed,
+            device=nipype.device,
+            threads=nipype.omp_nthreads,
+            use_gpu=nipype.uses_gpu,
         ),
         name='predict',
         mem_gb=1.5,
     )
-    if settings.saliency is not None:
-        predict.inputs.saliency = list(settings.saliency)
+    if methods is not None:
+        predict.inputs.saliency = list(methods)
     return predict
 
 
@@ -133,6 +137,6 @@ def _add_connectivity(
         return
     for node in (predict, save):
         node.inputs.connectivity = str(connectivity.path)
-        node.inputs.atlas = settings.atlas
-        if settings.atlas_table is not None:
-            node.inputs.atlas_table = str(settings.atlas_table)
+        node.inputs.atlas = settings.config.workflow.atlas
+        if settings.config.workflow.atlas_labels is not None:
+            node.inputs.atlas_table = str(settings.config.workflow.atlas_labels)

@@ -56,7 +56,8 @@ def saved(predicted, bundle, derivatives, archive, tmp_path_factory):
         prediction=predicted, bundle=str(bundle.path), quality=str(derivatives['quality']),
         facts=str(derivatives['facts']), scan=SCAN,
         source_file='/data/sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz',
-        provenance={'ConfigurationHash': 'abc'}, base_directory=str(root),
+        provenance={'ConfigurationHash': 'abc'}, made_from={'RandomSeed': 0},
+        base_directory=str(root),
         transform=str(derivatives['transform']), mask_native=str(derivatives['mask_native']),
         template=str(find_template(archive, resolution=2).t1w),
     )  # fmt: skip
@@ -122,6 +123,7 @@ def test_side_file_names_input_model_and_contributions(saved, bundle, derivative
     assert side['Quality']['overlap'] > 0.9
     facts = side['Models'][bundle.name]
     assert facts['WeightsSHA256'] == bundle.weights_sha256
+    assert facts['MadeFrom'] == {'RandomSeed': 0, 'InputSHA256': side['InputSHA256']}
     assert 'Lateral ventricles' in facts['Contributions']
     assert facts['Validation'] == bundle.metadata['validation']
 

@@ -13,8 +13,8 @@ from bids_brainage.preprocessing.quality import (
     prediction_flags,
     threshold,
 )
-from bids_brainage.runs.cbv import NO_MAP
 from bids_brainage.runs.combine import MEMBER_MISSING, SEX_MISSING
+from bids_brainage.runs.settle import NO_MAP
 
 KEYS = {'label', 'severity', 'threshold', 'unit', 'explanation', 'reason', 'advice'}
 GOOD = {

@@ -1,6 +1,7 @@
 """Transforms: both directions, volume change, and the files that other programs read."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from bids_brainage.preprocessing.transforms import (
     SpatialTransform,
     grid_points,
     jacobian_determinant,
+    load_itk,
     load_transform,
+    quantised,
     sample_image,
     sample_vectors,
     save_itk,
@@ -155,6 +158,24 @@ def test_stored_transform_keeps_all_digits(known, tmp_path):
     for name in ('affine', 'displacement', 'inverse_displacement', 'grid'):
         np.testing.assert_array_equal(getattr(again, name), getattr(known, name))
         assert getattr(again, name).dtype == getattr(known, name).dtype
+
+
+def test_itk_files_give_back_all_digits_of_what_the_registration_hands_on(known, tmp_path):
+    rounded = replace(
+        known,
+        displacement=quantised(known.displacement),
+        inverse_displacement=quantised(known.inverse_displacement),
+    )
+    assert np.abs(rounded.displacement - known.displacement).max() <= DISPLACEMENT_STEP_MM / 2
+    there, back = tmp_path / 'there.h5', tmp_path / 'back.h5'
+    inverse = np.linalg.inv(rounded.affine)
+    save_itk(there, rounded.affine, rounded.displacement, rounded.grid, affine_first=False)
+    save_itk(back, inverse, rounded.inverse_displacement, rounded.grid, affine_first=True)
+    found = load_itk(there, back)
+    for name in ('affine', 'displacement', 'inverse_displacement'):
+        assert np.array_equal(getattr(found, name), getattr(rounded, name)), name
+    assert found.displacement.dtype == rounded.displacement.dtype
+    assert np.allclose(found.grid, rounded.grid, rtol=0, atol=1e-12)  # oblique, by a square root
 
 
 def test_samples_outside_are_zero_or_the_edge():

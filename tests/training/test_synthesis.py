@@ -105,7 +105,8 @@ def test_generator_learns_and_its_file_is_what_the_participant_level_takes(study
     # The option takes the file, and the outputs name it by the hash of the card.
     given = ['bids', 'out', 'participant', '--aicbv-weights', str(path)]
     (scan, *_) = find_scans(study / 'bids', validate=False)
-    source = select_cbv(parse(given, {}), [scan]).sources[scan.uri]
+    maps = select_cbv(parse(given, {}), [scan], lambda path, _: sha256_file(path))
+    source = maps.sources[scan.uri]
     assert source.path == path and source.sha256 == card['weights_sha256'] == sha256_file(path)
     # The command of the node makes the map that was measured.
     row = read_tsv(study / 'out/logs/training/aicbv_mamba.mine/errors.tsv')[0]

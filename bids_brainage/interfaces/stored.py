@@ -1,0 +1,98 @@
+"""Nipype interfaces that go on from the images of a scan that stand in the output dataset."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+from bids_brainage.interfaces.anatomical import (
+    _load,
+    _read_json,
+    _save,
+    _write_json,
+    _write_quality,
+)
+
+NATIVE_MEASURES = ('n_nonfinite', 'raised_by', 'mask_ml', 'border_cm2', 'mask_method')
+"""Measures of a scan that is not registered."""
+
+
+class _QualityInputSpec(BaseInterfaceInputSpec):
+    measures = traits.Dict(mandatory=True, desc='`Quality` of the side file')
+    native = traits.Bool(False, usedefault=True, desc='only what needs no registration')
+    sloppy = traits.Bool(False, usedefault=True)
+
+
+class _QualityOutputSpec(TraitedSpec):
+    quality = File(exists=True, desc='measures and flags, JSON')
+
+
+class RestoreQuality(SimpleInterface):
+    """Raise the flags of an image again from the measures in its side file."""
+
+    input_spec = _QualityInputSpec
+    output_spec = _QualityOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        measures = {
+            name: math.nan if value is None else value
+            for name, value in self.inputs.measures.items()
+            if not self.inputs.native or name in NATIVE_MEASURES
+        }
+        self._results['quality'] = _write_quality(runtime.cwd, measures, self.inputs.sloppy)
+        return runtime
+
+
+class _ImagesInputSpec(BaseInterfaceInputSpec):
+    to_template = File(exists=True, mandatory=True, desc='ITK composite')
+    to_native = File(exists=True, mandatory=True, desc='ITK composite, the other way')
+    mask_native = File(exists=True, mandatory=True)
+    structures = File(exists=True, mandatory=True, desc='side file of the structure labels')
+    regions = File(exists=True, mandatory=True, desc='side file of the region labels')
+    template = File(exists=True, mandatory=True, desc='template on the grid of the derivatives')
+
+
+class _ImagesOutputSpec(TraitedSpec):
+    transform = File(exists=True, desc='SpatialTransform, template → native (.npz)')
+    transform_affine = File(exists=True, desc='its affine alone')
+    mask_affine = File(exists=True, desc='brain aligned with the template, not deformed')
+    volumes = File(exists=True, desc='structure volumes, JSON')
+    region_volumes = File(exists=True, desc='region volumes, JSON')
+
+
+class RestoreImages(SimpleInterface):
+    """Give models what the preprocessing keeps in other forms than they take.
+
+    All of it is to the last digit what the preprocessing handed on when it made the files.
+    """
+
+    input_spec = _ImagesInputSpec
+    output_spec = _ImagesOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.preprocessing.normalise import pull_mask
+        from bids_brainage.preprocessing.transforms import load_itk, save_transform
+
+        folder = Path(runtime.cwd)
+        transform = load_itk(Path(self.inputs.to_template), Path(self.inputs.to_native))
+        linear = transform.linear()
+        for name, found in (('transform', transform), ('transform_affine', linear)):
+            save_transform(folder / f'{name}.npz', found)
+            self._results[name] = str(folder / f'{name}.npz')
+        template, grid = _load(self.inputs.template)
+        mask = pull_mask(*_load(self.inputs.mask_native), linear, template > 0, grid)
+        self._results['mask_affine'] = _save(mask, grid, folder / 'mask_affine.nii', 'uint8')
+        volumes = {'volumes_ml': _read_json(self.inputs.structures)['VolumesML']}
+        self._results['volumes'] = _write_json(folder / 'volumes.json', volumes)
+        regions = _read_json(self.inputs.regions)
+        self._results['region_volumes'] = _write_json(folder / 'region_volumes.json', regions)
+        return runtime

@@ -1,0 +1,292 @@
+"""The products of a run: what of them stands in the output dataset and is up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_brainage.bundles.bundle import Bundle
+from bids_brainage.config import Config
+from bids_brainage.dataset.scan import Scan
+from bids_brainage.names import derivative_path, memo_path, side_file
+from bids_brainage.outputs import read_brainage
+from bids_brainage.outputs.files import read_json
+from bids_brainage.outputs.provenance import MADE_FROM, remembered_sha256
+from bids_brainage.preprocessing.template import DEFAULT_SPACE
+from bids_brainage.workflows.images import IMAGES, cbv_path, image_path, table_path
+from bids_brainage.workflows.made_from import (
+    bundle_hash,
+    of_cbv,
+    of_connectivity,
+    of_images,
+    of_mask,
+    of_prediction,
+)
+from bids_brainage.workflows.naming import takes_cbv, takes_connectivity, takes_native
+from bids_brainage.workflows.settings import Stored
+
+if TYPE_CHECKING:
+    from bids_brainage.dataset.aicbv import CbvSource
+    from bids_brainage.dataset.series import Series
+    from bids_brainage.outputs.connectivity import Connectivity
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Product:
+    """One thing that a run makes of a scan.
+
+    Attributes
+    ----------
+    paths : tuple of Path
+        Files that it consists of.
+    stored : mapping or None
+        What it was made from, as its side file says; None if there is no such product.
+    made_from : callable
+        Returns what it would be made from now.
+    """
+
+    paths: tuple[Path, ...]
+    stored: Facts | None
+    made_from: Callable[[], Facts]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is there, and would come out the same if it were made again."""
+        return (
+            self.stored is not None
+            and all(path.is_file() for path in self.paths)
+            and dict(self.stored) == dict(self.made_from())
+        )
+
+
+@dataclass(frozen=True)
+class CbvMaps:
+    """Maps of cerebral blood volume of a run.
+
+    Attributes
+    ----------
+    sources : mapping
+        URI of a T1w image → where its map comes from.
+    problems : mapping
+        URI of a T1w image → why the map that it has cannot be used.
+    """
+
+    sources: Mapping[str, CbvSource] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+
+class Ledger:
+    """Says of every product of a run whether it is up to date.
+
+    Outputs of the version before `MADE_FROM` say the same in other keys, which are read, too.
+
+    Parameters
+    ----------
+    config : Config
+    series : sequence of Series
+        All functional runs of the run.
+    remember : bool
+        Keep the hashes of input files for the next run; False writes nothing.
+    """
+
+    def __init__(
+        self, config: Config, series: Sequence[Series] = (), *, remember: bool = True
+    ) -> None:
+        self.config = config
+        self.series = series
+        self._root = config.execution.output_dir
+        self._remember = remember
+        self._hashes: dict[Path, str] = {}
+
+    def sha256(self, path: Path, subject: str) -> str:
+        """Return the hash of an input file of a subject, read only if the file has changed."""
+        if path not in self._hashes:
+            self._hashes[path] = remembered_sha256(
+                path, self._root / memo_path(subject), remember=self._remember
+            )
+        return self._hashes[path]
+
+    def images(self, scan: Scan) -> Product:
+        """Return the preprocessed images of a scan, with the volumes of its regions."""
+        paths = {image: image_path(self._root, scan, image) for image in IMAGES}
+        sides = {image: side_file(paths[image]) for image in ('t1w', 'structures', 'regions')}
+        stored = read_json(sides['t1w']).get(MADE_FROM)
+        if stored is None and 'similarity' in self._former(scan).get('Quality', {}):
+            regions = read_json(sides['regions']).get('Segmentation', {})
+            former = self._former_origin(scan)
+            stored = {**former, 'SegmentationSHA256': regions.get('WeightsSHA256')}
+        return Product(
+            (*paths.values(), sides['structures'], sides['regions']),
+            stored,
+            lambda: self._from(scan, of_images(self.config)),
+        )
+
+    def mask(self, scan: Scan) -> Product:
+        """Return the brain mask of a scan in its own space."""
+        path = image_path(self._root, scan, 'mask_native')
+        stored = read_json(side_file(path)).get(MADE_FROM)
+        if stored is None and 'mask_ml' in self._former(scan).get('Quality', {}):
+            stored = self._former_origin(scan)
+        return Product((path,), stored, lambda: self._from(scan, of_mask(self.config)))
+
+    def cbv(self, scan: Scan, source: CbvSource) -> Product:
+        """Return the map of cerebral blood volume of a scan."""
+        path = cbv_path(self._root, scan)
+        side = read_json(side_file(path))
+        stored = side.get(MADE_FROM)
+        if stored is None and 'SourceSHA256' in side:
+            stored = {**self._former_origin(scan), 'SourceSHA256': side['SourceSHA256']}
+        return Product((path,), stored, lambda: self._from(scan, of_cbv(self.config, source)))
+
+    def connectivity(self, series: Series) -> Product:
+        """Return the connectivity of a functional run, with its derivatives."""
+        from bids_brainage.runs.series import correlation_path, series_paths
+
+        side = read_json(side_file(correlation_path(self.config, series)))
+        stored = side.get(MADE_FROM)
+        if stored is None and len(side.get('Sources', ())) == 1:
+            stored = {**_origin(side), 'Source': side['Sources'][0]}
+        if series.problem or not series.source.is_file():
+            stored = None
+
+        def made_from() -> Facts:
+            digest = self.sha256(series.source, series.scan.subject)
+            facts = of_connectivity(self.config, series.source_uri)
+            return {**facts, 'InputSHA256': digest}
+
+        return Product(tuple(series_paths(self.config, series)), stored, made_from)
+
+    def prediction(
+        self, scan: Scan, bundle: Bundle, cbv: CbvSource | None = None, *, final: bool = False
+    ) -> Product:
+        """Return the prediction of a model: its row, and its maps.
+
+        Parameters
+        ----------
+        scan : Scan
+        bundle : Bundle
+        cbv : CbvSource or None
+            For models that take a map of blood volume: where that of the scan comes from.
+        final : bool
+            Take the connectivity that there is; else a model that takes it has no prediction
+            while a functional run of the session is yet to be processed.
+        """
+        table = table_path(self._root, scan)
+        rows = [
+            row
+            for row in (read_brainage(table) if table.is_file() else ())
+            if row['source'] == scan.uri and row['model'] == bundle.name and row['status'] == 'ok'
+        ]
+        side = self._former(scan)
+        facts = side.get('Models', {}).get(bundle.name)
+        stored = None
+        if rows and facts is not None:
+            stored = facts.get(MADE_FROM, _former_prediction(side, facts, rows[0]))
+        graph = takes_connectivity(bundle)
+        if graph and not final and self._waits(scan):
+            stored = None
+        if takes_cbv(bundle) and (cbv is None or not self.cbv(scan, cbv).is_current):
+            stored = None
+
+        def made_from() -> Facts:
+            network = self.connectivity_of(scan, bundle.input['n_nodes']) if graph else None
+            facts = of_prediction(self.config, scan, bundle, cbv, network)
+            return self._from(scan, facts)
+
+        return Product(tuple(self._maps(scan, bundle)), stored, made_from)
+
+    def connectivity_of(self, scan: Scan, n_nodes: int) -> Connectivity:
+        """Return the connectivity of the session of a T1w image, as it is on disk now.
+
+        Parameters
+        ----------
+        scan : Scan
+            T1w image.
+        n_nodes : int
+            Regions that the model takes.
+        """
+        from bids_brainage.runs.series import choose_connectivity
+
+        own = session_series(scan, self.series)
+        current = [s for s in own if self.connectivity(s).is_current]
+        return choose_connectivity(self.config, own, current, n_nodes)
+
+    def stored(self, scan: Scan, cbv: CbvSource | None = None) -> Stored:
+        """Return what of a scan need not be made again."""
+        images, mask = self.images(scan).is_current, self.mask(scan).is_current
+        return Stored(
+            self._quality(scan, 't1w') if images else None,
+            self._quality(scan, 'mask_native') if mask else None,
+            cbv_path(self._root, scan) if cbv and self.cbv(scan, cbv).is_current else None,
+        )
+
+    def _quality(self, scan: Scan, image: str) -> Facts:
+        side = read_json(side_file(image_path(self._root, scan, image)))
+        quality: Facts = side.get('Quality') or self._former(scan)['Quality']
+        return quality
+
+    def _from(self, scan: Scan, facts: Facts) -> Facts:
+        return {**facts, 'InputSHA256': self.sha256(scan.path, scan.subject)}
+
+    def _waits(self, scan: Scan) -> bool:
+        own = session_series(scan, self.series)
+        return not all(self.connectivity(series).is_current for series in own)
+
+    def _former(self, scan: Scan) -> dict[str, Any]:
+        return read_json(table_path(self._root, scan).with_suffix('.json'))
+
+    def _former_origin(self, scan: Scan) -> Facts:
+        return _origin(self._former(scan))
+
+    def _maps(self, scan: Scan, bundle: Bundle) -> list[Path]:
+        """Return the files of a prediction beside its row."""
+        place = {**scan.entities, 'space': DEFAULT_SPACE, 'res': '1'}
+        paths = []
+        if takes_native(scan, bundle):
+            place = {**scan.entities, 'space': 'T1w'}
+            paths = [image_path(self._root, scan, 'mask_native')]
+        methods = bundle.metadata['saliency'][:1]
+        if (chosen := self.config.workflow.saliency) is not None:
+            methods = [m for m in chosen if m in bundle.metadata['saliency']]
+        for method in methods:
+            if method != 'attention':  # one file per stream, named by the model
+                named = {'model': bundle.label, 'desc': method.replace('_', '')}
+                named = {**place, **named, 'suffix': 'saliency'}
+                paths.append(self._root / derivative_path(named, scan.datatype))
+        return paths
+
+
+def session_series(scan: Scan, series: Sequence[Series]) -> list[Series]:
+    """Return the functional runs of the session of a T1w image."""
+    return [s for s in series if (s.scan.subject, s.scan.session) == (scan.subject, scan.session)]
+
+
+def _origin(side: Facts) -> dict[str, Any]:
+    """Return input and options of a product of the former version."""
+    return {key: side.get(key) for key in ('InputSHA256', 'ConfigurationHash')}
+
+
+def _former_prediction(side: Facts, facts: Facts, row: Facts) -> dict[str, Any]:
+    """Return what a prediction of the former version was made from, in today's keys."""
+    found = {
+        **_origin(side),
+        'RandomSeed': side.get('RandomSeed'),
+        'BundleHash': bundle_hash(
+            facts.get('WeightsSHA256'),
+            facts.get('BundleConfigHash'),
+            facts.get('Conformal'),
+            facts.get('BiasCorrection'),
+        ),
+        'SyntheticScans': bool(facts.get('SyntheticScans')),
+    }
+    if 'CBVSHA256' in facts:
+        found['CBVSHA256'] = facts['CBVSHA256']
+    if 'Modality' in facts:
+        found['ConnectivitySHA256'] = facts.get('ConnectivitySHA256')
+    if facts.get('ReferenceAge') is not None and row['age'] is not None:
+        found['ReferenceAge'] = facts['ReferenceAge']
+    return found
