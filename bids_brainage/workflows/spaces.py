@@ -21,6 +21,7 @@ METHODS = """\
 Images were also written in {spaces}.{between} The T1w image, the brain mask and the explanation
 maps were interpolated once, through the concatenated transforms; tissue maps were resampled from
 the 1 mm grid of the {space} template.
+
 """
 BETWEEN = ' The templates of other spaces were registered to {space} with greedy.'
 
@@ -112,14 +113,6 @@ def init_spaces_wf(
     Returns
     -------
     Workflow
-
-    Inputs
-    ------
-    None: the files are those of `work`.
-
-    Outputs
-    -------
-    None: the images are written into the output dataset.
     """
     workflow = Workflow(name=name)
     spaces = dict.fromkeys(item.space for item in work)
@@ -180,10 +173,6 @@ def init_scan_spaces_wf(*, work: Sequence[SpaceWork]) -> Workflow:
     ------
     <label>
         For each space with a template of its own: points of the space → template (``.npz``).
-
-    Outputs
-    -------
-    None: the images are written into the output dataset.
     """
     scan = work[0].scan
     workflow = Workflow(name=scan_workflow_name(scan))
