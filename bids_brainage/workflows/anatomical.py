@@ -88,10 +88,7 @@ def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') ->
     workflow.__desc__ = _methods(settings)
     omp_nthreads = settings.config.nipype.omp_nthreads
     sloppy = settings.config.workflow.sloppy
-    registration_template, output_template = (
-        settings.registration_template,
-        settings.output_template,
-    )
+    fixed, output_template = settings.registration_template, settings.output_template
     outputnode = pe.Node(niu.IdentityInterface(list(OUTPUTS)), name='outputnode')
     check = _check_node(scan, settings)
     brain = pe.Node(
@@ -100,8 +97,8 @@ def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') ->
     bias = pe.Node(CorrectBias(), name='correct_bias', mem_gb=1.0)
     register = pe.Node(
         RegisterToTemplate(
-            template=str(registration_template.t1w),
-            template_mask=str(registration_template.mask),
+            template=str(fixed.t1w),
+            template_mask=str(fixed.mask),
             sloppy=sloppy,
             threads=omp_nthreads,
         ),

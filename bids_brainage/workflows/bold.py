@@ -82,10 +82,8 @@ def init_bold_wf(
 
     Inputs
     ------
-    bold
-        Series as in the dataset.
-    metadata
-        Its BIDS metadata.
+    bold, metadata
+        Series as in the dataset, and its BIDS metadata.
     t1w, t1w_mask
         Bias-corrected T1w image and brain mask, native.
     transform
@@ -93,14 +91,10 @@ def init_bold_wf(
 
     Outputs
     -------
-    bold, mask, confounds
-        Series and brain mask in template space at 2 mm, and table.
-    facts
-        What the header says (JSON).
-    dictionary
-        Meaning of the columns of the confounds.
-    slice_timing
-        Whether slices were brought to one time.
+    bold, mask, confounds, facts
+        Series and brain mask in template space at 2 mm, table, what the header says (JSON).
+    dictionary, slice_timing
+        Meaning of the columns of the confounds; whether slices were brought to one time.
     aligned, scores
         Reference on the T1w image, and how well it fits (JSON).
     CONNECTIVITY
@@ -237,10 +231,8 @@ def init_connectivity_wf(
     -------
     timeseries, correlation, fisher_z
         Tables of the regions of the atlas.
-    quality
-        JSON with ``flags`` and ``measures``.
-    meta
-        For the side files.
+    quality, meta
+        JSON with ``flags`` and ``measures``; for the side files.
     """
     workflow = Workflow(name=name)
     model = denoising or Denoising()
