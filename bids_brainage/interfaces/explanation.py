@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +14,7 @@ from bids_brainage.errors import MissingInputError
 from bids_brainage.interfaces.derivatives import image_payload, write_image
 from bids_brainage.names import derivative_path, model_label, parse_name, side_file
 from bids_brainage.outputs.files import write_json
+from bids_brainage.preprocessing.image import load_image
 from bids_brainage.preprocessing.normalise import (
     pull,
     push_to_native,
@@ -55,13 +56,13 @@ def save_maps(inputs: Any, maps: list[dict[str, Any]], bundle: Any) -> list[Save
     """
     if not maps:
         return []
-    mask, native_affine = _load(Path(inputs.mask_native))
+    mask, native_affine = load_image(Path(inputs.mask_native))
     mask = mask > 0
     transform = load_transform(Path(inputs.transform)) if isdefined(inputs.transform) else None
     saved = []
     folder = Path(inputs.prediction).parent
     for item in ({**m, 'file': str(folder / m['file'])} for m in maps):
-        data, affine = _load(Path(item['file']))
+        data, affine = load_image(Path(item['file']))
         native, normal, grid = _both_spaces(inputs, item, data, affine, mask, transform)
         facts = {
             'Model': bundle.name,
@@ -89,8 +90,8 @@ def _both_spaces(
     transform: SpatialTransform | None,
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Return the native map, that in template space if there is a transform, and its grid."""
-    native_affine = _load(Path(inputs.mask_native))[1]
-    template, grid = _load(Path(inputs.template))
+    native_affine = load_image(Path(inputs.mask_native))[1]
+    template, grid = load_image(Path(inputs.template))
     if item['space'] == 'T1w':
         native = np.zeros(mask.shape, np.float32)
         order = 0 if item['regional'] else 1
@@ -138,8 +139,3 @@ def _write(
     scratch.unlink()
     write_json(side_file(target), facts)
     return target
-
-
-def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    image = cast('nib.spatialimages.SpatialImage', nib.load(path))
-    return np.asarray(image.dataobj), np.asarray(image.affine, dtype=float)
