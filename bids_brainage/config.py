@@ -75,7 +75,8 @@ class Workflow:
     `models` empty means the documented default set; `saliency` None means each bundle's own
     method and an empty tuple no maps; `atlas` is understood by
     `bids_brainage.preprocessing.bold.atlases.resolve_atlas`, with `atlas_labels` as its table;
-    `aicbv_weights` are those of a generator of CBV maps.
+    `aicbv_weights` are those of a generator of CBV maps; `output_spaces` are further spaces of
+    the images, as fMRIPrep writes them.
     """
 
     models: tuple[str, ...] = ()
@@ -87,6 +88,7 @@ class Workflow:
     atlas_labels: Path | None = None
     synthetic_slices: bool = False
     aicbv_weights: Path | None = None
+    output_spaces: tuple[str, ...] = ()
     consensus: bool = False
     sloppy: bool = False
 

@@ -1,27 +1,29 @@
-"""Every file name of the output dataset, built from the patterns of ``data/io_spec.json``.
+"""The one builder and the one parser of BIDS file names.
 
-Entities are given by their short BIDS keys (``sub``, ``ses``, ``acq``, ``res``, ``desc``...)
-plus ``suffix`` and ``extension``; the long names of pybids (``subject``, ``resolution``...) are
-understood too.  Nothing else in the package writes a name.
+Names of the output dataset are built from the patterns of ``data/io_spec.json``.  Entities are
+given by their short BIDS keys (``sub``, ``ses``, ``acq``, ``res``, ``desc``...) plus ``suffix``
+and ``extension``; the long names of pybids (``subject``, ``resolution``...) are understood too.
+Nothing else in the package writes a name or takes one apart.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import cache
 from importlib.resources import files
-from pathlib import PurePosixPath
-from typing import Any
+from pathlib import PurePath, PurePosixPath
+from typing import Any, NamedTuple, TypeVar
 
 from bids_brainage.errors import WorkflowError
 
 _FIELD = re.compile(r'\{(\w+)(?:<([^>]+)>)?(?:\|([.\w]+))?\}')
 _OPTIONAL = re.compile(r'\[([^\]]+)\]')
 _LABEL = re.compile(r'[0-9a-zA-Z+]+')
-_CHUNK = re.compile(r'([a-z]+)-([0-9a-zA-Z+]+)')
-_NAME = re.compile(r'(?P<chunks>.+)_(?P<suffix>[0-9a-zA-Z]+)(?P<extension>\.[0-9a-zA-Z.]+)')
+_KEY = re.compile(r'[a-z]+')
+_SUFFIX = re.compile(r'[0-9a-zA-Z]+')
+_EXTENSION = re.compile(r'\.[0-9a-zA-Z.]+')
 CBV_DESC = 'aicbv'
 """Label of the ``desc-`` entity of maps of cerebral blood volume."""
 
@@ -29,6 +31,38 @@ CONSENSUS = 'consensus'
 """Name of the consensus of the models in the column ``model``."""
 
 _FREE = frozenset({'suffix', 'extension', 'datatype'})
+_DERIVED = frozenset(
+    {'from', 'to', 'mode', 'space', 'atlas', 'seg', 'scale', 'res', 'den', 'label', 'stat'}
+    | {'model', 'desc'}
+)
+
+AnyPath = TypeVar('AnyPath', bound=PurePath)
+
+
+class Name(NamedTuple):
+    """A file name taken apart.
+
+    Attributes
+    ----------
+    entities : dict of str to str
+        Labels by short key, in the order of the name.
+    suffix : str
+        ``T1w``, ``bold``, ``mask``...
+    extension : str
+        From the first dot on (``.nii.gz``); empty if there is none.
+    """
+
+    entities: dict[str, str]
+    suffix: str
+    extension: str
+
+    def stem(self, without: Container[str] = ()) -> str:
+        """Join the entities again, some left out, without suffix and extension.
+
+        >>> split_name('sub-1_run-2_T1w.nii').stem(without=('run',))
+        'sub-1'
+        """
+        return '_'.join(f'{k}-{v}' for k, v in self.entities.items() if k not in without)
 
 
 @cache
@@ -110,7 +144,29 @@ def derivative_path(entities: Mapping[str, Any], datatype: str | None = None) ->
     )
 
 
-def parse_name(name: str | PurePosixPath) -> dict[str, str]:
+def split_name(name: str | PurePath) -> Name | None:
+    """Take a file name (or path, or BIDS URI) apart; None if it is not made as BIDS names are.
+
+    Labels are those of the name, also where BIDS does not allow them, so that raw files with
+    such names can be reported; `parse_name` refuses them.
+
+    Examples
+    --------
+    >>> split_name('bids:raw:sub-1/anat/sub-1_acq-a_T1w.nii.gz')
+    Name(entities={'sub': '1', 'acq': 'a'}, suffix='T1w', extension='.nii.gz')
+    >>> split_name('group_accuracy.tsv') is None
+    True
+    """
+    last = PurePosixPath(name).name.rpartition(':')[2]
+    bare, dot, extension = last.partition('.')
+    *chunks, suffix = bare.split('_')
+    pairs = [chunk.partition('-') for chunk in chunks]
+    if not suffix or '-' in suffix or not all(key and value for key, _, value in pairs):
+        return None
+    return Name({key: value for key, _, value in pairs}, suffix, dot + extension)
+
+
+def parse_name(name: str | PurePath) -> dict[str, str]:
     """Take a file name (or path) apart into short entities, ``suffix`` and ``extension``.
 
     The inverse of `derivative_path`; ``datatype`` is included when the path has its folder.
@@ -125,19 +181,72 @@ def parse_name(name: str | PurePosixPath) -> dict[str, str]:
     >>> parse_name('sub-01/anat/sub-01_desc-brain_mask.nii.gz')
     {'sub': '01', 'desc': 'brain', 'suffix': 'mask', 'extension': '.nii.gz', 'datatype': 'anat'}
     """
-    path = PurePosixPath(name)
-    match = _NAME.fullmatch(path.name)
-    chunks = match['chunks'].split('_') if match else []
-    pairs = [_CHUNK.fullmatch(chunk) for chunk in chunks]
-    if match is None or not all(pairs):
+    parts = split_name(name)
+    if (
+        parts is None
+        or not parts.entities
+        or not _SUFFIX.fullmatch(parts.suffix)
+        or not _EXTENSION.fullmatch(parts.extension)
+        or not all(_KEY.fullmatch(k) and _LABEL.fullmatch(v) for k, v in parts.entities.items())
+    ):
         raise WorkflowError(
             f'{name} is not a BIDS file name: expected key-value_..._suffix.extension.'
         )
-    entities = {pair[1]: pair[2] for pair in pairs if pair}
-    entities.update(suffix=match['suffix'], extension=match['extension'])
-    if path.parent.name in ('anat', 'func', 'figures'):
-        entities['datatype'] = path.parent.name
+    entities = {**parts.entities, 'suffix': parts.suffix, 'extension': parts.extension}
+    folder = PurePosixPath(name).parent.name
+    if folder in ('anat', 'func', 'figures'):
+        entities['datatype'] = folder
     return entities
+
+
+def source_stem(name: str | PurePath) -> str:
+    """Return how the names of an image and of all its derivatives start.
+
+    Entities that a derivative adds (``space``, ``desc``, ``model``...) are left out.
+
+    Raises
+    ------
+    WorkflowError
+        Not a BIDS name.
+
+    Examples
+    --------
+    >>> source_stem('sub-1_run-2_space-MNI152NLin6Asym_res-2_desc-brain_mask.nii.gz')
+    'sub-1_run-2'
+    """
+    parts = split_name(name)
+    if parts is None:
+        raise WorkflowError(
+            f'{name} is not a BIDS file name: expected key-value_..._suffix.extension.'
+        )
+    return parts.stem(without=_DERIVED)
+
+
+def source_path(path: str | PurePosixPath) -> str:
+    """Return the path that an image and its derivatives share within their datasets.
+
+    A path whose name is not a BIDS one is returned without the dataset only.
+
+    Examples
+    --------
+    >>> source_path('bids:raw:sub-1/ses-2/anat/sub-1_ses-2_T1w.nii.gz')
+    'sub-1/ses-2/anat/sub-1_ses-2'
+    >>> source_path('sub-1/anat/sub-1_space-MNI152NLin6Asym_desc-preproc_T1w.nii.gz')
+    'sub-1/anat/sub-1'
+    """
+    inside = str(path).rpartition(':')[2]
+    parts = split_name(inside)
+    stem = parts and parts.stem(without=_DERIVED)
+    return PurePosixPath(inside).with_name(stem).as_posix() if stem else inside
+
+
+def side_file(path: AnyPath) -> AnyPath:
+    """Return the JSON side file of an image or table.
+
+    >>> side_file(PurePosixPath('sub-1_T1w.nii.gz'))
+    PurePosixPath('sub-1_T1w.json')
+    """
+    return path.with_name(path.name.partition('.')[0] + '.json')
 
 
 def model_label(registry_name: str) -> str:
@@ -170,6 +279,22 @@ def source_entities(stem: str) -> dict[str, str]:
     entities = parse_name(f'{stem}_x.x')
     del entities['suffix'], entities['extension']
     return entities
+
+
+def group_map_name(age: str, entities: Mapping[str, str], suffix: str) -> str:
+    """Return the name, without extension, of a mean image of the people of an age group.
+
+    Parameters
+    ----------
+    age : str
+        Label of the group, letters and digits.
+    entities : mapping
+        Those of one of the images: space, resolution, model and method are kept.
+    suffix : str
+        ``T1w`` or ``saliency``.
+    """
+    kept = {k: entities[k] for k in ('space', 'res', 'model', 'desc') if k in entities}
+    return '_'.join([f'group_{Name({"age": age, **kept}, suffix, "").stem()}', suffix])
 
 
 def report_path(subject: str, session: str | None = None) -> PurePosixPath:

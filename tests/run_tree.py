@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bids_brainage.bundles.facts import model_facts
+from bids_brainage.names import side_file
 from bids_brainage.outputs import brainage_row, write_brainage, write_json
 from bids_brainage.outputs.provenance import MADE_FROM, sha256_file
-from bids_brainage.workflows.images import image_path, side_path, table_path
+from bids_brainage.workflows.images import image_path, table_path
 from bids_brainage.workflows.made_from import of_images, of_mask, of_prediction
 
 MEASURES = {'mask_ml': 1400.0, 'similarity': 0.9}
@@ -18,7 +19,7 @@ def leave_results(config, scan, bundle, ledger):
     touch_files(config, scan, bundle, ledger)
     for image, facts in (('t1w', of_images(config)), ('mask_native', of_mask(config))):
         made = {MADE_FROM: {**facts, **digest}, 'Quality': MEASURES}
-        write_json(side_path(image_path(out, scan, image)), made)
+        write_json(side_file(image_path(out, scan, image)), made)
     facts = {**of_prediction(config, scan, bundle), **digest}
     write_row(config, scan, bundle, {MADE_FROM: facts}, {})
 
@@ -27,7 +28,7 @@ def leave_former_results(config, scan, bundle, ledger):
     """Write what a run of the version before `MADE_FROM` left."""
     out = config.execution.output_dir
     touch_files(config, scan, bundle, ledger)
-    side = side_path(image_path(out, scan, 'regions'))
+    side = side_file(image_path(out, scan, 'regions'))
     segmentation = of_images(config)['SegmentationSHA256']
     write_json(side, {'Segmentation': {'WeightsSHA256': segmentation}})
     origin = {

@@ -177,3 +177,44 @@ def test_other_places():
     assert str(naming.atlas_path('P', description=True)) == 'atlas-P_description.json'
     assert str(naming.log_dir('r')) == 'logs/r'
     assert str(naming.log_dir('r', '1', '2')) == 'sub-1/ses-2/log/r'
+
+
+def test_raw_names_with_odd_labels_are_split_and_refused_as_derivatives():
+    odd = naming.split_name('sub-01_task-my-task_bold.nii.gz')
+    assert odd == ({'sub': '01', 'task': 'my-task'}, 'bold', '.nii.gz')
+    with pytest.raises(WorkflowError, match='not a BIDS file name'):
+        naming.parse_name('sub-01_task-my-task_bold.nii.gz')
+    assert naming.split_name('T1w.json') == ({}, 'T1w', '.json')
+    for name in ('sub-01.nii', 'sub-01_x_T1w.nii', 'sub-_T1w.nii', 'group_accuracy.tsv', ''):
+        assert naming.split_name(name) is None
+
+
+@pytest.mark.parametrize(('entities', 'expected'), CASES, ids=lambda value: str(value)[-60:])
+def test_a_derivative_leads_back_to_its_image(entities, expected):
+    stem = FUNC_STEM if 'task' in entities else ANAT_STEM
+    suffix = 'bold' if 'task' in entities else 'T1w'
+    assert naming.source_path(f'bids::{expected}') == stem
+    assert naming.source_path(f'bids:raw:{stem}_{suffix}.nii.gz') == stem
+    assert naming.source_stem(expected) == stem.rsplit('/', 1)[1]
+
+
+def test_an_image_in_chunks_and_its_maps_belong_together():
+    image = naming.source_path('bids:raw:sub-1/anat/sub-1_chunk-2_T1w.nii.gz')
+    entities = {'sub': '1', 'chunk': '2', 'space': S, 'res': '1', 'model': 'm', 'desc': 'd'}
+    path = naming.derivative_path({**entities, 'suffix': 'saliency'})
+    # the name of the map has the space before the chunk
+    assert path.name.index('space-') < path.name.index('chunk-')
+    assert naming.source_path(path) == image
+
+
+def test_side_files_and_names_of_group_maps():
+    assert naming.side_file(PurePosixPath('a/sub-1_T1w.nii.gz')) == PurePosixPath(
+        'a/sub-1_T1w.json'
+    )
+    entities = {'desc': 'gradcam', 'sub': '1', 'model': 'm', 'space': S, 'res': '1'}
+    assert naming.group_map_name('20to30', entities, 'saliency') == (
+        f'group_age-20to30_space-{S}_res-1_model-m_desc-gradcam_saliency'
+    )
+    with pytest.raises(WorkflowError, match='not a BIDS file name'):
+        naming.source_stem('group_accuracy.tsv')
+    assert naming.source_path('bids:raw:odd/name.nii') == 'odd/name.nii'

@@ -18,6 +18,7 @@ from bids_brainage.cli.parser import ListModels, build_parser
 from bids_brainage.cli.participant_options import (
     atlas_settings,
     derivative_folders,
+    output_spaces,
     weights_file,
 )
 from bids_brainage.cli.resources import allowed_cpus, visible_memory_gb
@@ -27,10 +28,8 @@ from bids_brainage.dataset.filters import check_filters, read_filters
 from bids_brainage.errors import OptionError
 from bids_brainage.names import model_label
 from bids_brainage.outputs.provenance import new_run_id
+from bids_brainage.settings import Problems, Settings, flag, option, texts, whole_number
 from bids_brainage.workflows.plugin import read_plugin
-
-Settings = Mapping[str, Any]
-Problems = list[str]
 
 SALIENCY_METHODS = ('contribution', 'gradcam', 'guided_backprop', 'attention')
 _DEVICE = re.compile(r'auto|cpu|mps|cuda(:\d+)?')
@@ -71,7 +70,7 @@ def build_config(given: Settings, environ: Mapping[str, str], problems: Problems
     execution = _execution(settings, environ, problems)
     workflow = _workflow(settings, environ, problems)
     nipype = _nipype(settings, environment, problems)
-    seeds = Seeds(random_seed=_integer(settings, 'random_seed', 0, problems, 0, 2**32 - 1))
+    seeds = Seeds(random_seed=whole_number(settings, 'random_seed', 0, problems, 0, 2**32 - 1))
     group = group_settings(settings, problems)
     train = train_settings(settings, problems)
     if problems or execution is None:
@@ -145,19 +144,19 @@ def _execution(
         derivatives=derivative_folders(settings, problems),
         bids_filters=_filters(settings, problems),
         bids_database_dir=None if database is None else Path(database).absolute(),
-        aggregate_session_reports=_integer(settings, 'aggregate_session_reports', 4, problems),
+        aggregate_session_reports=whole_number(settings, 'aggregate_session_reports', 4, problems),
         offline=_offline(settings, environ),
-        verbosity=_integer(settings, 'verbosity', 0, problems, 0),
-        skip_bids_validation=_flag(settings, 'skip_bids_validation', problems),
-        dry_run=_flag(settings, 'dry_run', problems),
-        reports_only=_flag(settings, 'reports_only', problems),
-        clean_workdir=_flag(settings, 'clean_workdir', problems),
-        write_graph=_flag(settings, 'write_graph', problems),
+        verbosity=whole_number(settings, 'verbosity', 0, problems, 0),
+        skip_bids_validation=flag(settings, 'skip_bids_validation', problems),
+        dry_run=flag(settings, 'dry_run', problems),
+        reports_only=flag(settings, 'reports_only', problems),
+        clean_workdir=flag(settings, 'clean_workdir', problems),
+        write_graph=flag(settings, 'write_graph', problems),
     )
 
 
 def _workflow(settings: Settings, environ: Mapping[str, str], problems: Problems) -> Workflow:
-    models = tuple(dict.fromkeys(_texts(settings, 'models', problems)))
+    models = tuple(dict.fromkeys(texts(settings, 'models', problems)))
     labels: dict[str, str] = {}
     for name in models:
         if not re.search('[0-9a-zA-Z]', name):
@@ -174,13 +173,14 @@ def _workflow(settings: Settings, environ: Mapping[str, str], problems: Problems
         model_dir=_model_dir(settings, environ, problems),
         saliency=_saliency(settings, problems),
         age_column=age_column,
-        anat_only=_flag(settings, 'anat_only', problems),
+        anat_only=flag(settings, 'anat_only', problems),
         atlas=atlas,
         atlas_labels=atlas_labels,
-        synthetic_slices=_flag(settings, 'synthetic_slices', problems),
+        synthetic_slices=flag(settings, 'synthetic_slices', problems),
         aicbv_weights=weights_file(settings, problems),
-        consensus=_flag(settings, 'consensus', problems),
-        sloppy=_flag(settings, 'sloppy', problems),
+        output_spaces=output_spaces(texts(settings, 'output_spaces', problems), problems),
+        consensus=flag(settings, 'consensus', problems),
+        sloppy=flag(settings, 'sloppy', problems),
     )
 
 
@@ -190,18 +190,18 @@ def _nipype(settings: Settings, environment: Environment, problems: Problems) ->
         'nprocs': plugin_args.get('n_procs', environment.cpu_count),
         'memory_gb': plugin_args.get('memory_gb', environment.memory_gb),
     }
-    nprocs = _integer({**planned, **settings}, 'nprocs', environment.cpu_count, problems)
+    nprocs = whole_number({**planned, **settings}, 'nprocs', environment.cpu_count, problems)
     device = str(settings.get('device', 'auto'))
     if not _DEVICE.fullmatch(device):
         problems.append(f'--device: expected auto, cpu, cuda[:N] or mps, found {device!r}.')
     return Nipype(
         nprocs=nprocs,
-        omp_nthreads=_integer(settings, 'omp_nthreads', max(1, min(nprocs - 1, 8)), problems),
+        omp_nthreads=whole_number(settings, 'omp_nthreads', max(1, min(nprocs - 1, 8)), problems),
         memory_gb=_memory(settings, planned['memory_gb'], problems),
         device=device,
         plugin=plugin,
         plugin_args=plugin_args,
-        stop_on_first_crash=_flag(settings, 'stop_on_first_crash', problems),
+        stop_on_first_crash=flag(settings, 'stop_on_first_crash', problems),
     )
 
 
@@ -236,10 +236,10 @@ def _work_dir(
 
 
 def _labels(settings: Settings, name: str, prefix: str, problems: Problems) -> tuple[str, ...]:
-    labels = [text.removeprefix(prefix) for text in _texts(settings, name, problems)]
+    labels = [text.removeprefix(prefix) for text in texts(settings, name, problems)]
     for label in labels:
         if not _LABEL.fullmatch(label):
-            problems.append(f'{_option(name)}: {label!r} is not a label (letters and digits).')
+            problems.append(f'{option(name)}: {label!r} is not a label (letters and digits).')
     return tuple(dict.fromkeys(labels))
 
 
@@ -259,7 +259,7 @@ def _filters(settings: Settings, problems: Problems) -> dict[str, Any]:
 def _saliency(settings: Settings, problems: Problems) -> tuple[str, ...] | None:
     if 'saliency' not in settings:
         return None
-    methods = tuple(dict.fromkeys(_texts(settings, 'saliency', problems)))
+    methods = tuple(dict.fromkeys(texts(settings, 'saliency', problems)))
     if methods == ('none',):
         return ()
     for method in methods:
@@ -300,47 +300,6 @@ def _memory(settings: Settings, default: float, problems: Problems) -> float:
     except ValueError:
         problems.append(f'{option}: expected a positive amount of memory, found {text!r}.')
         return default
-
-
-def _integer(
-    settings: Settings,
-    name: str,
-    default: int,
-    problems: Problems,
-    lowest: int = 1,
-    highest: int | None = None,
-) -> int:
-    value = settings.get(name, default)
-    try:
-        number = int(str(value))
-    except ValueError:
-        number = lowest - 1
-    if isinstance(value, bool) or number < lowest or (highest is not None and number > highest):
-        limit = f'of at least {lowest}' if highest is None else f'from {lowest} to {highest}'
-        problems.append(f'{_option(name)}: expected a whole number {limit}, found {value!r}.')
-        return default
-    return number
-
-
-def _flag(settings: Settings, name: str, problems: Problems) -> bool:
-    value = settings.get(name, False)
-    if not isinstance(value, bool):
-        problems.append(f'{name} of the configuration file: expected true or false.')
-        return False
-    return value
-
-
-def _texts(settings: Settings, name: str, problems: Problems) -> list[str]:
-    value = settings.get(name, [])
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
-        problems.append(f'{name} of the configuration file: expected a list of texts.')
-        return []
-    return values
-
-
-def _option(name: str) -> str:
-    return '-v' if name == 'verbosity' else '--' + name.replace('_', '-')
 
 
 def _from_file(path: str | None, problems: Problems) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from bids_brainage.settings import texts
+
 if TYPE_CHECKING:
     from bids_brainage.config import Group
 
@@ -59,7 +61,9 @@ def group_settings(settings: Mapping[str, Any], problems: list[str]) -> Group:
     """
     from bids_brainage.config import Group
 
-    sessions = tuple(f'ses-{x.removeprefix("ses-")}' for x in _texts(settings, 'retest_sessions'))
+    sessions = tuple(
+        f'ses-{x.removeprefix("ses-")}' for x in texts(settings, 'retest_sessions', problems)
+    )
     if len(sessions) % 2:
         problems.append(
             f'--retest-sessions: expected pairs of labels, found {len(sessions)}: '
@@ -76,11 +80,11 @@ def group_settings(settings: Mapping[str, Any], problems: list[str]) -> Group:
     column = settings.get('group_column')
     return Group(
         group_column=None if column is None else str(column),
-        covariates=_texts(settings, 'covariates'),
+        covariates=tuple(texts(settings, 'covariates', problems)),
         retest_sessions=sessions,
         retest_max_days=_days(settings, problems),
         reference_group=None if reference is None else str(reference),
-        correlate=_texts(settings, 'correlate'),
+        correlate=tuple(texts(settings, 'correlate', problems)),
     )
 
 
@@ -95,10 +99,3 @@ def _days(settings: Mapping[str, Any], problems: list[str]) -> float:
         problems.append(f'--retest-max-days: expected a number of days above 0, found {value!r}.')
         return 90.0
     return days
-
-
-def _texts(settings: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """Return an option as a tuple of texts; a single text is one element."""
-    value = settings.get(name, ())
-    values = [value] if isinstance(value, str) else value
-    return tuple(str(item) for item in values)

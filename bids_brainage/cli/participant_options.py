@@ -12,6 +12,7 @@ from typing import Any
 DERIVATIVES = ('fmriprep', 'aicbv')
 """Kinds of precomputed derivatives that are understood; a name may go on, as fmriprep-25.2."""
 
+_SPACE = re.compile(r'[0-9a-zA-Z]+(:(res|resolution|cohort)-[0-9a-zA-Z]+)*')
 _NAME = re.compile(r'[0-9a-zA-Z][0-9a-zA-Z._-]*')
 
 
@@ -30,6 +31,13 @@ def add_participant_options(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
         help='weights of a generator of blood-volume maps, for scans without a map in '
         '--derivatives aicbv=PATH',
+    )
+    group.add_argument(
+        '--output-spaces',
+        nargs='+',
+        metavar='SPACE',
+        help='write images and maps in further spaces, too: TemplateFlow labels, each with :res-1 '
+        '(default) or another resolution and :cohort-N where it has cohorts, or T1w (native)',
     )
     group.add_argument(
         '--consensus',
@@ -127,6 +135,17 @@ def derivative_folders(settings: Mapping[str, Any], problems: list[str]) -> dict
 def _named(text: str) -> tuple[str, str]:
     name, equals, path = text.partition('=')
     return (name, path) if equals else (Path(text).absolute().name, text)
+
+
+def output_spaces(spaces: list[str], problems: list[str]) -> tuple[str, ...]:
+    """Check how ``--output-spaces`` is written; what there is of them, a run finds out."""
+    for space in spaces:
+        if not _SPACE.fullmatch(space):
+            problems.append(
+                f'--output-spaces: {space!r} is not a space; expected a TemplateFlow label such '
+                'as MNI152NLin2009cAsym or MNI152NLin6Asym:res-2, or T1w.'
+            )
+    return tuple(dict.fromkeys(spaces))
 
 
 def weights_file(settings: Mapping[str, Any], problems: list[str]) -> Path | None:

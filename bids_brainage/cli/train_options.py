@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bids_brainage.settings import existing_file, flag, whole_number
 
 if TYPE_CHECKING:
     from bids_brainage.config import Train
@@ -67,19 +68,16 @@ def train_settings(settings: Mapping[str, Any], problems: list[str]) -> Train:
     if settings.get('analysis_level') == 'train':
         _check_names(arch, settings.get('bundle_name'), problems)
     tag = settings.get('bundle_name')
-    resume = settings.get('resume', False)
-    if not isinstance(resume, bool):
-        problems.append('resume of the configuration file: expected true or false.')
     return Train(
         arch=arch,
         bundle_name=None if tag is None else str(tag),
-        recipe=_file(settings, 'recipe', problems),
-        split=_file(settings, 'split', problems),
-        folds=_count(settings, 'folds', problems),
-        epochs=_count(settings, 'epochs', problems),
-        resume=resume is True,
-        devices=_count(settings, 'devices', problems) or 1,
-        num_nodes=_count(settings, 'num_nodes', problems) or 1,
+        recipe=existing_file(settings, 'recipe', problems),
+        split=existing_file(settings, 'split', problems),
+        folds=whole_number(settings, 'folds', None, problems),
+        epochs=whole_number(settings, 'epochs', None, problems),
+        resume=flag(settings, 'resume', problems),
+        devices=whole_number(settings, 'devices', 1, problems),
+        num_nodes=whole_number(settings, 'num_nodes', 1, problems),
     )
 
 
@@ -103,28 +101,3 @@ def _check_names(arch: tuple[str, ...], tag: Any, problems: list[str]) -> None:
             f'--bundle-name: expected letters, digits, - and _, found {tag!r} (give it without '
             'the architecture).'
         )
-
-
-def _file(settings: Mapping[str, Any], name: str, problems: list[str]) -> Path | None:
-    value = settings.get(name)
-    if value is None:
-        return None
-    path = Path(str(value)).absolute()
-    if not path.is_file():
-        problems.append(f'--{name} {path} is not a file.')
-    return path
-
-
-def _count(settings: Mapping[str, Any], name: str, problems: list[str]) -> int | None:
-    value = settings.get(name)
-    if value is None:
-        return None
-    try:
-        number = int(str(value))
-    except ValueError:
-        number = 0
-    if isinstance(value, bool) or number < 1:
-        option = '--' + name.replace('_', '-')
-        problems.append(f'{option}: expected a whole number of at least 1, found {value!r}.')
-        return None
-    return number

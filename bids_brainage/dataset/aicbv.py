@@ -10,9 +10,9 @@ from typing import Any
 
 from bids_brainage.dataset.header import SAME_GRID_MM
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.dataset.sidecar import parse_entities
 from bids_brainage.errors import MissingInputError, UnusableImageError
 from bids_brainage.names import CBV_DESC as DESC
+from bids_brainage.names import side_file, split_name
 
 OWN_SPACE = 'T1w'
 
@@ -96,10 +96,10 @@ def _maps_of(root: Path, scan: Scan) -> list[tuple[Path, str]]:
     folder = folder / f'ses-{scan.session}' if scan.session else folder
     found = []
     for path in sorted((folder / 'anat').glob(f'sub-{scan.subject}_*desc-{DESC}_T1w.nii*')):
-        parsed = parse_entities(path.name)
-        if parsed is None or not path.name.endswith(_EXTENSIONS):
+        name = split_name(path.name)
+        if name is None or name.extension not in _EXTENSIONS:
             continue
-        entities = dict(parsed[0])
+        entities = dict(name.entities)
         space = entities.pop('space', OWN_SPACE)
         entities.pop('desc')
         entities.pop('res', None)
@@ -110,19 +110,28 @@ def _maps_of(root: Path, scan: Scan) -> list[tuple[Path, str]]:
 
 def _check_origin(path: Path, scan: Scan) -> None:
     """Refuse a map whose side file says that it was made from another raw image."""
-    side = path.with_name(path.name.split('.', 1)[0] + '.json')
     try:
-        content: Any = json.loads(side.read_text(encoding='utf-8-sig'))
+        content: Any = json.loads(side_file(path).read_text(encoding='utf-8-sig'))
     except (OSError, ValueError):
         return
     listed = content.get('Sources') if isinstance(content, Mapping) else None
     names = [str(item).rpartition('/')[2].rpartition(':')[2] for item in listed or ()]
-    raw = [n for n in names if '_T1w.nii' in n and '_desc-' not in n and '_space-' not in n]
+    raw = [name for name in names if _is_raw_t1w(name)]
     if raw and scan.path.name not in raw:
         raise UnusableImageError(
             f'{path}: its side file says that it was made from {", ".join(raw)}, expected '
             f'{scan.path.name}. Rename the map, or correct Sources.'
         )
+
+
+def _is_raw_t1w(file_name: str) -> bool:
+    name = split_name(file_name)
+    return (
+        name is not None
+        and name.suffix == 'T1w'
+        and name.extension in _EXTENSIONS
+        and not {'desc', 'space'} & name.entities.keys()
+    )
 
 
 def _check_grid(path: Path, scan: Scan | None) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.dataset.sidecar import parse_entities
 from bids_brainage.errors import InvalidDatasetError, MissingInputError
+from bids_brainage.names import Name, side_file, split_name
 
 PREFERRED_SPACES = ('MNI152NLin2009cAsym', 'MNI152NLin6Asym', 'MNI152NLin2009aSym')
 """Spaces taken, best first: atlases in MNI coordinates fit all of them."""
 
-CONFOUND_NAMES = ('desc-confounds_timeseries.tsv', 'desc-confounds_regressors.tsv')
-"""File name ends since fMRIPrep 20.2, and before."""
+CONFOUND_SUFFIXES = ('timeseries', 'regressors')
+"""Suffixes of ``desc-confounds`` tables since fMRIPrep 20.2, and before."""
 
 # echoes are combined by fMRIPrep; magnitude is what it takes of complex data
 _LOST = frozenset({'echo', 'part'})
@@ -84,9 +84,9 @@ def find_fmriprep_bold(
     folder = folder / f'ses-{scan.session}' / 'func' if scan.session else folder / 'func'
     run = _of_run(folder, scan)
     series = [
-        (path, entities)
-        for path, entities, suffix in run
-        if suffix == 'bold' and entities.get('desc') == 'preproc' and _is_nifti(path)
+        (path, name.entities)
+        for path, name in run
+        if name.suffix == 'bold' and name.entities.get('desc') == 'preproc' and _is_nifti(name)
     ]
     bold, entities = _choose(series, spaces, folder, scan)
     if not _has_content(bold):
@@ -97,11 +97,11 @@ def find_fmriprep_bold(
     grid = {key: entities.get(key) for key in ('space', 'res')}
     masks = [
         path
-        for path, e, suffix in run
-        if suffix == 'mask'
-        and e.get('desc') == 'brain'
-        and {key: e.get(key) for key in grid} == grid
-        and _is_nifti(path)
+        for path, name in run
+        if name.suffix == 'mask'
+        and name.entities.get('desc') == 'brain'
+        and {key: name.entities.get(key) for key in grid} == grid
+        and _is_nifti(name)
         and _has_content(path)
     ]
     return PreprocessedBold(
@@ -114,18 +114,17 @@ def find_fmriprep_bold(
     )
 
 
-def _of_run(folder: Path, scan: Scan) -> list[tuple[Path, dict[str, str], str]]:
-    """Return the files of a run with entities and suffix, by name."""
+def _of_run(folder: Path, scan: Scan) -> list[tuple[Path, Name]]:
+    """Return the files of a run with their names taken apart, by name."""
     wanted = _key(scan.entities)
     found = []
     for path in sorted(folder.glob(f'sub-{scan.subject}_*')):
-        parsed = parse_entities(path.name)
-        if parsed is None:
+        name = split_name(path.name)
+        if name is None:
             continue
-        entities, suffix = parsed
-        source = {k: v for k, v in entities.items() if k not in ('space', 'res', 'desc')}
+        source = {k: v for k, v in name.entities.items() if k not in ('space', 'res', 'desc')}
         if _key(source) == wanted:
-            found.append((path, entities, suffix))
+            found.append((path, name))
     return found
 
 
@@ -160,11 +159,15 @@ def _choose(
     return min(usable, key=rank)
 
 
-def _confounds(run: Iterable[tuple[Path, dict[str, str], str]], bold: Path) -> Path:
-    paths = {path.name: path for path, _, _ in run}
-    for end in CONFOUND_NAMES:
-        for name, path in paths.items():
-            if not name.endswith(end):
+def _confounds(run: Iterable[tuple[Path, Name]], bold: Path) -> Path:
+    tables = [
+        (path, name.suffix)
+        for path, name in run
+        if name.entities.get('desc') == 'confounds' and name.extension == '.tsv'
+    ]
+    for wanted in CONFOUND_SUFFIXES:
+        for path, suffix in tables:
+            if suffix != wanted:
                 continue
             if _has_content(path):
                 return path
@@ -173,21 +176,20 @@ def _confounds(run: Iterable[tuple[Path, dict[str, str], str]], bold: Path) -> P
             )
     raise MissingInputError(
         f'{bold} has no confound table beside it: expected the same name with '
-        f'{CONFOUND_NAMES[0]}. Copy it from the fMRIPrep output.'
+        f'desc-confounds_{CONFOUND_SUFFIXES[0]}.tsv. Copy it from the fMRIPrep output.'
     )
 
 
 def _side_file(bold: Path) -> dict[str, Any]:
-    path = bold.with_name(bold.name.split('.', 1)[0] + '.json')
     try:
-        content = json.loads(path.read_text(encoding='utf-8-sig'))
+        content = json.loads(side_file(bold).read_text(encoding='utf-8-sig'))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def _is_nifti(path: Path) -> bool:
-    return path.name.endswith(('.nii', '.nii.gz'))
+def _is_nifti(name: Name) -> bool:
+    return name.extension in ('.nii', '.nii.gz')
 
 
 def _has_content(path: Path) -> bool:

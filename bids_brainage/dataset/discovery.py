@@ -13,13 +13,14 @@ from typing import Any
 from bids_brainage.dataset.ages import Demographics
 from bids_brainage.dataset.filters import QUERIES, check_filters
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.dataset.sidecar import Sidecars, parse_entities
+from bids_brainage.dataset.sidecar import Sidecars
 from bids_brainage.errors import (
     InvalidDatasetError,
     MissingInputError,
     NothingSelectedError,
     OptionError,
 )
+from bids_brainage.names import split_name
 
 LOGGER = logging.getLogger(__name__)
 
@@ -267,12 +268,12 @@ def _query(
 
 def _raw_name(root: Path, relative: str, *, keep_parts: bool) -> tuple[dict[str, str], str] | None:
     """Return entities and suffix of a raw image; None, with a log line, for other names."""
-    parsed = parse_entities(relative.rsplit('/', 1)[-1])
+    name = split_name(relative)
     folders = relative.split('/')
-    if parsed is None or f'sub-{parsed[0].get("sub")}' != folders[0]:
+    if name is None or f'sub-{name.entities.get("sub")}' != folders[0]:
         LOGGER.warning('%s is passed over: not a BIDS name for its folder', root / relative)
         return None
-    entities, suffix = parsed
+    entities, suffix, _ = name
     if (session := entities.get('ses')) and f'ses-{session}' != folders[1]:
         LOGGER.warning('%s is passed over: not a BIDS name for its folder', root / relative)
         return None

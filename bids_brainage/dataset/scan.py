@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bids_brainage.names import source_stem
+
 
 @dataclass(frozen=True)
 class Age:
@@ -68,7 +70,7 @@ class Scan:
     @property
     def stem(self) -> str:
         """File name without ``_<suffix>`` and extension, as it starts every derivative."""
-        return self.path.name.split('.', 1)[0].removesuffix(f'_{self.suffix}')
+        return source_stem(self.path.name)
 
     @property
     def uri(self) -> str:

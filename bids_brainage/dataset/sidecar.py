@@ -7,19 +7,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from bids_brainage.names import Name, split_name
+
 LOGGER = logging.getLogger(__name__)
-
-
-def parse_entities(name: str) -> tuple[dict[str, str], str] | None:
-    """Take a BIDS file name apart into entities by short key, and suffix.
-
-    Returns None for names that are not made of ``key-value`` chunks and a suffix.
-    """
-    *chunks, suffix = name.split('.', 1)[0].split('_')
-    pairs = [chunk.partition('-') for chunk in chunks]
-    if not suffix or '-' in suffix or not all(key and value for key, _, value in pairs):
-        return None
-    return {key: value for key, _, value in pairs}, suffix
 
 
 class Sidecars:
@@ -37,35 +27,30 @@ class Sidecars:
 
     def __init__(self, bids_dir: str | Path) -> None:
         self.root = Path(bids_dir)
-        self._folders: dict[Path, list[tuple[Path, dict[str, str], str]]] = {}
+        self._folders: dict[Path, list[tuple[Path, Name]]] = {}
         self._contents: dict[Path, dict[str, Any]] = {}
 
     def metadata(self, relative: str) -> dict[str, Any]:
         """Return the merged metadata of an image given by its path relative to the root."""
         parts = relative.split('/')
-        parsed = parse_entities(parts[-1])
-        if parsed is None:
+        name = split_name(parts[-1])
+        if name is None:
             return {}
-        entities, suffix = parsed
         merged: dict[str, Any] = {}
         for depth in range(len(parts)):
             applicable = [
-                (len(keys), path)
-                for path, keys, kind in self._json_files(self.root.joinpath(*parts[:depth]))
-                if kind == suffix and keys.items() <= entities.items()
+                (len(own.entities), path)
+                for path, own in self._json_files(self.root.joinpath(*parts[:depth]))
+                if own.suffix == name.suffix and own.entities.items() <= name.entities.items()
             ]
             for _, path in sorted(applicable):
                 merged.update(self._read(path))
         return merged
 
-    def _json_files(self, folder: Path) -> list[tuple[Path, dict[str, str], str]]:
+    def _json_files(self, folder: Path) -> list[tuple[Path, Name]]:
         if folder not in self._folders:
-            found = []
-            for path in folder.glob('*.json'):
-                bare = parse_entities(path.name)
-                if bare is not None:
-                    found.append((path, *bare))
-            self._folders[folder] = found
+            names = ((path, split_name(path.name)) for path in folder.glob('*.json'))
+            self._folders[folder] = [(path, name) for path, name in names if name is not None]
         return self._folders[folder]
 
     def _read(self, path: Path) -> dict[str, Any]:

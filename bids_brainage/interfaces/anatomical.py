@@ -15,6 +15,8 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from bids_brainage.preprocessing.image import load_image, save_image
+
 
 def _write_json(path: Path, content: dict[str, Any]) -> str:
     path.write_text(json.dumps(content, indent=1, sort_keys=True), 'utf-8')
@@ -24,22 +26,6 @@ def _write_json(path: Path, content: dict[str, Any]) -> str:
 def _read_json(path: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(Path(path).read_text('utf-8'))
     return content
-
-
-def _save(data: Any, affine: Any, path: Path, kind: str = 'float32') -> str:
-    import nibabel as nib
-    import numpy as np
-
-    nib.save(nib.Nifti1Image(np.ascontiguousarray(data, dtype=kind), affine), path)
-    return str(path)
-
-
-def _load(path: str) -> tuple[Any, Any]:
-    import nibabel as nib
-    import numpy as np
-
-    image: Any = nib.load(path)
-    return np.asarray(image.dataobj), np.asarray(image.affine, dtype=float)
 
 
 class _CheckInputSpec(BaseInterfaceInputSpec):
@@ -67,7 +53,7 @@ class CheckT1w(SimpleInterface):
         folder = Path(runtime.cwd)
         content = {**facts.as_dict(), 'sha256': remembered_sha256(path, self.inputs.memo)}
         self._results['facts'] = _write_json(folder / 'facts.json', content)
-        self._results['t1w'] = _save(data, affine, folder / 't1w.nii')
+        self._results['t1w'] = save_image(data, affine, folder / 't1w.nii')
         return runtime
 
 
@@ -92,7 +78,7 @@ class ExtractBrain(SimpleInterface):
         from bids_brainage.errors import ProcessingError
         from bids_brainage.preprocessing import brainmask
 
-        data, affine = _load(self.inputs.t1w)
+        data, affine = load_image(self.inputs.t1w)
         facts = _read_json(self.inputs.facts)
         mask, method = brainmask.find_brain(
             data,
@@ -114,7 +100,7 @@ class ExtractBrain(SimpleInterface):
             'mask_method': method,
         }
         folder = Path(runtime.cwd)
-        self._results['mask'] = _save(mask, affine, folder / 'mask.nii.gz', 'uint8')
+        self._results['mask'] = save_image(mask, affine, folder / 'mask.nii.gz', 'uint8')
         self._results['measures'] = _write_json(folder / 'mask.json', measures)
         return runtime
 
@@ -137,10 +123,10 @@ class CorrectBias(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_brainage.preprocessing.bias import correct_bias
 
-        data, affine = _load(self.inputs.t1w)
-        mask, _ = _load(self.inputs.mask)
+        data, affine = load_image(self.inputs.t1w)
+        mask, _ = load_image(self.inputs.mask)
         corrected, _ = correct_bias(data, affine, mask > 0)
-        self._results['t1w'] = _save(corrected, affine, Path(runtime.cwd) / 't1w_n4.nii')
+        self._results['t1w'] = save_image(corrected, affine, Path(runtime.cwd) / 't1w_n4.nii')
         return runtime
 
 
@@ -170,10 +156,10 @@ class RegisterToTemplate(SimpleInterface):
         from bids_brainage.preprocessing.registration import register, score
         from bids_brainage.preprocessing.transforms import save_transform
 
-        data, affine = _load(self.inputs.t1w)
-        mask = _load(self.inputs.mask)[0] > 0
-        fixed, fixed_affine = _load(self.inputs.template)
-        fixed_mask = _load(self.inputs.template_mask)[0] > 0
+        data, affine = load_image(self.inputs.t1w)
+        mask = load_image(self.inputs.mask)[0] > 0
+        fixed, fixed_affine = load_image(self.inputs.template)
+        fixed_mask = load_image(self.inputs.template_mask)[0] > 0
         transform, tries = register(
             fixed,
             fixed_mask,
@@ -219,8 +205,8 @@ class SegmentBrain(SimpleInterface):
         from bids_brainage.preprocessing.segmentation import segment
         from bids_brainage.preprocessing.transforms import load_transform, voxel_points
 
-        data, affine = _load(self.inputs.t1w)
-        mask = _load(self.inputs.mask)[0] > 0
+        data, affine = load_image(self.inputs.t1w)
+        mask = load_image(self.inputs.mask)[0] > 0
         transform = load_transform(Path(self.inputs.transform))
         atlas = load_atlas()
         points = transform.to_template(voxel_points(mask, affine))
@@ -232,7 +218,7 @@ class SegmentBrain(SimpleInterface):
         def put(values: Any, name: str, kind: str) -> str:
             image = np.zeros(mask.shape, kind)
             image[mask] = values
-            return _save(image, affine, folder / f'{name}.nii', kind)
+            return save_image(image, affine, folder / f'{name}.nii', kind)
 
         self._results['gm'] = put(tissue[0], 'gm', 'float32')
         self._results['tissues'] = put(tissue.argmax(axis=0) + 1, 'tissues', 'uint8')
@@ -300,14 +286,14 @@ class WarpToTemplate(SimpleInterface):
 
         folder = Path(runtime.cwd)
         transform = load_transform(Path(self.inputs.transform))
-        template, grid = _load(self.inputs.template)
+        template, grid = load_image(self.inputs.template)
         box, corner = normalise.brain_box(template > 0, grid)
         shape = template[box].shape
         linear = transform.linear()
         where = normalise.template_coordinates(transform, shape, corner)
         aligned = normalise.template_coordinates(linear, shape, corner)
-        mask, affine = _load(self.inputs.mask)
-        image = _load(self.inputs.t1w)[0]
+        mask, affine = load_image(self.inputs.mask)
+        image = load_image(self.inputs.t1w)[0]
 
         def warp(data: Any, order: int = 1, where: Any = where) -> Any:
             return normalise.pull(data, affine, where, shape, order=order)
@@ -315,21 +301,21 @@ class WarpToTemplate(SimpleInterface):
         brain = warp(mask.astype(np.float32)) > 0.5
         brain_affine = warp(mask.astype(np.float32), where=aligned) > 0.5
         width = normalise.MODULATION_SMOOTHING_MM / np.linalg.norm(affine[:3, :3], axis=0)
-        gm = warp(ndimage.gaussian_filter(_load(self.inputs.gm)[0], width))
+        gm = warp(ndimage.gaussian_filter(load_image(self.inputs.gm)[0], width))
         modulated = normalise.modulate(gm, transform.jacobian(), transform.grid, corner)
         for name, data, kind in (
             ('t1w', warp(image) * brain, 'float32'),
             ('t1w_affine', warp(image, where=aligned) * brain_affine, 'float32'),
             ('mask_affine', brain_affine, 'uint8'),
             ('mask', brain, 'uint8'),
-            ('tissues', warp(_load(self.inputs.tissues)[0], 0), 'uint8'),
-            ('structures', warp(_load(self.inputs.structures)[0], 0), 'uint8'),
+            ('tissues', warp(load_image(self.inputs.tissues)[0], 0), 'uint8'),
+            ('structures', warp(load_image(self.inputs.structures)[0], 0), 'uint8'),
             ('gm', gm, 'float32'),
             ('gm_modulated', modulated, 'float32'),
         ):
             full = np.zeros(template.shape, kind)
             full[box] = data
-            self._results[name] = _save(full, grid, folder / f'{name}.nii', kind)
+            self._results[name] = save_image(full, grid, folder / f'{name}.nii', kind)
         save_transform(folder / 'transform_affine.npz', linear)
         self._results['transform_affine'] = str(folder / 'transform_affine.npz')
         forward, backward = folder / 'to_template.h5', folder / 'to_native.h5'

@@ -15,7 +15,8 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from bids_brainage.interfaces.anatomical import _load, _save, _write_json
+from bids_brainage.interfaces.anatomical import _write_json
+from bids_brainage.preprocessing.image import load_image, save_image
 
 
 class _MotionInputSpec(BaseInterfaceInputSpec):
@@ -55,8 +56,10 @@ class EstimateMotion(SimpleInterface):
             n_non_steady=early,
         )
         self._results['motion'] = str(folder / 'motion.npz')
-        self._results['reference'] = _save(reference, series.affine, folder / 'reference.nii.gz')
-        self._results['mask'] = _save(mask, series.affine, folder / 'mask.nii.gz', 'uint8')
+        self._results['reference'] = save_image(
+            reference, series.affine, folder / 'reference.nii.gz'
+        )
+        self._results['mask'] = save_image(mask, series.affine, folder / 'mask.nii.gz', 'uint8')
         self._results['facts'] = _write_json(folder / 'facts.json', {
             'tr': series.tr,
             'tr_mismatch': series.tr_mismatch,
@@ -93,10 +96,10 @@ class CoregisterBold(SimpleInterface):
         from bids_brainage.preprocessing.bold.coregister import coregister
         from bids_brainage.preprocessing.transforms import grid_points, sample_image
 
-        reference, affine = _load(self.inputs.reference)
-        mask = _load(self.inputs.mask)[0] > 0
-        t1w, t1w_affine = _load(self.inputs.t1w)
-        t1w_mask = _load(self.inputs.t1w_mask)[0] > 0
+        reference, affine = load_image(self.inputs.reference)
+        mask = load_image(self.inputs.mask)[0] > 0
+        t1w, t1w_affine = load_image(self.inputs.t1w)
+        t1w_mask = load_image(self.inputs.t1w_mask)[0] > 0
         found = coregister(reference, mask, affine, t1w, t1w_mask, t1w_affine)
         points = grid_points(t1w.shape, t1w_affine)
         where = points @ found.matrix[:3, :3].T + found.matrix[:3, 3]
@@ -105,7 +108,7 @@ class CoregisterBold(SimpleInterface):
         np.savetxt(folder / 'matrix.txt', found.matrix)
         self._results['matrix'] = str(folder / 'matrix.txt')
         self._results['scores'] = _write_json(folder / 'scores.json', found.scores())
-        self._results['aligned'] = _save(aligned, t1w_affine, folder / 'aligned.nii.gz')
+        self._results['aligned'] = save_image(aligned, t1w_affine, folder / 'aligned.nii.gz')
         return runtime
 
 
@@ -153,7 +156,7 @@ class ResampleBold(SimpleInterface):
                 reversed_order=series.slices_reversed,
                 skip=int(stored['n_non_steady']),
             )
-        brain, grid = _load(self.inputs.target_mask)
+        brain, grid = load_image(self.inputs.target_mask)
         brain = brain > 0
         points = resample.bold_points(
             load_transform(Path(self.inputs.transform)),
@@ -172,7 +175,7 @@ class ResampleBold(SimpleInterface):
         signal[brain] = resample.signal_coverage(values, covered)
         resample.write_series(folder / 'bold.nii', values, brain, grid, series.tr)
         self._results['bold'] = str(folder / 'bold.nii')
-        self._results['mask'] = _save(signal, grid, folder / 'mask.nii.gz', 'uint8')
+        self._results['mask'] = save_image(signal, grid, folder / 'mask.nii.gz', 'uint8')
         done: dict[str, Any] = {'SliceTimingCorrected': times is not None}
         if reason:
             done['SliceTimingNotCorrected'] = reason
@@ -209,7 +212,7 @@ class BuildConfounds(SimpleInterface):
         from bids_brainage.preprocessing.bold.resample import read_series
         from bids_brainage.preprocessing.transforms import voxel_points
 
-        mask, grid = _load(self.inputs.mask)
+        mask, grid = load_image(self.inputs.mask)
         values = read_series(nib.load(self.inputs.bold), mask > 0)
         stored = np.load(self.inputs.motion)
         table = build_confounds(
@@ -262,10 +265,10 @@ class UnpackDerivative(SimpleInterface):
         image: Any = nib.load(path)
         mask = signal_mask(image)
         if isdefined(self.inputs.mask):
-            brain = _load(self.inputs.mask)[0] > 0
+            brain = load_image(self.inputs.mask)[0] > 0
             mask = mask & brain if brain.shape == mask.shape else mask
         self._results['bold'] = str(path)
-        self._results['mask'] = _save(
+        self._results['mask'] = save_image(
             mask, np.asarray(image.affine), folder / 'mask.nii.gz', 'uint8'
         )
         self._results['facts'] = _write_json(folder / 'facts.json', facts)

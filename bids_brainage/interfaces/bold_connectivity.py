@@ -15,7 +15,8 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from bids_brainage.interfaces.anatomical import _load, _read_json, _write_json
+from bids_brainage.interfaces.anatomical import _read_json, _write_json
+from bids_brainage.preprocessing.image import load_image
 
 
 class _ConnectivityInputSpec(BaseInterfaceInputSpec):
@@ -204,7 +205,7 @@ class DrawBold(SimpleInterface):
         from bids_brainage.preprocessing.bold.resample import read_series
         from bids_brainage.preprocessing.transforms import voxel_points
 
-        mask, grid = _load(self.inputs.mask)
+        mask, grid = load_image(self.inputs.mask)
         values = read_series(nib.load(self.inputs.bold), mask > 0)
         carpet = make_carpet(values, voxel_groups(load_atlas(), voxel_points(mask > 0, grid)))
         table = read_confounds(Path(self.inputs.confounds))

@@ -18,6 +18,8 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from bids_brainage.preprocessing.image import load_image, save_image
+
 
 class _CbvOutputSpec(TraitedSpec):
     cbv = File(exists=True, desc='map in template space, brain only')
@@ -40,12 +42,11 @@ class WarpCbv(SimpleInterface):
         import numpy as np
 
         from bids_brainage.inputs.cbv import cbv_on_template
-        from bids_brainage.interfaces.anatomical import _load, _save
         from bids_brainage.preprocessing.transforms import load_transform
 
         image: Any = nib.as_closest_canonical(nib.load(self.inputs.cbv))
         data = np.asarray(image.dataobj, np.float32).reshape(image.shape[:3])
-        mask, grid = _load(self.inputs.mask)
+        mask, grid = load_image(self.inputs.mask)
         given = self.inputs.transform
         warped = cbv_on_template(
             data,
@@ -55,7 +56,7 @@ class WarpCbv(SimpleInterface):
             load_transform(Path(given)) if isdefined(given) else None,
             source=str(self.inputs.cbv),
         )
-        self._results['cbv'] = _save(warped, grid, Path(runtime.cwd) / 'cbv.nii.gz')
+        self._results['cbv'] = save_image(warped, grid, Path(runtime.cwd) / 'cbv.nii.gz')
         return runtime
 
 

@@ -14,7 +14,13 @@ from nipype.interfaces.base import isdefined
 from niworkflows.interfaces.bids import DerivativesDataSink as _NiworkflowsDataSink
 
 from bids_brainage.errors import UnusableImageError, WorkflowError
-from bids_brainage.names import derivative_path, long_names, parse_name, short_entities
+from bids_brainage.names import (
+    derivative_path,
+    long_names,
+    parse_name,
+    short_entities,
+    side_file,
+)
 from bids_brainage.outputs.files import publish_file, write_bytes, write_json
 
 _GZIP_LEVEL = 3
@@ -72,7 +78,7 @@ class DerivativesDataSink(_NiworkflowsDataSink):
         self._results['compression'] = [target.name.endswith('.gz')]
         self._results['fixed_hdr'] = [changed]
         if metadata and entities['extension'] not in ('.json', '.svg', '.html'):
-            side = target.with_name(target.name.split('.', 1)[0] + '.json')
+            side = side_file(target)
             write_json(side, {key: metadata[key] for key in sorted(metadata)})
             self._results['out_meta'] = [str(side)]
         return runtime

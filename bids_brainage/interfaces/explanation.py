@@ -13,8 +13,9 @@ from nipype.interfaces.base import isdefined
 
 from bids_brainage.errors import MissingInputError
 from bids_brainage.interfaces.derivatives import image_payload, write_image
-from bids_brainage.names import derivative_path, model_label, parse_name
+from bids_brainage.names import derivative_path, model_label, parse_name, side_file
 from bids_brainage.outputs.files import write_json
+from bids_brainage.preprocessing.image import load_image
 from bids_brainage.preprocessing.normalise import (
     aligned_coordinates,
     pull,
@@ -104,7 +105,7 @@ class _Spaces:
     @classmethod
     def of(cls, inputs: Any) -> _Spaces:
         """Read them from the inputs of the step."""
-        mask, native_affine = _load(Path(inputs.mask_native))
+        mask, native_affine = load_image(Path(inputs.mask_native))
         template = cast('nib.spatialimages.SpatialImage', nib.load(inputs.template))
         transform = load_transform(Path(inputs.transform)) if isdefined(inputs.transform) else None
         grid = np.asarray(template.affine, dtype=float)
@@ -130,7 +131,7 @@ class _Spaces:
 
 def _both_spaces(item: dict[str, Any], spaces: _Spaces) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the native map and, if the scan is registered, that deformed to the template."""
-    data, affine = _load(Path(item['file']))
+    data, affine = load_image(Path(item['file']))
     transform = spaces.transform
     if item['space'] == 'T1w':
         native = np.zeros(spaces.mask.shape, np.float32)
@@ -181,10 +182,5 @@ def _write(
     payload, _, _ = image_payload(scratch, suffix='saliency', space=space)
     write_image(target, payload)
     scratch.unlink()
-    write_json(target.with_name(target.name.replace('.nii.gz', '.json')), facts)
+    write_json(side_file(target), facts)
     return target
-
-
-def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    image = cast('nib.spatialimages.SpatialImage', nib.load(path))
-    return np.asarray(image.dataobj), np.asarray(image.affine, dtype=float)

@@ -13,7 +13,8 @@ from nipype.interfaces.base import (
     traits,
 )
 
-from bids_brainage.interfaces.anatomical import _load, _read_json, _save, _write_json
+from bids_brainage.interfaces.anatomical import _read_json, _write_json
+from bids_brainage.preprocessing.image import load_image, save_image
 
 
 class _RegionsInputSpec(BaseInterfaceInputSpec):
@@ -41,8 +42,8 @@ class MeasureRegions(SimpleInterface):
         from bids_brainage.segmentation.regions import load_regions
         from bids_brainage.segmentation.weights import load_networks, segmentation_facts
 
-        data, affine = _load(self.inputs.t1w)
-        mask = _load(self.inputs.mask)[0] > 0
+        data, affine = load_image(self.inputs.t1w)
+        mask = load_image(self.inputs.mask)[0] > 0
         found = measure(data, affine, mask, load_networks(threads=self.inputs.threads))
         facts = {
             'VolumesML': found.volumes_ml,
@@ -51,7 +52,7 @@ class MeasureRegions(SimpleInterface):
             'SkullStripped': _read_json(self.inputs.facts)['skull_stripped'],
         }
         folder = Path(runtime.cwd)
-        self._results['regions'] = _save(
+        self._results['regions'] = save_image(
             found.labels, found.affine, folder / 'regions.nii.gz', 'uint8'
         )
         self._results['region_volumes'] = _write_json(folder / 'region_volumes.json', facts)

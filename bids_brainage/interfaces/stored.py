@@ -15,12 +15,11 @@ from nipype.interfaces.base import (
 )
 
 from bids_brainage.interfaces.anatomical import (
-    _load,
     _read_json,
-    _save,
     _write_json,
     _write_quality,
 )
+from bids_brainage.preprocessing.image import load_image, save_image
 
 NATIVE_MEASURES = ('n_nonfinite', 'raised_by', 'mask_ml', 'border_cm2', 'mask_method')
 """Measures of a scan that is not registered."""
@@ -88,9 +87,9 @@ class RestoreImages(SimpleInterface):
         for name, found in (('transform', transform), ('transform_affine', linear)):
             save_transform(folder / f'{name}.npz', found)
             self._results[name] = str(folder / f'{name}.npz')
-        template, grid = _load(self.inputs.template)
-        mask = pull_mask(*_load(self.inputs.mask_native), linear, template > 0, grid)
-        self._results['mask_affine'] = _save(mask, grid, folder / 'mask_affine.nii', 'uint8')
+        template, grid = load_image(self.inputs.template)
+        mask = pull_mask(*load_image(self.inputs.mask_native), linear, template > 0, grid)
+        self._results['mask_affine'] = save_image(mask, grid, folder / 'mask_affine.nii', 'uint8')
         volumes = {'volumes_ml': _read_json(self.inputs.structures)['VolumesML']}
         self._results['volumes'] = _write_json(folder / 'volumes.json', volumes)
         regions = _read_json(self.inputs.regions)
@@ -117,8 +116,8 @@ class AlignStructures(SimpleInterface):
         from bids_brainage.preprocessing.normalise import align_labels
         from bids_brainage.preprocessing.transforms import load_transform
 
-        labels, grid = _load(self.inputs.structures)
+        labels, grid = load_image(self.inputs.structures)
         found = align_labels(labels, grid, load_transform(Path(self.inputs.transform)))
         path = Path(runtime.cwd) / 'structures_affine.nii'
-        self._results['aligned'] = _save(found, grid, path, 'uint8')
+        self._results['aligned'] = save_image(found, grid, path, 'uint8')
         return runtime

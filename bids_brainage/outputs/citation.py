@@ -62,6 +62,24 @@ def write_citations(
     return folder / 'CITATION.md'
 
 
+def append_methods(output_dir: str | Path, paragraph: str) -> None:
+    """Add a paragraph to the methods text of the dataset, unless it is there.
+
+    Parameters
+    ----------
+    output_dir : path
+        Output dataset.
+    paragraph : str
+        What was done besides what the text says; the same for every participant.
+    """
+    path = Path(output_dir) / 'logs' / 'CITATION.md'
+    text = path.read_text(encoding='utf-8') if path.is_file() else ''
+    _, _, after = text.partition(_INTRODUCTION.format(version=__version__))
+    methods, _, _ = after.partition('## References')
+    if paragraph.strip() not in methods:
+        write_citations(output_dir, f'{methods.strip()}\n\n{paragraph.strip()}')
+
+
 def as_markdown(
     introduction: str, methods: str, references: Mapping[str, Mapping[str, Any]]
 ) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bids_brainage.errors import MissingInputError
+from bids_brainage.names import split_name
 from bids_brainage.outputs.files import ReadWriteError, read_json
 from bids_brainage.outputs.provenance import MADE_FROM
 from bids_brainage.outputs.tables import KEY, column_names
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 SUFFIX = '_brainage.tsv'
 MAP_SUFFIX = '_saliency.nii.gz'
-NATIVE = '_space-T1w_'
-"""Part of the names of maps that are not in template space."""
 
 READERS = 8
 """Threads that read; they mostly wait."""
@@ -134,9 +133,15 @@ def _read_subjects(root: str, subjects: Sequence[str]) -> tuple[list[_File], lis
         for name in _names(f'{root}/{place}'):
             if name.endswith(SUFFIX) and name[0] != '.':
                 files.append(_read(root, f'{place}/{name}'))
-            elif name.endswith(MAP_SUFFIX) and '_space-' in name and NATIVE not in name:
+            elif name.endswith(MAP_SUFFIX) and _in_template_space(name):
                 maps.append(f'{place}/{name}')
     return files, maps
+
+
+def _in_template_space(name: str) -> bool:
+    """Return whether the name of a map says that it lies in a template's space."""
+    parts = split_name(name)
+    return parts is not None and parts.entities.get('space', 'T1w') != 'T1w'
 
 
 def _places(root: str, subject: str) -> list[str]:

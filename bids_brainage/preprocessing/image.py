@@ -70,6 +70,37 @@ class ImageFacts:
         return asdict(self)
 
 
+def load_image(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read an image that a step of this program has written.
+
+    Returns
+    -------
+    data : ndarray
+        Voxels in the order and the type of the file.
+    affine : ndarray of float64, shape (4, 4)
+        Voxel index → RAS+ millimetres.
+    """
+    image = cast('nib.spatialimages.SpatialImage', nib.load(path))
+    return np.asarray(image.dataobj), np.asarray(image.affine, dtype=float)
+
+
+def save_image(data: np.ndarray, affine: np.ndarray, path: Path, kind: str = 'float32') -> str:
+    """Write an image between two steps and return its path.
+
+    Parameters
+    ----------
+    data : ndarray
+    affine : ndarray, shape (4, 4)
+        Voxel index → RAS+ millimetres.
+    path : Path
+        ``.nii`` or ``.nii.gz``.
+    kind : str
+        Type of the voxels in the file.
+    """
+    nib.save(nib.Nifti1Image(np.ascontiguousarray(data, dtype=kind), affine), path)
+    return str(path)
+
+
 def load_canonical(path: Path) -> tuple[np.ndarray, np.ndarray, ImageFacts]:
     """Read a 3-D image into RAS+ float32 and describe it.
 

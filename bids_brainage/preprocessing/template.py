@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bids_brainage.errors import MissingInputError
 
@@ -96,6 +98,31 @@ def find_template(root: Path, space: str = DEFAULT_SPACE, resolution: int = 1) -
             'TEMPLATEFLOW_HOME to that folder.'
         )
     return Template(space=space, resolution=resolution, **found)
+
+
+def templateflow_files(space: str, download: bool, **query: Any) -> list[Path]:
+    """Return the images of a query that are on this machine; fetch them first if allowed.
+
+    Parameters
+    ----------
+    space : str
+        TemplateFlow label.
+    download : bool
+        Whether TemplateFlow may fetch what is absent.
+    **query
+        Entities by their long names.
+    """
+    import templateflow.api
+
+    def there() -> list[Path]:
+        found = templateflow.api.ls(space, extension='.nii.gz', **query)
+        return [Path(p) for p in found if Path(p).is_file() and Path(p).stat().st_size > 0]
+
+    if download and not there():
+        # without network the caller says what is missing
+        with suppress(OSError, RuntimeError, KeyError):
+            templateflow.api.get(space, extension='.nii.gz', raise_empty=False, **query)
+    return there()
 
 
 def install_packaged_template(root: Path) -> Path:

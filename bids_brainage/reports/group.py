@@ -16,6 +16,7 @@ from bids_brainage.outputs.group_tables import (
     table_text,
 )
 from bids_brainage.reports.group_figures import model_figures, model_summary
+from bids_brainage.reports.page import fill_template
 from bids_brainage.reports.wording import decimal
 
 if TYPE_CHECKING:
@@ -97,16 +98,6 @@ def render_group_page(
     maps: Mapping[str, list[dict[str, Any]]] | None = None,
 ) -> str:
     """Render the page as self-contained HTML; see :func:`write_group_report`."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader('bids_brainage', 'data/report'),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters['markup'] = jinja2.utils.markupsafe.Markup
     names = list(dict.fromkeys(tables['accuracy']['model'])) if len(tables['accuracy']) else []
     models = [
         {
@@ -119,7 +110,8 @@ def render_group_page(
         for number, name in enumerate(names, 1)
     ]
     order = [name for name in TITLES if name in TABLES and name in tables]
-    return environment.get_template('group.html.j2').render(
+    return fill_template(
+        'group',
         facts={'warnings': [], **analysis},
         models=models,
         n_exclusions=len(tables['exclusions']),

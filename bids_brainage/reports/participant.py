@@ -16,6 +16,7 @@ from bids_brainage.outputs.files import write_text
 from bids_brainage.pictures import svg
 from bids_brainage.reports import charts, markdown, wording
 from bids_brainage.reports.captions import caption
+from bids_brainage.reports.page import fill_template
 from bids_brainage.reports.records import (
     ParticipantRecord,
     Picture,
@@ -102,23 +103,12 @@ def render_page(record: ParticipantRecord, pages: Sequence[str], session: str | 
     -------
     str
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader('bids_brainage', 'data/report'),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters['markup'] = jinja2.utils.markupsafe.Markup
-    environment.globals.update(w=wording)
     shown = [scan for scan in record.scans if session is None or scan.session == session]
     detailed = [scan for scan in shown if session is not None or scan.session not in pages]
     views = _scan_views(record, shown, detailed)
     crashes = [crash for crash in record.crashes if session in (None, crash.session)]
-    return environment.get_template('participant.html.j2').render(
+    return fill_template(
+        'participant',
         record=record,
         session=session,
         views=views,

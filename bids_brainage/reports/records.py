@@ -15,7 +15,13 @@ from typing import Any
 
 from bids_brainage.bundles.validation import leading_validation
 from bids_brainage.errors import BrainAgeError
-from bids_brainage.names import CONSENSUS, model_label, parse_name, source_entities
+from bids_brainage.names import (
+    CONSENSUS,
+    model_label,
+    parse_name,
+    source_entities,
+    source_stem,
+)
 from bids_brainage.outputs.files import read_json
 from bids_brainage.outputs.tables import data_dictionary, read_brainage
 from bids_brainage.tsv import read_tsv
@@ -186,7 +192,7 @@ def _position(scan: ScanRecord, order: list[str]) -> tuple[bool, float, str]:
 
 def _scan(output_dir: Path, path: Path, messages: Mapping[str, tuple[str, ...]]) -> ScanRecord:
     """Read one prediction table with its side file and figures."""
-    stem = path.name.removesuffix('_brainage.tsv')
+    stem = source_stem(path)
     rows = read_brainage(path)
     side = read_json(path.with_suffix('.json'))
     first = rows[0] if rows else {}
@@ -212,7 +218,7 @@ def _scan(output_dir: Path, path: Path, messages: Mapping[str, tuple[str, ...]])
 def _run(output_dir: Path, path: Path, messages: Mapping[str, tuple[str, ...]]) -> ScanRecord:
     """Make a record of a functional run from the side file of its connectivity."""
     side = read_json(path)
-    stem = re.split('_(?:space|atlas|stat)-', path.name, maxsplit=1)[0]
+    stem = source_stem(path)
     sources = side.get('Sources') or [stem]
     folder = path.parent.relative_to(output_dir).as_posix()
     source = f'bids:raw:{folder}/{stem}_bold.nii.gz'
@@ -237,13 +243,12 @@ def _run(output_dir: Path, path: Path, messages: Mapping[str, tuple[str, ...]]) 
 
 def _lost(source: str, messages: tuple[str, ...]) -> ScanRecord:
     """Make a record for a scan that failed before any table was written."""
-    name = source.rsplit('/', 1)[-1].split('.')[0]
-    stem, _, suffix = name.rpartition('_')
+    name = parse_name(source)
     return ScanRecord(
-        stem=stem,
+        stem=source_stem(source),
         source=source,
-        modality=suffix,
-        session=source_entities(stem).get('ses'),
+        modality=name['suffix'],
+        session=name.get('ses'),
         age=None,
         age_source=None,
         censored=False,

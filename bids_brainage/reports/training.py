@@ -14,6 +14,7 @@ from bids_brainage.outputs.files import write_text
 from bids_brainage.pictures.svg import tag, text
 from bids_brainage.reports.charts import nice_axis
 from bids_brainage.reports.group_charts import HEIGHT, WIDTH, Plane, scatter
+from bids_brainage.reports.page import fill_template
 from bids_brainage.reports.wording import decimal
 
 Row = Mapping[str, Any]
@@ -58,18 +59,9 @@ def render_training_page(
     notes: Sequence[str] = (),
 ) -> str:
     """Render the page as self-contained HTML; see :func:`write_training_report`."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader('bids_brainage', 'data/report'),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters['markup'] = jinja2.utils.markupsafe.Markup
     recipe = metadata['training']['recipe']
-    return environment.get_template('training.html.j2').render(
+    return fill_template(
+        'training',
         card={'fusion': None, **metadata},
         check=metadata['validation'][0],
         notes=list(notes),

@@ -13,9 +13,17 @@ import numpy as np
 
 from bids_brainage.dataset.header import SAME_GRID_MM
 from bids_brainage.errors import BrainAgeError, UnusableImageError
-from bids_brainage.names import model_label, parse_name
+from bids_brainage.names import (
+    derivative_path,
+    group_map_name,
+    model_label,
+    parse_name,
+    side_file,
+    source_path,
+)
 from bids_brainage.outputs.files import read_json, write_bytes, write_json, write_text
 from bids_brainage.outputs.logs import IMPORTANT
+from bids_brainage.preprocessing.template import DEFAULT_SPACE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +103,7 @@ def choose_maps(
     seen: set[tuple[str, str, str]] = set()
     for k in np.argsort(age, kind='stable'):
         person, source, model = (column[k] for column in cells)
-        for method, path in known.get((_stem(source), model_label(model)), ()):
+        for method, path in known.get((source_path(source), model_label(model)), ()):
             if decade[k] >= 0 and (person, model, method) not in seen:
                 seen.add((person, model, method))
                 people.setdefault((model, method, int(decade[k])), []).append(path)
@@ -165,7 +173,7 @@ def _one(
         result = average_maps(maps, atlas, len(structures))
     except UnusableImageError:
         return set(), []
-    side = read_json(output_dir / group.paths[0].replace('.nii.gz', '.json'))
+    side = read_json(side_file(output_dir / group.paths[0]))
     unit = str(side.get('Units') or 'arbitrary')
     cuts = {
         v: Cut(s.axis, s.index, _mm(grid[1], s.axis, s.index)) for v, s in result.slices.items()
@@ -249,14 +257,13 @@ def _anatomy(
     from bids_brainage.inference.saliency.group import average_anatomy
 
     maps = dict.fromkeys(path for group in members for path in group.paths)
-    paths = list(dict.fromkeys(f'{p.split("_model-")[0]}_desc-preproc_T1w.nii.gz' for p in maps))
+    paths = list(dict.fromkeys(_t1w_of(path) for path in maps))
     there = [path for path in paths if (output_dir / path).exists()]
     mean = average_anatomy(_images(output_dir, there, grid, problems), grid[0])
     if not mean.any():
         return mean, set()
-    entities = parse_name(there[0])
-    parts = [f'{key}-{entities[key]}' for key in ('space', 'res') if key in entities]
-    name = '_'.join([f'group_age-{_label(age_bin)}', *parts, 'T1w'])
+    grid_of = {k: v for k, v in parse_name(there[0]).items() if k in ('space', 'res')}
+    name = group_map_name(_label(age_bin), grid_of, 'T1w')
     facts = {
         'Description': f'Mean T1w image of {len(there)} people of {age_bin} years, each divided '
         'by the median of its brain.',
@@ -343,19 +350,18 @@ def _by_image(
     for path in maps:
         entities = parse_name(path)
         method = entities.get('desc', '')
+        if (entities.get('space'), entities.get('res')) != (DEFAULT_SPACE, '1'):
+            continue  # a copy in a further space
         if 'model' in entities and (wanted is None or method.startswith(wanted)):
-            key = (path.split('_space-')[0], entities['model'])
+            key = (source_path(path), entities['model'])
             known.setdefault(key, []).append((method, path))
     return known
 
 
-def _stem(source: str) -> str:
-    """Path of an image within its dataset without suffix.
-
-    >>> _stem('bids:raw:sub-1/ses-2/anat/sub-1_ses-2_T1w.nii.gz')
-    'sub-1/ses-2/anat/sub-1_ses-2'
-    """
-    return source.rsplit(':', 1)[-1].rsplit('_', 1)[0]
+def _t1w_of(path: str) -> str:
+    """Path of the preprocessed T1w image on the grid of a map."""
+    entities = {k: v for k, v in parse_name(path).items() if k != 'model'}
+    return derivative_path({**entities, 'desc': 'preproc', 'suffix': 'T1w'}).as_posix()
 
 
 def _evenly(paths: Sequence[str]) -> tuple[str, ...]:
@@ -367,9 +373,7 @@ def _evenly(paths: Sequence[str]) -> tuple[str, ...]:
 
 def _name(age_bin: str, path: str) -> str:
     """Name of a group map without extension."""
-    entities = parse_name(path)
-    parts = [f'{k}-{entities[k]}' for k in ('space', 'res', 'model', 'desc') if k in entities]
-    return '_'.join([f'group_age-{_label(age_bin)}', *parts, 'saliency'])
+    return group_map_name(_label(age_bin), parse_name(path), 'saliency')
 
 
 def _label(age_bin: str) -> str:

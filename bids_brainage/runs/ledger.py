@@ -11,12 +11,12 @@ from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.config import Config
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.inputs.kinds import kind_of
-from bids_brainage.names import derivative_path, memo_path
+from bids_brainage.names import derivative_path, memo_path, side_file
 from bids_brainage.outputs import read_brainage
 from bids_brainage.outputs.files import read_json
 from bids_brainage.outputs.provenance import MADE_FROM, remembered_sha256
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
-from bids_brainage.workflows.images import IMAGES, cbv_path, image_path, side_path, table_path
+from bids_brainage.workflows.images import IMAGES, cbv_path, image_path, table_path
 from bids_brainage.workflows.made_from import (
     bundle_hash,
     of_cbv,
@@ -114,7 +114,7 @@ class Ledger:
     def images(self, scan: Scan) -> Product:
         """Return the preprocessed images of a scan, with the volumes of its regions."""
         paths = {image: image_path(self._root, scan, image) for image in IMAGES}
-        sides = {image: side_path(paths[image]) for image in ('t1w', 'structures', 'regions')}
+        sides = {image: side_file(paths[image]) for image in ('t1w', 'structures', 'regions')}
         stored = read_json(sides['t1w']).get(MADE_FROM)
         if stored is None and 'similarity' in self._former(scan).get('Quality', {}):
             regions = read_json(sides['regions']).get('Segmentation', {})
@@ -129,7 +129,7 @@ class Ledger:
     def mask(self, scan: Scan) -> Product:
         """Return the brain mask of a scan in its own space."""
         path = image_path(self._root, scan, 'mask_native')
-        stored = read_json(side_path(path)).get(MADE_FROM)
+        stored = read_json(side_file(path)).get(MADE_FROM)
         if stored is None and 'mask_ml' in self._former(scan).get('Quality', {}):
             stored = self._former_origin(scan)
         return Product((path,), stored, lambda: self._from(scan, of_mask(self.config)))
@@ -137,7 +137,7 @@ class Ledger:
     def cbv(self, scan: Scan, source: CbvSource) -> Product:
         """Return the map of cerebral blood volume of a scan."""
         path = cbv_path(self._root, scan)
-        side = read_json(side_path(path))
+        side = read_json(side_file(path))
         stored = side.get(MADE_FROM)
         if stored is None and 'SourceSHA256' in side:
             stored = {**self._former_origin(scan), 'SourceSHA256': side['SourceSHA256']}
@@ -147,7 +147,7 @@ class Ledger:
         """Return the connectivity of a functional run, with its derivatives."""
         from bids_brainage.runs.series import correlation_path, series_paths
 
-        side = read_json(side_path(correlation_path(self.config, series)))
+        side = read_json(side_file(correlation_path(self.config, series)))
         stored = side.get(MADE_FROM)
         if stored is None and len(side.get('Sources', ())) == 1:
             stored = {**_origin(side), 'Source': side['Sources'][0]}
@@ -226,7 +226,7 @@ class Ledger:
         )
 
     def _quality(self, scan: Scan, image: str) -> Facts:
-        side = read_json(side_path(image_path(self._root, scan, image)))
+        side = read_json(side_file(image_path(self._root, scan, image)))
         quality: Facts = side.get('Quality') or self._former(scan)['Quality']
         return quality
 

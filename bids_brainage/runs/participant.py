@@ -6,6 +6,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ from bids_brainage.workflows.naming import scan_workflow_name
 from bids_brainage.workflows.plugin import require_scheduler
 
 if TYPE_CHECKING:
-    pass
+    from bids_brainage.workflows.spaces import OutputSpace
 
 LOG = logging.getLogger('bids_brainage')
 
@@ -73,10 +74,15 @@ def run_participant(config: Config) -> int:
     if execution.dry_run:
         return show_plan(plan)
     require_scheduler(config.nipype.plugin)
+    spaces: Sequence[OutputSpace] = ()
+    if config.workflow.output_spaces:
+        from bids_brainage.runs.spaces import find_spaces
+
+        spaces = find_spaces(config)
     with claimed(execution.work_dir, (scan.path.name for scan in plan.busy)):
         if execution.clean_workdir:
             clean_work(execution.work_dir, plan)
-        return _run(config, plan, ledger)
+        return _run(config, plan, ledger, spaces)
 
 
 def _refresh(config: Config, scans: Sequence[Scan]) -> None:
@@ -98,7 +104,7 @@ def clean_work(work_dir: Path, plan: Plan) -> None:
             shutil.rmtree(folder)
 
 
-def _run(config: Config, plan: Plan, ledger: Ledger) -> int:
+def _run(config: Config, plan: Plan, ledger: Ledger, spaces: Sequence[OutputSpace] = ()) -> int:
     """Do what is planned, and tell failures and results."""
     execution = config.execution
     _announce(config, plan)
@@ -111,12 +117,17 @@ def _run(config: Config, plan: Plan, ledger: Ledger) -> int:
         from bids_brainage.runs.combine import Combiner
 
         combiner = Combiner(config, plan.bundles)
-    failures, lost, ended, crashed = 0, 0, False, ''
+    failures, lost, unwritten, ended, crashed = 0, 0, 0, False, ''
     try:
         if plan.todo or plan.series_todo:
             from bids_brainage.runs.process import process
 
             crashed = process(config, plan, ledger, status, combiner)
+        if spaces and not crashed:
+            from bids_brainage.runs.process import execute
+            from bids_brainage.runs.spaces import write_spaces
+
+            unwritten = write_spaces(config, plan.scans, spaces, status, partial(execute, config))
         ended = True
     finally:
         if ended:  # a run that was stopped has scans that are neither done nor failed
@@ -125,7 +136,7 @@ def _run(config: Config, plan: Plan, ledger: Ledger) -> int:
                 for scan in plan.scans:
                     combiner.write(scan)
         report_errors = _write_reports(config, plan.scans, ended)
-    return _finish(config, plan, failures, lost + report_errors, status)
+    return _finish(config, plan, failures, lost + unwritten + report_errors, status)
 
 
 def _announce(config: Config, plan: Plan) -> None:

@@ -149,7 +149,7 @@ class _Passes:
             lambda name, *step: self._record(names[name], *step),
             workflow.list_node_names(),
         )
-        return _execute(config, workflow, progress)
+        return execute(config, workflow, progress)
 
     def _work(self, scan: Scan, bundles: tuple[Bundle, ...]) -> ScanWork:
         """Return what a workflow is to do with one scan."""
@@ -176,7 +176,8 @@ class _Passes:
                 self.combiner.write(scan)
 
 
-def _execute(config: Config, workflow: LiterateWorkflow, progress: Progress) -> str:
+def execute(config: Config, workflow: LiterateWorkflow, progress: Progress) -> str:
+    """Run a workflow as the settings say; return what stopped it before its end, or nothing."""
     arguments = {
         'n_procs': config.nipype.nprocs,
         'memory_gb': config.nipype.memory_gb,

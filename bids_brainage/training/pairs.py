@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bids_brainage.names import side_file
 from bids_brainage.outputs.files import read_json
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 
@@ -36,7 +37,7 @@ def pair_block() -> dict[str, Any]:
 def pair_problem(files: Mapping[str, Path], output_dir: Path) -> str:
     """Say why a map is none to learn from: absent, or generated itself; empty if it is one."""
     path = files['cbv']
-    facts = read_json(path.with_name(path.name.split('.', 1)[0] + '.json'))
+    facts = read_json(side_file(path))
     if not path.is_file():
         problem = f'no map of cerebral blood volume (desc-aicbv_T1w) in {output_dir}'
     elif 'GeneratorWeights' in facts:

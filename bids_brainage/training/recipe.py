@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from bids_brainage.errors import OptionError
+from bids_brainage.settings import typed_as
 
 
 @dataclass(frozen=True)
@@ -274,25 +275,7 @@ def _section(name: str, old: Any, values: Mapping[str, Any], problems: list[str]
             problems.append(f'Unknown key {key} in [{name}]; known: {", ".join(sorted(hints))}.')
             continue
         try:
-            changes[key] = _typed(getattr(old, key), value)
+            changes[key] = typed_as(getattr(old, key), value)
         except TypeError as error:
             problems.append(f'{name}.{key}: {error}.')
     return replace(old, **changes)
-
-
-def _typed(old: Any, value: Any) -> Any:
-    """Return a value in the type of the one it replaces."""
-    if isinstance(old, bool) or isinstance(value, bool):
-        if not (isinstance(old, bool) and isinstance(value, bool)):
-            raise TypeError(f'expected {type(old).__name__}, found {value!r}')
-        return value
-    if isinstance(old, tuple):
-        numbers = isinstance(value, list | tuple) and len(value) == len(old)
-        if not numbers or not all(isinstance(x, int | float) for x in value):
-            raise TypeError(f'expected {len(old)} numbers, found {value!r}')
-        return tuple(type(old[0])(x) for x in value)
-    if isinstance(old, float) and isinstance(value, int):
-        return float(value)
-    if not isinstance(value, type(old)):
-        raise TypeError(f'expected {type(old).__name__}, found {value!r}')
-    return value

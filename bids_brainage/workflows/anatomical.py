@@ -25,9 +25,10 @@ from bids_brainage.interfaces.prediction import DrawScan
 from bids_brainage.interfaces.regions import MeasureRegions
 from bids_brainage.interfaces.stored import RestoreImages, RestoreQuality
 from bids_brainage.interfaces.trace import TraceSource
+from bids_brainage.names import side_file
 from bids_brainage.preprocessing.template import Template
 from bids_brainage.segmentation.weights import card
-from bids_brainage.workflows.images import IMAGES, image_path, side_path
+from bids_brainage.workflows.images import IMAGES, image_path
 from bids_brainage.workflows.made_from import of_images, of_mask
 from bids_brainage.workflows.settings import RunSettings
 
@@ -45,6 +46,7 @@ REGIONS_METHODS = """\
 A convolutional network ({name}, version {version}) labelled {n} regions of the image at 2 mm, in
 the person's own space and without bias correction; the volume of a region is the sum of its
 probabilities.
+
 """
 
 
@@ -60,21 +62,33 @@ def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') ->
     Returns
     -------
     Workflow
-        Outputs: native ``t1w_uncorrected``, ``t1w_native`` (bias-corrected),
-        ``mask_native``, ``tissues_native`` and `REGIONS`;
-        template-space ``t1w``, ``mask``, ``tissues``, ``structures``, ``gm``,
-        ``gm_modulated``; ``t1w_affine`` and ``mask_affine``, aligned with
-        the template but not deformed, with their ``transform_affine``; ``transform``,
-        ``to_template``, ``to_native``, ``volumes``, ``facts``, ``quality``.
+
+    Outputs
+    -------
+    t1w_uncorrected, t1w_native
+        Image in RAS+, before and after bias correction.
+    mask_native, tissues_native
+        Brain mask and tissue labels on that grid.
+    t1w, mask, tissues, structures, gm, gm_modulated
+        On the 1 mm grid of the template, deformed.
+    t1w_affine, mask_affine, transform_affine
+        Aligned with the template but not deformed, and that transform.
+    transform
+        `SpatialTransform`, template → native (``.npz``).
+    to_template, to_native
+        The same as ITK composites, one for each direction.
+    regions, region_volumes, region_facts
+        What the segmentation network found: labels, volumes (JSON), side file.
+    volumes, structure_facts
+        Volumes of the structures (JSON), and the side file of their labels.
+    facts, quality
+        What header and intensities say; measures and flags (JSON).
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = _methods(settings)
     omp_nthreads = settings.config.nipype.omp_nthreads
     sloppy = settings.config.workflow.sloppy
-    registration_template, output_template = (
-        settings.registration_template,
-        settings.output_template,
-    )
+    fixed, output_template = settings.registration_template, settings.output_template
     outputnode = pe.Node(niu.IdentityInterface(list(OUTPUTS)), name='outputnode')
     check = _check_node(scan, settings)
     brain = pe.Node(
@@ -83,8 +97,8 @@ def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') ->
     bias = pe.Node(CorrectBias(), name='correct_bias', mem_gb=1.0)
     register = pe.Node(
         RegisterToTemplate(
-            template=str(registration_template.t1w),
-            template_mask=str(registration_template.mask),
+            template=str(fixed.t1w),
+            template_mask=str(fixed.mask),
             sloppy=sloppy,
             threads=omp_nthreads,
         ),
@@ -196,8 +210,11 @@ def init_stored_anat_wf(
     Returns
     -------
     Workflow
-        Outputs as those of `init_anat_wf`, but ``tissues_native``, ``structure_facts``,
-        ``region_facts`` and, unless asked for, ``t1w_native``.
+
+    Outputs
+    -------
+    Those of `init_anat_wf`, but ``tissues_native``, ``structure_facts``, ``region_facts`` and,
+    unless asked for, ``t1w_native``.
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = _methods(settings)
@@ -209,8 +226,8 @@ def init_stored_anat_wf(
     restore = pe.Node(
         RestoreImages(
             **{image: str(paths[image]) for image in ('to_template', 'to_native', 'mask_native')},
-            structures=str(side_path(paths['structures'])),
-            regions=str(side_path(paths['regions'])),
+            structures=str(side_file(paths['structures'])),
+            regions=str(side_file(paths['regions'])),
             template=str(settings.output_template.t1w),
         ),
         name='restore',
@@ -252,9 +269,20 @@ def init_anat_derivatives_wf(
     Returns
     -------
     Workflow
-        Inputs: `IMAGES`, ``facts`` and ``quality``, and ``structure_facts`` and
-        ``region_facts``, the side files of the label images.  The deformed image is written
-        last: its side file says what all of them were made from.
+
+    Inputs
+    ------
+    IMAGES
+        Every image by its name in `bids_brainage.workflows.images.IMAGES`.
+    facts, quality
+        JSON files of the image.
+    structure_facts, region_facts
+        Side files of the label images.
+
+    Outputs
+    -------
+    Files in the output dataset.  The deformed image is written last: its side file says what
+    all of them were made from.
     """
     workflow = Workflow(name=name)
     inputnode = pe.Node(
@@ -336,7 +364,13 @@ def init_anat_report_wf(
     Returns
     -------
     Workflow
-        Inputs ``t1w``, ``mask``, ``tissues``, ``regions`` (native) and ``warped``.
+
+    Inputs
+    ------
+    t1w, mask, tissues, regions
+        Images in native space.
+    warped
+        T1w image in template space.
     """
     workflow = Workflow(name=name)
     fields = ('t1w', 'mask', 'tissues', 'regions', 'warped')

@@ -32,15 +32,18 @@ information), and every volume was resampled once to {space} at 2 mm with {order
 interpolation, motion, coregistration and the warp of the T1w image composed. No correction for
 susceptibility distortion was made. Framewise displacement and DVARS were computed after Power et
 al. (2012).
+
 """
 
 METHODS_FMRIPREP = """\
 Preprocessed BOLD series in {space} and their confounds were taken from fMRIPrep derivatives.
+
 """
 
 METHODS_CONNECTIVITY = """\
 Mean time series of the regions of the atlas {atlas} were cleaned with nilearn ({model}; a
 smaller model where the series was too short, as the side files say) and correlated (Pearson).
+
 """
 
 CONNECTIVITY = ('timeseries', 'correlation', 'fisher_z', 'quality', 'meta')
@@ -76,10 +79,26 @@ def init_bold_wf(
     Returns
     -------
     Workflow
-        Inputs ``bold``, ``metadata`` (BIDS metadata), native ``t1w`` (bias-corrected) and
-        ``t1w_mask``, ``transform`` (`SpatialTransform`, template → T1w).  Outputs ``bold``,
-        ``mask``, ``confounds``, ``facts``, ``dictionary``, ``slice_timing``, ``aligned``,
-        ``scores`` and those of `init_connectivity_wf`.
+
+    Inputs
+    ------
+    bold, metadata
+        Series as in the dataset, and its BIDS metadata.
+    t1w, t1w_mask
+        Bias-corrected T1w image and brain mask, native.
+    transform
+        `SpatialTransform`, template → T1w (``.npz``).
+
+    Outputs
+    -------
+    bold, mask, confounds, facts
+        Series and brain mask in template space at 2 mm, table, what the header says (JSON).
+    dictionary, slice_timing
+        Meaning of the columns of the confounds; whether slices were brought to one time.
+    aligned, scores
+        Reference on the T1w image, and how well it fits (JSON).
+    CONNECTIVITY
+        Those of `init_connectivity_wf`.
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = METHODS.format(
@@ -144,9 +163,22 @@ def init_fmriprep_bold_wf(
     Returns
     -------
     Workflow
-        Inputs ``bold``, ``mask`` (may stay unset), ``confounds``, ``metadata`` (side file of the
-        series).  Outputs ``bold``, ``mask``, ``confounds``, ``facts`` and those of
-        `init_connectivity_wf`.
+
+    Inputs
+    ------
+    bold, mask, confounds
+        Files of fMRIPrep; the mask may stay unset.
+    metadata
+        Side file of the series.
+
+    Outputs
+    -------
+    bold, mask, confounds
+        Series and brain mask in template space at 2 mm, and table.
+    facts
+        What the header says (JSON).
+    CONNECTIVITY
+        Those of `init_connectivity_wf`.
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = METHODS_FMRIPREP.format(space=space)
@@ -187,9 +219,20 @@ def init_connectivity_wf(
     Returns
     -------
     Workflow
-        Inputs `SHARED` and ``scores``.  Outputs `CONNECTIVITY`: tables ``timeseries``,
-        ``correlation``, ``fisher_z``; ``quality`` (JSON with ``flags`` and ``measures``); ``meta``
-        for side files.
+
+    Inputs
+    ------
+    bold, mask, confounds, facts
+        A preprocessed series (`SHARED`).
+    scores
+        Of the coregistration; may stay unset.
+
+    Outputs
+    -------
+    timeseries, correlation, fisher_z
+        Tables of the regions of the atlas.
+    quality, meta
+        JSON with ``flags`` and ``measures``; for the side files.
     """
     workflow = Workflow(name=name)
     model = denoising or Denoising()
@@ -250,8 +293,13 @@ def init_bold_derivatives_wf(
     Returns
     -------
     Workflow
-        Inputs: ``bold``, ``mask``, ``confounds``, ``dictionary``, ``slice_timing`` (if
-        preprocessed here) and `CONNECTIVITY`.
+
+    Inputs
+    ------
+    bold, mask, confounds, dictionary, slice_timing
+        If the series was preprocessed here.
+    timeseries, correlation, fisher_z, quality, meta
+        Of `init_connectivity_wf`.
     """
     workflow = Workflow(name=name)
     own = ('bold', 'mask', 'confounds', 'dictionary', 'slice_timing')
@@ -319,8 +367,13 @@ def init_bold_report_wf(
     Returns
     -------
     Workflow
-        Inputs `SHARED` and ``correlation``; ``t1w``, ``t1w_mask`` and ``aligned`` may stay unset,
-        then no alignment is drawn.
+
+    Inputs
+    ------
+    bold, mask, confounds, facts, correlation
+        Of the series.
+    t1w, t1w_mask, aligned
+        May stay unset; then no alignment is drawn.
     """
     workflow = Workflow(name=name)
     fields = [*SHARED, 'correlation', 't1w', 't1w_mask', 'aligned']

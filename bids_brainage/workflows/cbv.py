@@ -18,10 +18,12 @@ INPUTS = ('t1w', 'mask', 'transform')
 GIVEN = """\
 Maps of cerebral blood volume were taken from derivatives and resampled once onto the {space} grid,
 aligned as the T1w images.
+
 """
 GENERATED = """\
 Maps of cerebral blood volume were generated from the aligned T1w images with the weights
 {weights}.
+
 """
 
 
@@ -46,8 +48,19 @@ def init_cbv_wf(
     Returns
     -------
     Workflow
-        Inputs `INPUTS`: T1w image and brain aligned with the template by an affine, and that
-        transform from template to native; and its ``facts``.  Output ``cbv``, on the same grid.
+
+    Inputs
+    ------
+    t1w, mask, transform
+        T1w image and brain aligned with the template by an affine, and that transform from
+        template to native (`INPUTS`).
+    facts
+        What the header of the T1w image says (JSON).
+
+    Outputs
+    -------
+    cbv
+        Map on the same grid.
     """
     workflow = Workflow(name=name)
     space, nipype = settings.output_template.space, settings.config.nipype

@@ -23,6 +23,7 @@ METHODS = """\
 Models made for thick slices took the T1w images of thick axial slices (slice distance of 3 mm and
 more) in their own space: the image was brought into RAS+ orientation and its brain was extracted
 with deepbet, without bias correction and without registration.
+
 """
 
 OUTPUTS = ('facts', 'quality', 't1w_uncorrected', 'mask_native')
@@ -51,7 +52,13 @@ def init_native_wf(
     Returns
     -------
     Workflow
-        Outputs `OUTPUTS`, all in the space of the scan.
+
+    Outputs
+    -------
+    facts, quality
+        What header and intensities say; measures and flags (JSON).
+    t1w_uncorrected, mask_native
+        Image in RAS+ and its brain mask.
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = METHODS

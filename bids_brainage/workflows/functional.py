@@ -38,9 +38,14 @@ def init_series_wf(*, series: Series, settings: RunSettings) -> Workflow:
     Returns
     -------
     Workflow
-        Named after the run.  A run with a T1w image takes ``bold_wf.inputnode``'s ``t1w``,
-        ``t1w_mask`` and ``transform``, and ``bold_report_wf.inputnode``'s ``t1w`` and
-        ``t1w_mask``, from the workflow of that image.
+        Named after the run.
+
+    Inputs
+    ------
+    bold_wf.inputnode: t1w, t1w_mask, transform
+        From the workflow of the T1w image, if the run has one.
+    bold_report_wf.inputnode: t1w, t1w_mask
+        The same.
     """
     workflow = Workflow(name=scan_workflow_name(series.scan))
     space = series.ready.space if series.ready else settings.registration_template.space

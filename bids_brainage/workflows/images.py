@@ -37,11 +37,6 @@ def cbv_path(output_dir: Path, scan: Scan) -> Path:
     return output_dir / derivative_path({**scan.entities, **place}, scan.datatype)
 
 
-def side_path(path: Path) -> Path:
-    """Return the JSON side file of an output file."""
-    return path.with_name(path.name.split('.', 1)[0] + '.json')
-
-
 def table_path(output_dir: Path, scan: Scan) -> Path:
     """Return the prediction table of a scan."""
     named: dict[str, Any] = {**scan.entities, 'suffix': 'brainage', 'extension': '.tsv'}

@@ -250,16 +250,6 @@ def _connect_outputs(
 
 
 def methods_text(workflow: Workflow) -> str:
-    """Return the methods text of a workflow, each sentence once."""
-    seen: dict[str, None] = {}
-    for node in _workflows(workflow):
-        text = getattr(node, '__desc__', None)
-        if text:
-            seen.setdefault(text.strip())
-    return '\n\n'.join(seen)
-
-
-def _workflows(workflow: Workflow) -> list[Workflow]:
-    nested = [node for node in workflow._graph.nodes() if isinstance(node, pe.Workflow)]
-    nested.sort(key=lambda node: node.name)
-    return [workflow, *(inner for node in nested for inner in _workflows(node))]
+    """Return the methods text of what a workflow runs, each paragraph once."""
+    paragraphs = workflow.visit_desc().split('\n\n')
+    return '\n\n'.join(dict.fromkeys(p.strip() for p in paragraphs if p.strip()))

@@ -53,13 +53,19 @@ def init_prediction_wf(
     Returns
     -------
     Workflow
-        Inputs: `COMMON` and the roles that the model needs.
+
+    Inputs
+    ------
+    facts, quality, transform, t1w_uncorrected, mask_native, mask
+        Of the anatomical workflow (`COMMON`).
+    others
+        Roles that the model needs.
     """
     workflow = Workflow(name=name or f'predict_{bundle.label}_wf')
     reference = bundle.metadata['reference']
     workflow.__desc__ = (
         f'Brain age was predicted with {bundle.name} (version {bundle.version}; '
-        f'{reference["text"]}). '
+        f'{reference["text"]}).\n\n'
     )
     roles = kind_of(bundle.input).roles
     fields = tuple(dict.fromkeys((*COMMON, *roles)))

@@ -79,6 +79,11 @@ SPELLINGS = [
     ('--derivatives fmriprep-25.2=models', 'execution.derivatives', {'fmriprep-25.2': 'models'}),
     ('-d aicbv=models', 'execution.derivatives', {'aicbv': 'models'}),
     ('--anat-only', 'workflow.anat_only', True),
+    (
+        '--output-spaces T1w MNI152NLin6Asym:res-2 T1w',
+        'workflow.output_spaces',
+        ('T1w', 'MNI152NLin6Asym:res-2'),
+    ),
     ('--aicbv-weights filter.json', 'workflow.aicbv_weights', 'filter.json'),
     ('--consensus', 'workflow.consensus', True),
     ('--synthetic-slices', 'workflow.synthetic_slices', True),
@@ -271,6 +276,12 @@ def test_folder_gives_derivatives_their_name(folders):
     (folders / 'fmriprep').mkdir()
     config = _parse('--derivatives', 'fmriprep')
     assert config.execution.derivatives == {'fmriprep': str(folders / 'fmriprep')}
+
+
+def test_an_output_space_is_a_label_with_modifiers(folders, capsys):
+    told = _problems(capsys, '--output-spaces', 'MNI152NLin6Asym:2', 'T1w')
+    assert len(told) == 1
+    assert "'MNI152NLin6Asym:2' is not a space; expected a TemplateFlow label" in told[0]
 
 
 def test_names_of_atlases_take_no_table(folders, capsys):

@@ -12,7 +12,9 @@ from bids_brainage.preprocessing.image import (
     constant_background,
     foreground_mask,
     load_canonical,
+    load_image,
     raised,
+    save_image,
 )
 
 AFFINE_MM = 1e-3  # float32 of the header
@@ -179,3 +181,13 @@ def test_ringing_of_interpolation_is_left_alone(head):
     ringing[::7, ::7, ::7] = -0.5 * ringing.max()
     data, by = raised(ringing)
     assert by == 0 and data is ringing
+
+
+@pytest.mark.parametrize('kind', ['float32', 'uint8'])
+def test_images_between_steps_keep_voxels_grid_and_type(tmp_path, kind):
+    data = np.arange(24.0).reshape(2, 3, 4)
+    affine = np.array([[0, -2.0, 0, 9], [1.5, 0, 0, -4], [0, 0, 3, 2], [0, 0, 0, 1]])
+    path = save_image(data.transpose(2, 0, 1), affine, tmp_path / 'x.nii.gz', kind)
+    found, grid = load_image(path)
+    assert found.dtype == kind and np.array_equal(found, data.transpose(2, 0, 1))
+    assert grid.dtype == float and np.array_equal(grid, affine)

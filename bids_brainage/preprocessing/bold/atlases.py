@@ -6,7 +6,6 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -17,12 +16,14 @@ import nibabel as nib
 import numpy as np
 
 from bids_brainage.errors import MissingInputError, OptionError, UnusableImageError
+from bids_brainage.names import split_name
 from bids_brainage.preprocessing.bold.names import (
     COORDINATE_ATLASES,
     DEFAULT_ATLAS,
     atlas_label,
     is_path,
 )
+from bids_brainage.preprocessing.template import templateflow_files
 
 SPHERE_RADIUS_MM = 5.0
 
@@ -285,7 +286,9 @@ def beside(image: Path) -> Path | None:
     candidates = [image.with_name(stem + end) for end in ('.tsv', '.csv', '.txt')]
     candidates.append(image.with_name(stem.removesuffix('MNI') + 'NodeNames.txt'))
     # TemplateFlow keeps one table for all resolutions
-    candidates.append(image.with_name(re.sub(r'_res-[0-9a-zA-Z]+', '', stem) + '.tsv'))
+    if name := split_name(image):
+        bare = f'{name.stem(without=("res",))}_{name.suffix}.tsv'
+        candidates.append(image.with_name(bare))
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -297,7 +300,7 @@ def _templateflow_atlas(spec: str, space: str, table: Path | None, download: boo
     wanted.setdefault('resolution', '2')
     # atlases are published in few of the MNI spaces, which agree within a voxel or two
     spaces = dict.fromkeys((space, 'MNI152NLin2009cAsym', 'MNI152NLin6Asym'))
-    tries = (_templateflow_files(s, download, atlas=name, suffix='dseg', **wanted) for s in spaces)
+    tries = (templateflow_files(s, download, atlas=name, suffix='dseg', **wanted) for s in spaces)
     paths = next((found for found in tries if found), [])
     if len(paths) != 1:
         raise MissingInputError(
@@ -306,21 +309,6 @@ def _templateflow_atlas(spec: str, space: str, table: Path | None, download: boo
             f'fetch it where there is network, or use {DEFAULT_ATLAS}, which needs no file.'
         )
     return label_atlas(paths[0], table or beside(paths[0]), label=atlas_label(spec))
-
-
-def _templateflow_files(space: str, download: bool, **query: str) -> list[Path]:
-    """Return the files of a query that are on this machine; fetch them first if allowed."""
-    import templateflow.api
-
-    def there() -> list[Path]:
-        found = templateflow.api.ls(space, extension='.nii.gz', **query)
-        return [Path(p) for p in found if Path(p).is_file() and Path(p).stat().st_size > 0]
-
-    if download and not there():
-        # without network the caller says what is missing
-        with suppress(OSError, RuntimeError, KeyError):
-            templateflow.api.get(space, extension='.nii.gz', raise_empty=False, **query)
-    return there()
 
 
 def _label_values(path: Path) -> list[int]:

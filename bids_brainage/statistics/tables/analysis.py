@@ -7,12 +7,12 @@ module per table does the rest.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_brainage.names import split_name
 from bids_brainage.statistics.bias import (
     CalibrationRefusedError,
     calibration_rows,
@@ -217,8 +217,11 @@ def series_name(source: str) -> str:
     >>> series_name('bids:raw:sub-1/ses-2/anat/sub-1_ses-2_acq-mp_run-1_T1w.nii.gz')
     'acq-mp_T1w.nii.gz'
     """
-    name = source.rsplit('/', 1)[-1]
-    return re.sub(r'(sub|ses|run)-[^_]*_', '', name)
+    name = split_name(source)
+    if name is None:
+        return source.rsplit('/', 1)[-1]
+    rest = name.stem(without=('sub', 'ses', 'run'))
+    return f'{rest}_{name.suffix}{name.extension}' if rest else name.suffix + name.extension
 
 
 def calibrate_model(
