@@ -125,7 +125,9 @@ class Group:
     """What the group level compares.
 
     `retest_sessions` holds pairs one after the other, with ``ses-``; `retest_max_days` is the
-    longest interval of test-retest sessions; `reference_group` is ``COLUMN=VALUE``.
+    longest interval of test-retest sessions; `reference_group` is ``COLUMN=VALUE``;
+    `exclude_flags` are quality flags whose images are left out, beside those that say "do not
+    use", which only `include_flagged` counts.
     """
 
     group_column: str | None = None
@@ -134,6 +136,8 @@ class Group:
     retest_max_days: float = 90.0
     reference_group: str | None = None
     correlate: tuple[str, ...] = ()
+    include_flagged: bool = False
+    exclude_flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,18 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
         metavar='COLUMN',
         help='columns to correlate with the brain age gap',
     )
+    group.add_argument(
+        '--include-flagged',
+        action='store_true',
+        default=None,
+        help='count images flagged "do not use", which are left out otherwise',
+    )
+    group.add_argument(
+        '--exclude-flags',
+        nargs='+',
+        metavar='FLAG',
+        help='leave out images with these flags, too, such as anisotropic',
+    )
 
 
 def group_settings(settings: Mapping[str, Any], problems: list[str]) -> Group:
@@ -81,7 +93,30 @@ def group_settings(settings: Mapping[str, Any], problems: list[str]) -> Group:
         retest_max_days=_days(settings, problems),
         reference_group=None if reference is None else str(reference),
         correlate=_texts(settings, 'correlate'),
+        include_flagged=_flag(settings, 'include_flagged', problems),
+        exclude_flags=_flag_names(settings, problems),
     )
+
+
+def _flag(settings: Mapping[str, Any], name: str, problems: list[str]) -> bool:
+    """Return an option that is given or not."""
+    value = settings.get(name, False)
+    if not isinstance(value, bool):
+        problems.append(f'{name} of the configuration file: expected true or false.')
+    return value is True
+
+
+def _flag_names(settings: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
+    """Return the flags to leave out, each of which must exist."""
+    from bids_brainage.preprocessing.quality import flag_table
+
+    names = _texts(settings, 'exclude_flags')
+    if unknown := [name for name in names if name not in flag_table()]:
+        problems.append(
+            f'--exclude-flags: no flag {", ".join(unknown)}. Flags are '
+            f'{", ".join(sorted(flag_table()))}.'
+        )
+    return names
 
 
 def _days(settings: Mapping[str, Any], problems: list[str]) -> float:

@@ -58,6 +58,7 @@ def run_group(config: Config) -> int:
     from bids_brainage.outputs.collect import read_predictions
     from bids_brainage.runs.group_maps import choose_maps
     from bids_brainage.runs.group_summary import announce
+    from bids_brainage.statistics.tables.rows import left_out
 
     if config.execution.reports_only:
         raise OptionError(
@@ -75,7 +76,8 @@ def run_group(config: Config) -> int:
     options = group_options(config.group, config.seeds.random_seed)
     table, options = add_columns(table, config.execution.bids_dir, options)
     announce(config, table)
-    chosen = choose_maps(table, found.maps, config.workflow.saliency)
+    poor = left_out(table, options.excluded_flags).notna()
+    chosen = choose_maps(table[~poor], found.maps, config.workflow.saliency)
     if config.execution.dry_run:
         n_maps = sum(len(group.paths) for group in chosen)
         place = config.execution.output_dir / 'group.html'
@@ -95,7 +97,7 @@ def _compute(
     from bids_brainage.outputs.group_tables import write_group_tables
     from bids_brainage.reports.group import write_group_report
     from bids_brainage.runs.group_maps import make_group_maps
-    from bids_brainage.runs.group_summary import accuracy_lines, report_written
+    from bids_brainage.runs.group_summary import accuracy_lines, flagged, report_written
     from bids_brainage.statistics.tables.analysis import analyse
 
     output_dir = config.execution.output_dir
@@ -118,7 +120,7 @@ def _compute(
         sys.stdout.write('\n' + accuracy_lines(tables) + '\n\n')
     report_written(config, tables, names, len(problems))
     if not usable:
-        log.error('No prediction can be used; group_exclusions.tsv says why.')
+        log.error('No prediction can be used; group_exclusions.tsv says why.%s', flagged(tables))
         return UnusableImageError.exit_code
     return 1 if problems else 0
 
@@ -126,7 +128,9 @@ def _compute(
 def group_options(group: Group, seed: int) -> GroupOptions:
     """Turn the settings into options of the analysis."""
     from bids_brainage.statistics.tables.analysis import GroupOptions
+    from bids_brainage.statistics.tables.rows import stop_flags
 
+    stopped = frozenset() if group.include_flagged else stop_flags()
     sessions = group.retest_sessions
     reference = group.reference_group
     column, _, value = (reference or '').partition('=')
@@ -138,6 +142,7 @@ def group_options(group: Group, seed: int) -> GroupOptions:
         reference_group=(column, value) if reference else None,
         correlate=group.correlate,
         seed=seed,
+        excluded_flags=stopped | set(group.exclude_flags),
     )
 
 

@@ -74,6 +74,14 @@ def accuracy_lines(tables: Mapping[str, pd.DataFrame]) -> str:
     return plain_table(HEAD, lines)
 
 
+def flagged(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Say how images that were left out because of a flag could be counted, where there are."""
+    reasons = tables['exclusions']['reason'].astype(str)
+    if not reasons.str.startswith('flagged ').any():
+        return ''
+    return ' Flagged images are counted with --include-flagged.'
+
+
 def report_written(
     config: Config, tables: Mapping[str, pd.DataFrame], names: Sequence[str], n_unreadable: int
 ) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bids_brainage.statistics.tables.analysis import GroupOptions, analyse, prepare, series_name
+from bids_brainage.statistics.tables.analysis import GroupOptions, analyse
 from bids_brainage.statistics.tables.differences import covariate_columns
+from bids_brainage.statistics.tables.rows import prepare, series_name
 
 FAST = {'draws': 100}
 
