@@ -126,6 +126,7 @@ class Group:
 
     `retest_sessions` holds pairs one after the other, with ``ses-``; `retest_max_days` is the
     longest interval of test-retest sessions; `reference_group` is ``COLUMN=VALUE``;
+    `bias_correction` is one of `bids_brainage.statistics.bias.METHODS`;
     `exclude_flags` are quality flags whose images are left out, beside those that say "do not
     use", which only `include_flagged` counts.
     """
@@ -135,6 +136,7 @@ class Group:
     retest_sessions: tuple[str, ...] = ()
     retest_max_days: float = 90.0
     reference_group: str | None = None
+    bias_correction: str = 'linear'
     correlate: tuple[str, ...] = ()
     include_flagged: bool = False
     exclude_flags: tuple[str, ...] = ()

@@ -40,6 +40,12 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
         help='healthy people on whom age bias and intervals are calibrated',
     )
     group.add_argument(
+        '--bias-correction',
+        metavar='METHOD',
+        help='line that takes the age bias out: linear (through the whole reference group), '
+        'tails (its youngest and oldest 5 %%, of 100 people or more) or none (default: linear)',
+    )
+    group.add_argument(
         '--correlate',
         nargs='+',
         metavar='COLUMN',
@@ -92,6 +98,7 @@ def group_settings(settings: Mapping[str, Any], problems: list[str]) -> Group:
         retest_sessions=sessions,
         retest_max_days=_days(settings, problems),
         reference_group=None if reference is None else str(reference),
+        bias_correction=_method(settings, problems),
         correlate=_texts(settings, 'correlate'),
         include_flagged=_flag(settings, 'include_flagged', problems),
         exclude_flags=_flag_names(settings, problems),
@@ -117,6 +124,17 @@ def _flag_names(settings: Mapping[str, Any], problems: list[str]) -> tuple[str, 
             f'{", ".join(sorted(flag_table()))}.'
         )
     return names
+
+
+def _method(settings: Mapping[str, Any], problems: list[str]) -> str:
+    """Return how the age bias is corrected."""
+    from bids_brainage.statistics.bias import METHODS
+
+    value = settings.get('bias_correction', METHODS[0])
+    if value not in METHODS:
+        problems.append(f'--bias-correction: expected {", ".join(METHODS)}, found {value!r}.')
+        return METHODS[0]
+    return str(value)
 
 
 def _days(settings: Mapping[str, Any], problems: list[str]) -> float:

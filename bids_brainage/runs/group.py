@@ -140,6 +140,7 @@ def group_options(group: Group, seed: int) -> GroupOptions:
         retest_sessions=tuple(zip(sessions[::2], sessions[1::2], strict=True)),
         retest_max_days=group.retest_max_days,
         reference_group=(column, value) if reference else None,
+        bias_correction=group.bias_correction,
         correlate=group.correlate,
         seed=seed,
         excluded_flags=stopped | set(group.exclude_flags),

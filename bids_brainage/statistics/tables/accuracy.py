@@ -114,7 +114,7 @@ def subsets(one: pd.DataFrame, corrected: bool) -> Iterator[Subset]:
     everyone = np.arange(len(one))
     yield 'all', 'all', everyone
     used = one['calibration'].to_numpy(bool)
-    if corrected and used.any():
+    if corrected and used.any() and not used.all():
         yield 'excl_calibration', 'all', everyone[~used]
     if 'sex' in one:
         sex = one['sex'].astype(object).where(one['sex'].isin(['F', 'M']), 'other/unknown')

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_brainage.statistics.bias import METHODS
 from bids_brainage.statistics.bins import MIN_BIN_N
 from bids_brainage.statistics.bootstrap import Bootstrap
 from bids_brainage.statistics.pairing import UNKNOWN_INTERVAL, Pairs, pair_scans
@@ -49,6 +50,8 @@ class GroupOptions:
         Longest interval of test–retest sessions when none are named.
     reference_group : (str, str) or None
         Column and value of the healthy reference group.
+    bias_correction : str
+        How ages are corrected with that group, see :func:`.fit_line`; ``none`` leaves them.
     correlate : tuple of str
         Columns to correlate with the gap.
     seed, draws : int
@@ -64,6 +67,7 @@ class GroupOptions:
     retest_sessions: tuple[tuple[str, str], ...] = ()
     retest_max_days: float = 90
     reference_group: tuple[str, str] | None = None
+    bias_correction: str = METHODS[0]
     correlate: tuple[str, ...] = ()
     seed: int = 0
     draws: int = 2000

@@ -8,9 +8,9 @@ import numpy as np
 
 from bids_brainage.statistics.bias import (
     CalibrationRefusedError,
-    calibration_rows,
+    RegressionLine,
     correction_report,
-    fit_bias,
+    fit_line,
 )
 from bids_brainage.statistics.conformal import calibrate, leave_one_out_half_widths
 
@@ -33,7 +33,7 @@ def calibrate_model(
     one : DataFrame
         Rows of one model with ``baseline`` (first usable scan of each person).
     options : GroupOptions
-        With `reference_group`.
+        With `reference_group` and `bias_correction`.
 
     Returns
     -------
@@ -57,23 +57,50 @@ def calibrate_model(
     member = (one[column].astype(str) == value).to_numpy(bool)
     reference = member & one['baseline'].to_numpy(bool)
     age, predicted = one['age'].to_numpy(np.float64), one['predicted_age'].to_numpy(np.float64)
-    facts: dict[str, Any] = {'reference': f'{column}={value}', 'n_reference': int(reference.sum())}
+    facts: dict[str, Any] = {
+        'reference': f'{column}={value}',
+        'n_reference': int(reference.sum()),
+        'bias_correction': None,
+    }
     notes: list[str] = []
-    try:
-        rows = calibration_rows(age, reference)
-        fit = fit_bias(age, predicted, rows)
-        used = one['person'].isin(one['person'].to_numpy()[rows]).to_numpy()
-        one = one.assign(corrected=fit.apply(age, predicted), calibration=used)
-        report = correction_report(age, predicted, fit, np.flatnonzero(used))
-        facts['bias_correction'] = fit.as_dict()
-        facts['accuracy'] = {k: {n: s.value for n, s in v.items()} for k, v in report.items()}
-    except CalibrationRefusedError as error:
-        facts['bias_correction'] = None
-        notes.append(f'no bias correction: {error}')
+    if options.bias_correction != 'none':
+        one, line_facts, notes = _correct(one, reference, options.bias_correction)
+        facts |= line_facts
     one, interval = _recalibrate(one, reference, age, predicted)
     if interval['half_width_years'] is None:
         notes.append(f'no recalibrated intervals: {interval["reason"]}')
     return one, {**facts, 'conformal': interval}, notes
+
+
+def _correct(
+    one: pd.DataFrame, reference: np.ndarray, method: str
+) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
+    """Add corrected ages and mark the people on whom the line was fitted."""
+    age, predicted = one['age'].to_numpy(np.float64), one['predicted_age'].to_numpy(np.float64)
+    try:
+        line, rows = fit_line(age, predicted, reference, method)
+    except CalibrationRefusedError as error:
+        return one, {}, [f'no bias correction: {error}']
+    used = one['person'].isin(one['person'].to_numpy()[rows]).to_numpy()
+    one = one.assign(corrected=line.apply(age, predicted), calibration=used)
+    report = correction_report(age, predicted, line, np.flatnonzero(used))
+    accuracy = {k: {n: s.value for n, s in v.items()} for k, v in report.items()}
+    facts = {'bias_correction': line.as_dict(), 'accuracy': accuracy}
+    return one, facts, _beyond(one, line)
+
+
+def _beyond(one: pd.DataFrame, line: object) -> list[str]:
+    """Say for how many people the line is drawn out beyond the ages of the reference group."""
+    if not isinstance(line, RegressionLine):
+        return []
+    young, old = line.ages
+    people = one.loc[(one['age'] < young) | (one['age'] > old), 'person'].nunique()
+    if not people:
+        return []
+    return [
+        f'people younger or older than the reference group ({young:.0f} to {old:.0f} years): '
+        f'{people}; the correction of their ages is extrapolated'
+    ]
 
 
 def _recalibrate(
