@@ -73,7 +73,7 @@ def run_group(config: Config) -> int:
         config.execution.session_label,
         config.workflow.models,
     )
-    options = group_options(config.group, config.seeds.random_seed)
+    options = group_options(config.group, config.seeds.random_seed, found.models)
     table, options = add_columns(table, config.execution.bids_dir, options)
     announce(config, table)
     poor = left_out(table, options.excluded_flags).notna()
@@ -125,8 +125,8 @@ def _compute(
     return 1 if problems else 0
 
 
-def group_options(group: Group, seed: int) -> GroupOptions:
-    """Turn the settings into options of the analysis."""
+def group_options(group: Group, seed: int, models: Mapping[str, Any]) -> GroupOptions:
+    """Turn the settings, and what the side files say of the models, into options."""
     from bids_brainage.statistics.tables.analysis import GroupOptions
     from bids_brainage.statistics.tables.rows import stop_flags
 
@@ -144,7 +144,18 @@ def group_options(group: Group, seed: int) -> GroupOptions:
         correlate=group.correlate,
         seed=seed,
         excluded_flags=stopped | set(group.exclude_flags),
+        networks=_networks(models),
     )
+
+
+def _networks(models: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Pair the networks of System B that the regressions of its bundles name."""
+    named = [facts.get('Networks') or {} for facts in models.values()]
+    t1w, aicbv = (
+        dict.fromkeys(networks[kind] for networks in named if kind in networks)
+        for kind in ('t1w', 'aicbv')
+    )
+    return tuple((t, a) for t in t1w for a in aicbv)
 
 
 def select(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.runs.progress import plain_table
+from bids_brainage.statistics.reliability import LEAST_PAIRS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,7 @@ def accuracy_lines(tables: Mapping[str, pd.DataFrame]) -> str:
     Returns
     -------
     str
-        Plain text; years with one decimal, n/a where there is no number.
+        Plain text; years with one decimal, n/a where there is no number or too few pairs.
     """
     accuracy, change = tables['accuracy'], tables['longitudinal']
     lines = []
@@ -67,8 +68,8 @@ def accuracy_lines(tables: Mapping[str, pd.DataFrame]) -> str:
                 _number(first.get('mae')),
                 _number(first.get('me'), '+.1f'),
                 _number(first.get('r'), '.2f'),
-                _number(retest.get('sem')),
-                _number(moved.get('made')),
+                _number(retest.get('sem') if retest.get('n', 0) >= LEAST_PAIRS else None),
+                _number(moved.get('made') if moved.get('n_pairs', 0) >= LEAST_PAIRS else None),
             )
         )
     return plain_table(HEAD, lines)

@@ -69,7 +69,9 @@ def test_nothing_to_read_says_what_to_do(tmp_path):
 
 def test_golden_values_survive_the_disk(people, tmp_path):
     found = read_predictions(people)
-    options = GroupOptions(retest_sessions=(('ses-1', 'ses-2'),), draws=100)
+    options = GroupOptions(
+        retest_sessions=(('ses-1', 'ses-2'),), draws=100, networks=(('net.a', 'net.b'),)
+    )
     result = analyse(found.table, options)
     names = write_group_tables(tmp_path, result.tables, result.facts, found.models)
     there = [name for name in TABLES if name in result.tables]

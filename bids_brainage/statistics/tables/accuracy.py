@@ -161,7 +161,7 @@ def _row(
         ('interval_coverage', 'interval_low', 'interval_high'),
         ('group_interval_coverage', 'group_low', 'group_high'),
     ):
-        stats[name] = _coverage(part, age, low, high, corrected, bootstrap)
+        stats[name] = _coverage(part, age, low, high, corrected)
     levels = part['interval_level'].dropna()
     return {
         'unit': 'scan',
@@ -180,13 +180,11 @@ def _coverage(
     low: str,
     high: str,
     corrected: bool,
-    bootstrap: Bootstrap,
 ) -> Stat:
     """Coverage of one kind of interval, which belongs to the uncorrected prediction."""
     if corrected:
         return undefined('intervals belong to the uncorrected prediction')
-    person = part['person'].to_numpy()
-    return interval_coverage(age, part[low], part[high], person, bootstrap)
+    return interval_coverage(age, part[low], part[high], part['person'])
 
 
 def _by_subject(

@@ -60,6 +60,9 @@ class GroupOptions:
         Smallest bin that may set a worst-bin error.
     excluded_flags : frozenset of str
         Quality flags whose rows are left out of every statistic.
+    networks : tuple of (str, str)
+        Pairs of networks of System B, of the T1w image and of the map of blood volume, whose
+        regressions T, A, TA and TAS are fitted.
     """
 
     group_column: str | None = None
@@ -73,6 +76,7 @@ class GroupOptions:
     draws: int = 2000
     min_bin_n: int = MIN_BIN_N
     excluded_flags: frozenset[str] = field(default_factory=stop_flags)
+    networks: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def analyse(predictions: pd.DataFrame, options: GroupOptions | None = None) -> G
     -------
     GroupResult
         ``brainage``, ``accuracy``, ``longitudinal``, ``reliability``, ``differences``,
-        ``exclusions`` and, with several models, ``fusion``.
+        ``exclusions`` and, with both networks of System B, ``fusion``.
     """
     import pandas as pd
 
@@ -135,7 +139,7 @@ def analyse(predictions: pd.DataFrame, options: GroupOptions | None = None) -> G
         models[str(model)] = (one, pairs)
     reliability, sems = reliability_table(models)
     frames = {model: one for model, (one, _) in models.items()}
-    fused = fuse_models(frames)
+    fused = fuse_models(frames, options.networks)
     tables = {
         'brainage': _union(predictions, models, bool(calibration)),
         'accuracy': accuracy_table(frames, bootstrap, options),

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bids_brainage.statistics.reliability import LEAST_PAIRS
 from bids_brainage.statistics.tables.analysis import GroupOptions, analyse
 from bids_brainage.statistics.tables.differences import covariate_columns
 from bids_brainage.statistics.tables.rows import prepare, series_name
@@ -57,7 +58,11 @@ def golden():
     data['dx'] = np.where(np.arange(len(data)) % 60 % 2, 'AD', 'CU')
     data['mmse'] = np.tile(g.mmse, 4).astype(str)
     options = GroupOptions(
-        retest_sessions=(('ses-1', 'ses-2'),), group_column='dx', correlate=('mmse',), **FAST
+        retest_sessions=(('ses-1', 'ses-2'),),
+        group_column='dx',
+        correlate=('mmse',),
+        networks=(('t1.a', 't2.a'),),
+        **FAST,
     )
     return analyse(data, options)
 
@@ -224,6 +229,30 @@ def test_no_ages_still_gives_reliability():
     assert blind.tables['exclusions']['reason'].str.contains('--retest-sessions').sum() == 60
     named = analyse(data, GroupOptions(retest_sessions=(('ses-1', 'ses-2'),), **FAST))
     assert named.tables['reliability']['sigma_scan'][0] == pytest.approx(0.364956, abs=g.DIGITS)
+
+
+def test_few_pairs_name_no_agreement_and_judge_no_change():
+    n = LEAST_PAIRS - 1
+    first = [table(g.p[:n], g.y[:n], 'ses-1'), table(g.p_retest[:n], g.y[:n], 'ses-2')]
+    data = stack(*first, table(g.p_follow, g.y_follow, 'ses-3'), table(g.p, session='ses-1'))
+    data = data.drop_duplicates('source')
+    options = GroupOptions(retest_sessions=(('ses-1', 'ses-2'),), **FAST)
+    result = analyse(data, options)
+    row = pick(result.tables['reliability'], session_set='sessions')
+    assert row['sem_low'] < row['sem'] < row['sem_high']
+    assert row['sdc95_low'] < row['sdc95'] < row['sdc95_high']
+    assert row['agreement'] is None
+    people = result.tables['longitudinal'].query('row == "participant"')
+    assert len(people) == 60 and people['reliable_change'].isna().all()
+    assert people['reason'].str.contains('9 test-retest pairs; 10 are needed').all()
+
+
+def test_fusion_is_for_the_networks_of_system_b_only():
+    data = stack(table(g.p, model='net.a'), table(g.second, model='net.b'))
+    assert 'fusion' not in analyse(data, GroupOptions(**FAST)).tables
+    options = GroupOptions(networks=(('net.a', 'net.b'), ('net.a', 'net.c')), **FAST)
+    fused = analyse(data, options).tables['fusion']
+    assert set(fused['model']) == {'net.a + net.b'}
 
 
 def test_runs_are_test_retest():
