@@ -115,7 +115,7 @@ def _flag(settings: Mapping[str, Any], name: str, problems: list[str]) -> bool:
 
 def _flag_names(settings: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
     """Return the flags to leave out, each of which must exist."""
-    from bids_brainage.preprocessing.quality import flag_table
+    from bids_brainage.flags import flag_table
 
     names = _texts(settings, 'exclude_flags')
     if unknown := [name for name in names if name not in flag_table()]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bids_brainage.outputs.collect import Predictions
     from bids_brainage.runs.group_maps import Chosen
-    from bids_brainage.statistics.tables.analysis import GroupOptions
+    from bids_brainage.statistics.tables.options import GroupOptions
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _compute(
     from bids_brainage.outputs.group_tables import write_group_tables
     from bids_brainage.reports.group import write_group_report
     from bids_brainage.runs.group_maps import make_group_maps
-    from bids_brainage.runs.group_summary import accuracy_lines, flagged, report_written
+    from bids_brainage.runs.group_summary import about, accuracy_lines, flagged, report_written
     from bids_brainage.statistics.tables.analysis import analyse
 
     output_dir = config.execution.output_dir
@@ -111,7 +111,7 @@ def _compute(
         tables['saliency'] = maps.table
     analysis = {**result.facts, 'warnings': result.warnings}
     names = write_group_tables(output_dir, tables, analysis, found.models)
-    write_group_report(output_dir, tables, analysis, result.plots, maps.figures)
+    write_group_report(output_dir, tables, analysis, result.plots, maps.figures, about(config))
     problems = (*found.problems, *maps.problems)
     for name, reason in problems:
         log.error('%s was left out: %s', name, reason)
@@ -127,8 +127,8 @@ def _compute(
 
 def group_options(group: Group, seed: int, models: Mapping[str, Any]) -> GroupOptions:
     """Turn the settings, and what the side files say of the models, into options."""
-    from bids_brainage.statistics.tables.analysis import GroupOptions
-    from bids_brainage.statistics.tables.rows import stop_flags
+    from bids_brainage.flags import stop_flags
+    from bids_brainage.statistics.tables.options import GroupOptions
 
     stopped = frozenset() if group.include_flagged else stop_flags()
     sessions = group.retest_sessions

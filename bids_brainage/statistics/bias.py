@@ -164,10 +164,21 @@ def fit_line(
         ends = calibration_rows(x, reference)
         return fit_bias(x, y, ends), ends
     _require_span(x[rows], 'people of the reference group')
-    fit = fit_ols(y[rows], {'age': x[rows]})
+    return regress(x[rows], y[rows]), rows
+
+
+def regress(age: ArrayLike, predicted: ArrayLike) -> RegressionLine:
+    """Fit the line of predicted on chronological age through all that are given, years.
+
+    Raises
+    ------
+    FitRefusedError
+        With fewer than three people, or all of one age.
+    """
+    x = np.asarray(age, np.float64)
+    fit = fit_ols(predicted, {'age': x})
     intercept, slope = (float(c) for c in fit.coefficients)
-    ages = (float(x[rows].min()), float(x[rows].max()))
-    return RegressionLine(slope, intercept, fit, ages), rows
+    return RegressionLine(slope, intercept, fit, (float(x.min()), float(x.max())))
 
 
 def _require_span(ages: Array, who: str) -> None:

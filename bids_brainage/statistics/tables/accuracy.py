@@ -23,7 +23,7 @@ from bids_brainage.statistics.result import Stat, flatten, undefined
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bids_brainage.statistics.tables.analysis import GroupOptions
+    from bids_brainage.statistics.tables.options import GroupOptions
 
 Subset = tuple[str, str, NDArray[np.intp]]
 
@@ -83,18 +83,19 @@ def accuracy_table(
     bootstrap : Bootstrap
         For the limits.
     options : GroupOptions
-        With `min_bin_n`.
+        With `min_bin_n` and `reference_group`.
     """
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
+    name = '='.join(options.reference_group or ())
     for model, one in models.items():
         slim = one[list(USED)]
         for corrected in (False, True):
             predicted = one['corrected' if corrected else 'predicted_age'].to_numpy(np.float64)
             if corrected and not np.isfinite(predicted).any():
                 continue
-            for subset, level, index in subsets(one, corrected):
+            for subset, level, index in subsets(one, corrected, name):
                 head = {'model': model, 'subset': subset, 'level': level, 'corrected': corrected}
                 part = slim.iloc[index]
                 rows.append(head | _row(part, predicted[index], corrected, bootstrap, options))
@@ -106,13 +107,17 @@ def accuracy_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-def subsets(one: pd.DataFrame, corrected: bool) -> Iterator[Subset]:
+def subsets(one: pd.DataFrame, corrected: bool, reference: str = '') -> Iterator[Subset]:
     """List the subsets of one model's rows as (kind, level, row positions).
+
+    `reference` is the name of the reference group, if there is one.
 
     Levels with nobody are left out, except ``all``.
     """
     everyone = np.arange(len(one))
     yield 'all', 'all', everyone
+    if reference:
+        yield 'reference', reference, np.flatnonzero(one['reference_member'].to_numpy(bool))
     used = one['calibration'].to_numpy(bool)
     if corrected and used.any() and not used.all():
         yield 'excl_calibration', 'all', everyone[~used]

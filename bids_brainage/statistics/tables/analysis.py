@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_brainage.statistics.bias import METHODS
-from bids_brainage.statistics.bins import MIN_BIN_N
 from bids_brainage.statistics.bootstrap import Bootstrap
 from bids_brainage.statistics.pairing import UNKNOWN_INTERVAL, Pairs, pair_scans
 from bids_brainage.statistics.tables.accuracy import accuracy_table
@@ -21,62 +19,17 @@ from bids_brainage.statistics.tables.calibration import calibrate_model
 from bids_brainage.statistics.tables.change import longitudinal_table, reliability_table
 from bids_brainage.statistics.tables.differences import differences_table, untested
 from bids_brainage.statistics.tables.fusion import fuse_models, fusion_coefficients
+from bids_brainage.statistics.tables.options import GroupOptions
 from bids_brainage.statistics.tables.points import plot_data
 from bids_brainage.statistics.tables.rows import (
     EXCLUSION_COLUMNS,
     dropped_rows,
     prepare,
     quality_notes,
-    stop_flags,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True)
-class GroupOptions:
-    """What the user may choose at group level.
-
-    Attributes
-    ----------
-    group_column : str or None
-        Factor of the group differences.
-    covariates : tuple of str
-        Further covariates; age and sex are always used.
-    retest_sessions : tuple of (str, str)
-        Named test–retest sessions (``ses-A``, ``ses-B``).
-    retest_max_days : float
-        Longest interval of test–retest sessions when none are named.
-    reference_group : (str, str) or None
-        Column and value of the healthy reference group.
-    bias_correction : str
-        How ages are corrected with that group, see :func:`.fit_line`; ``none`` leaves them.
-    correlate : tuple of str
-        Columns to correlate with the gap.
-    seed, draws : int
-        Of the bootstrap.
-    min_bin_n : int
-        Smallest bin that may set a worst-bin error.
-    excluded_flags : frozenset of str
-        Quality flags whose rows are left out of every statistic.
-    networks : tuple of (str, str)
-        Pairs of networks of System B, of the T1w image and of the map of blood volume, whose
-        regressions T, A, TA and TAS are fitted.
-    """
-
-    group_column: str | None = None
-    covariates: tuple[str, ...] = ()
-    retest_sessions: tuple[tuple[str, str], ...] = ()
-    retest_max_days: float = 90
-    reference_group: tuple[str, str] | None = None
-    bias_correction: str = METHODS[0]
-    correlate: tuple[str, ...] = ()
-    seed: int = 0
-    draws: int = 2000
-    min_bin_n: int = MIN_BIN_N
-    excluded_flags: frozenset[str] = field(default_factory=stop_flags)
-    networks: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,10 +109,12 @@ def analyse(predictions: pd.DataFrame, options: GroupOptions | None = None) -> G
         'calibration': calibration,
         'n_images': int(predictions['source'].nunique()),
         'n_participants': int(predictions['participant_id'].nunique()),
+        'group_column': options.group_column,
+        'reference_group': '='.join(options.reference_group or ()) or None,
         'n_tests': int(tables['differences']['p'].notna().sum()),
     }
     warnings += untested(tables['differences'])
-    return GroupResult(tables, facts, warnings, plot_data(models, options.group_column))
+    return GroupResult(tables, facts, warnings, plot_data(models, options))
 
 
 def _baseline(one: pd.DataFrame, pairs: Pairs) -> np.ndarray:

@@ -17,7 +17,7 @@ from bids_brainage.statistics.conformal import calibrate, leave_one_out_half_wid
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bids_brainage.statistics.tables.analysis import GroupOptions
+    from bids_brainage.statistics.tables.options import GroupOptions
 
 DEFAULT_LEVEL = 0.9
 """Nominal coverage of recalibrated intervals when the models state none."""
@@ -39,6 +39,7 @@ def calibrate_model(
     -------
     one : DataFrame
         With ``corrected`` (years), ``calibration`` (bool: person used to fit the line),
+        ``reference_member`` (bool),
         ``group_low`` and ``group_high`` (years).
     facts : dict
         Coefficients, half width and accuracy before and after; empty without reference.
@@ -48,6 +49,7 @@ def calibrate_model(
     one = one.assign(
         corrected=one['predicted_age_corrected'],
         calibration=False,
+        reference_member=False,
         group_low=np.nan,
         group_high=np.nan,
     )
@@ -56,6 +58,7 @@ def calibrate_model(
     column, value = options.reference_group
     member = (one[column].astype(str) == value).to_numpy(bool)
     reference = member & one['baseline'].to_numpy(bool)
+    one = one.assign(reference_member=member)
     age, predicted = one['age'].to_numpy(np.float64), one['predicted_age'].to_numpy(np.float64)
     facts: dict[str, Any] = {
         'reference': f'{column}={value}',

@@ -28,7 +28,7 @@ from bids_brainage.statistics.result import Stat, flatten, undefined
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bids_brainage.statistics.tables.analysis import GroupOptions
+    from bids_brainage.statistics.tables.options import GroupOptions
 
 Models = Mapping[str, 'tuple[pd.DataFrame, Pairs]']
 

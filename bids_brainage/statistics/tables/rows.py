@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_brainage.preprocessing.quality import flag_table
+from bids_brainage.flags import flag_names, stop_flags
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,21 +28,6 @@ REJECT = 'reject'
 """Rating of an image that a person does not want to be used."""
 
 EXCLUSION_COLUMNS = [*IDENTIFIERS, 'analysis', 'reason', 'qc_flag']
-
-
-def stop_flags() -> frozenset[str]:
-    """Return the quality flags that say "do not use"."""
-    return frozenset(name for name, text in flag_table().items() if text['severity'] == 'stop')
-
-
-def flag_names(cell: str | None) -> list[str]:
-    """Return the names in a cell of ``qc_flag``, without the detail that may follow them.
-
-    >>> flag_names('mask_volume(2100 mL);anisotropic')
-    ['mask_volume', 'anisotropic']
-    """
-    parts = [part.strip() for part in (cell or '').split(';')]
-    return [re.split(r'[^\w-]', part, maxsplit=1)[0] for part in parts if part]
 
 
 def left_out(table: pd.DataFrame, excluded_flags: Collection[str]) -> pd.Series:

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from bids_brainage.statistics.reliability import LEAST_PAIRS
-from bids_brainage.statistics.tables.analysis import GroupOptions, analyse
+from bids_brainage.statistics.tables.analysis import analyse
 from bids_brainage.statistics.tables.differences import covariate_columns
+from bids_brainage.statistics.tables.options import GroupOptions
 from bids_brainage.statistics.tables.rows import prepare, series_name
 
 FAST = {'draws': 100}

@@ -12,8 +12,10 @@ import pytest
 
 from bids_brainage.cli.main import main
 from bids_brainage.cli.parser import parse
-from bids_brainage.statistics.tables.analysis import GroupOptions, analyse
-from bids_brainage.statistics.tables.rows import left_out, stop_flags
+from bids_brainage.flags import stop_flags
+from bids_brainage.statistics.tables.analysis import analyse
+from bids_brainage.statistics.tables.options import GroupOptions
+from bids_brainage.statistics.tables.rows import left_out
 from bids_brainage.tsv import read_tsv
 
 OPTIONS = {'group_column': 'dx', 'reference_group': ('dx', 'control'), 'draws': 50}
