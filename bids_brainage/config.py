@@ -127,7 +127,10 @@ class Group:
     """What the group level compares.
 
     `retest_sessions` holds pairs one after the other, with ``ses-``; `retest_max_days` is the
-    longest interval of test-retest sessions; `reference_group` is ``COLUMN=VALUE``.
+    longest interval of test-retest sessions; `reference_group` is ``COLUMN=VALUE``;
+    `bias_correction` is one of `bids_brainage.statistics.bias.METHODS`;
+    `exclude_flags` are quality flags whose images are left out, beside those that say "do not
+    use", which only `include_flagged` counts.
     """
 
     group_column: str | None = None
@@ -135,7 +138,10 @@ class Group:
     retest_sessions: tuple[str, ...] = ()
     retest_max_days: float = 90.0
     reference_group: str | None = None
+    bias_correction: str = 'linear'
     correlate: tuple[str, ...] = ()
+    include_flagged: bool = False
+    exclude_flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

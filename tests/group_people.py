@@ -7,6 +7,8 @@ from bids_brainage.outputs.tables import brainage_row, write_brainage
 
 def write_people(root, n=60, models=('net.a', 'net.b')):
     """Write the golden people to disk: baseline, retest and follow-up session."""
+    facts = {m: {'Version': '1'} for m in models}
+    facts[models[-1]] = {'Version': '1', 'Networks': {'t1w': models[0], 'aicbv': models[-1]}}
     sessions = ((g.y, g.p), (g.y, g.p_retest), (g.y_follow, g.p_follow))
     for k in range(n):
         for number, (age, predicted) in enumerate(sessions, 1):
@@ -30,4 +32,4 @@ def write_people(root, n=60, models=('net.a', 'net.b')):
             ]
             path = root / f'sub-{k:03d}' / f'ses-{number}' / 'anat' / f'{stem}_brainage.tsv'
             path.parent.mkdir(parents=True)
-            write_brainage(path, rows, models={m: {'Version': '1'} for m in models})
+            write_brainage(path, rows, models=facts)

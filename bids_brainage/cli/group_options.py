@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bids_brainage.settings import texts
+from bids_brainage.settings import flag, texts
 
 if TYPE_CHECKING:
     from bids_brainage.config import Group
@@ -42,10 +42,28 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
         help='healthy people on whom age bias and intervals are calibrated',
     )
     group.add_argument(
+        '--bias-correction',
+        metavar='METHOD',
+        help='line that takes the age bias out: linear (through the whole reference group), '
+        'tails (its youngest and oldest 5 %%, of 100 people or more) or none (default: linear)',
+    )
+    group.add_argument(
         '--correlate',
         nargs='+',
         metavar='COLUMN',
         help='columns to correlate with the brain age gap',
+    )
+    group.add_argument(
+        '--include-flagged',
+        action='store_true',
+        default=None,
+        help='count images flagged "do not use", which are left out otherwise',
+    )
+    group.add_argument(
+        '--exclude-flags',
+        nargs='+',
+        metavar='FLAG',
+        help='leave out images with these flags, too, such as anisotropic',
     )
 
 
@@ -84,8 +102,35 @@ def group_settings(settings: Mapping[str, Any], problems: list[str]) -> Group:
         retest_sessions=sessions,
         retest_max_days=_days(settings, problems),
         reference_group=None if reference is None else str(reference),
+        bias_correction=_method(settings, problems),
         correlate=tuple(texts(settings, 'correlate', problems)),
+        include_flagged=flag(settings, 'include_flagged', problems),
+        exclude_flags=_flag_names(settings, problems),
     )
+
+
+def _flag_names(settings: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
+    """Return the flags to leave out, each of which must exist."""
+    from bids_brainage.flags import flag_table
+
+    names = tuple(texts(settings, 'exclude_flags', problems))
+    if unknown := [name for name in names if name not in flag_table()]:
+        problems.append(
+            f'--exclude-flags: no flag {", ".join(unknown)}. Flags are '
+            f'{", ".join(sorted(flag_table()))}.'
+        )
+    return names
+
+
+def _method(settings: Mapping[str, Any], problems: list[str]) -> str:
+    """Return how the age bias is corrected."""
+    from bids_brainage.statistics.bias import METHODS
+
+    value = settings.get('bias_correction', METHODS[0])
+    if value not in METHODS:
+        problems.append(f'--bias-correction: expected {", ".join(METHODS)}, found {value!r}.')
+        return METHODS[0]
+    return str(value)
 
 
 def _days(settings: Mapping[str, Any], problems: list[str]) -> float:

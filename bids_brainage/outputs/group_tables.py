@@ -28,7 +28,7 @@ TABLES = (
 )
 """Group tables in the order of the reports; the files are ``group_<table>.tsv``.
 
-``fusion`` is there only with several models, ``saliency`` only when participants have
+``fusion`` is there only with both networks of System B, ``saliency`` only when participants have
 explanation maps.
 """
 

@@ -6,20 +6,11 @@ threshold stands with its unit and the reason for its value.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
-
-@cache
-def flag_table() -> dict[str, dict[str, Any]]:
-    """Return all flags with label, severity, threshold, unit, explanation, reason, advice."""
-    text = files('bids_brainage').joinpath('data/qc_flags.json').read_text('utf-8')
-    table: dict[str, dict[str, Any]] = json.loads(text)
-    return table
+from bids_brainage.flags import flag_table
 
 
 def threshold(flag: str) -> Any:

@@ -18,6 +18,9 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 46
 MAX_POINTS = 1500
 """Most points that one figure draws; of more, an even selection is shown."""
 
+COLOURS = 8
+"""Colours of groups in the style sheet, ``g0`` to ``g7``; more groups start again."""
+
 VIOLIN_STEPS = 48
 
 MIN_VIOLIN = 10
@@ -25,6 +28,31 @@ MIN_VIOLIN = 10
 
 LETTER, LONGEST, COUNT_ROOM = 7.4, 22, 64
 """Usual width of a letter, pixels; letters of a group's name; room for its size, pixels."""
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Points of a figure: finite values, and the name, page and group of each.
+
+    `links` are addresses, empty where there is none; `kinds` are style classes. Both may be
+    left out.
+    """
+
+    x: Array
+    y: Array
+    names: Sequence[str]
+    links: Sequence[str] = ()
+    kinds: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Band:
+    """A line with its confidence limits at some places."""
+
+    x: Array
+    y: Array
+    low: Array
+    high: Array
 
 
 @dataclass(frozen=True)
@@ -73,6 +101,13 @@ class Plane:
         points = ' '.join(f'{self.px(a)},{self.py(b)}' for a, b in zip(x, y, strict=True))
         return tag('polyline', points=points, class_=kind)
 
+    def band(self, band: Band) -> str:
+        """Draw a line on the area between its limits."""
+        x, edge = [*band.x, *band.x[::-1]], [*band.low, *band.high[::-1]]
+        points = ' '.join(f'{self.px(a)},{self.py(b)}' for a, b in zip(x, edge, strict=True))
+        area = tag('polygon', points=points, class_='confidence')
+        return area + self.line(list(band.x), list(band.y), 'mean-line')
+
 
 def evenly(n: int, most: int = MAX_POINTS) -> NDArray[np.intp]:
     """Choose at most `most` of `n` positions, evenly spaced."""
@@ -80,23 +115,20 @@ def evenly(n: int, most: int = MAX_POINTS) -> NDArray[np.intp]:
 
 
 def scatter(
-    x: Array,
-    y: Array,
-    names: Sequence[str],
+    dots: Dots,
     titles: tuple[str, str],
     *,
     identity: bool = False,
     levels: Mapping[str, float] | None = None,
     curve: tuple[Array, Array] | None = None,
+    band: Band | None = None,
 ) -> str:
-    """Draw points with names that show on hovering.
+    """Draw points with names that show on hovering, and that lead to the page of each.
 
     Parameters
     ----------
-    x, y : (n,) array
-        Finite, at least one.
-    names : (n,) sequence of str
-        Shown when the pointer rests on a point.
+    dots : Dots
+        At least one point.
     titles : (str, str)
         Axis titles.
     identity : bool
@@ -105,23 +137,29 @@ def scatter(
         Labelled horizontal lines.
     curve : (array, array), optional
         A line through the points, such as means of bins.
+    band : Band, optional
+        A regression with its limits.
 
     Returns
     -------
     str
         An ``svg`` element.
     """
-    heights = list((levels or {}).values())
+    x, y, heights = dots.x, dots.y, list((levels or {}).values())
     if identity:
         axis = nice_axis([*x, *y], least=10)
         plane = Plane(axis, axis)
+    elif levels is None:
+        plane = Plane(nice_axis(x), nice_axis([*y, 0.0], least=2))
     else:
         plane = Plane(nice_axis(x, least=10), nice_axis([*y, *heights, 0.0], least=2))
     parts = [plane.frame(*titles)]
     if identity:
         ends = (plane.x.low, plane.x.high)
         parts.append(plane.line(ends, ends, 'age-line'))
-    parts += [_point(plane, x[k], y[k], names[k]) for k in evenly(x.size)]
+    if band is not None and band.x.size > 1:
+        parts.append(plane.band(band))
+    parts += [_point(plane, dots, k) for k in evenly(x.size)]
     for label, height in (levels or {}).items():
         parts.append(plane.line((plane.x.low, plane.x.high), (height, height), 'age-line'))
         place = plane.py(height) - 5
@@ -131,7 +169,9 @@ def scatter(
     return _svg(''.join(parts), f'{titles[1]} against {titles[0]}, {x.size} points')
 
 
-def slopes(lines: Sequence[tuple[str, Array, Array]], titles: tuple[str, str]) -> str:
+def slopes(
+    lines: Sequence[tuple[str, Array, Array]], titles: tuple[str, str], links: Sequence[str] = ()
+) -> str:
     """Draw one broken line per person with the identity line.
 
     Parameters
@@ -140,6 +180,8 @@ def slopes(lines: Sequence[tuple[str, Array, Array]], titles: tuple[str, str]) -
         Years, in order of time, at least one; an even selection of 300 is drawn.
     titles : (str, str)
         Axis titles.
+    links : sequence of str
+        Address of the page of each person, empty where there is none.
     """
     values = np.concatenate([np.concatenate([x, y]) for _, x, y in lines])
     axis = nice_axis(values, least=10)
@@ -149,7 +191,8 @@ def slopes(lines: Sequence[tuple[str, Array, Array]], titles: tuple[str, str]) -
     for k in evenly(len(lines), 300):
         name, x, y = lines[k]
         body = plane.line(list(x), list(y), 'person')
-        body += ''.join(_point(plane, a, b, name) for a, b in zip(x, y, strict=True))
+        dots = Dots(x, y, [name] * x.size, [links[k]] * x.size if links else ())
+        body += ''.join(_point(plane, dots, i) for i in range(x.size))
         parts.append(tag('g', body))
     return _svg(''.join(parts), f'{titles[1]} over {titles[0]} of {len(lines)} people')
 
@@ -225,10 +268,13 @@ def _density(values: Array) -> tuple[Array, Array]:
     return grid, density / density.max()
 
 
-def _point(plane: Plane, x: float, y: float, name: str) -> str:
-    """Draw one dot that tells its name and values."""
-    label = tag('title', _escaped(f'{name}: {x:.1f}, {y:.1f}'))
-    return tag('circle', label, cx=plane.px(x), cy=plane.py(y), r=3, class_='point')
+def _point(plane: Plane, dots: Dots, k: int) -> str:
+    """Draw one dot that tells its name and values, and leads to its page."""
+    x, y = float(dots.x[k]), float(dots.y[k])
+    label = tag('title', _escaped(f'{dots.names[k]}: {x:.1f}, {y:.1f}'))
+    kind = f'point {dots.kinds[k]}' if dots.kinds else 'point'
+    dot = tag('circle', label, cx=plane.px(x), cy=plane.py(y), r=3, class_=kind)
+    return tag('a', dot, href=dots.links[k]) if dots.links and dots.links[k] else dot
 
 
 def _escaped(content: str) -> str:

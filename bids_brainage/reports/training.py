@@ -13,7 +13,7 @@ from bids_brainage.inference.interval import half_width_text
 from bids_brainage.outputs.files import write_text
 from bids_brainage.pictures.svg import tag, text
 from bids_brainage.reports.charts import nice_axis
-from bids_brainage.reports.group_charts import HEIGHT, WIDTH, Plane, scatter
+from bids_brainage.reports.group_charts import HEIGHT, WIDTH, Dots, Plane, scatter
 from bids_brainage.reports.page import fill_template
 from bids_brainage.reports.wording import decimal
 
@@ -141,14 +141,17 @@ def _figures(rows: Sequence[Row]) -> list[dict[str, str]]:
         {
             'title': 'Predicted against true age',
             'svg': scatter(
-                age, predicted, names, ('age, years', 'predicted age, years'), identity=True
+                Dots(age, predicted, names),
+                ('age, years', 'predicted age, years'),
+                identity=True,
             ),
             'caption': f'{len(rows)} scans of held-out people; the dashed line is perfect.',
         },
         {
             'title': 'Error against age',
             'svg': scatter(
-                age, predicted - age, names, ('age, years', 'predicted minus age, years'),
+                Dots(age, predicted - age, names),
+                ('age, years', 'predicted minus age, years'),
                 levels={'no error': 0.0},
             ),
             'caption': 'A downward slope is regression to the mean age.',

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bids_brainage.outputs.collect import Predictions
     from bids_brainage.runs.group_maps import Chosen
-    from bids_brainage.statistics.tables.analysis import GroupOptions
+    from bids_brainage.statistics.tables.options import GroupOptions
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ def run_group(config: Config) -> int:
     from bids_brainage.outputs.collect import read_predictions
     from bids_brainage.runs.group_maps import choose_maps
     from bids_brainage.runs.group_summary import announce
+    from bids_brainage.statistics.tables.rows import left_out
 
     if config.execution.reports_only:
         raise OptionError(
@@ -72,10 +73,11 @@ def run_group(config: Config) -> int:
         config.execution.session_label,
         config.workflow.models,
     )
-    options = group_options(config.group, config.seeds.random_seed)
+    options = group_options(config.group, config.seeds.random_seed, found.models)
     table, options = add_columns(table, config.execution.bids_dir, options)
     announce(config, table)
-    chosen = choose_maps(table, found.maps, config.workflow.saliency)
+    poor = left_out(table, options.excluded_flags).notna()
+    chosen = choose_maps(table[~poor], found.maps, config.workflow.saliency)
     if config.execution.dry_run:
         n_maps = sum(len(group.paths) for group in chosen)
         place = config.execution.output_dir / 'group.html'
@@ -95,7 +97,7 @@ def _compute(
     from bids_brainage.outputs.group_tables import write_group_tables
     from bids_brainage.reports.group import write_group_report
     from bids_brainage.runs.group_maps import make_group_maps
-    from bids_brainage.runs.group_summary import accuracy_lines, report_written
+    from bids_brainage.runs.group_summary import about, accuracy_lines, flagged, report_written
     from bids_brainage.statistics.tables.analysis import analyse
 
     output_dir = config.execution.output_dir
@@ -109,7 +111,7 @@ def _compute(
         tables['saliency'] = maps.table
     analysis = {**result.facts, 'warnings': result.warnings}
     names = write_group_tables(output_dir, tables, analysis, found.models)
-    write_group_report(output_dir, tables, analysis, result.plots, maps.figures)
+    write_group_report(output_dir, tables, analysis, result.plots, maps.figures, about(config))
     problems = (*found.problems, *maps.problems)
     for name, reason in problems:
         log.error('%s was left out: %s', name, reason)
@@ -118,15 +120,17 @@ def _compute(
         sys.stdout.write('\n' + accuracy_lines(tables) + '\n\n')
     report_written(config, tables, names, len(problems))
     if not usable:
-        log.error('No prediction can be used; group_exclusions.tsv says why.')
+        log.error('No prediction can be used; group_exclusions.tsv says why.%s', flagged(tables))
         return UnusableImageError.exit_code
     return 1 if problems else 0
 
 
-def group_options(group: Group, seed: int) -> GroupOptions:
-    """Turn the settings into options of the analysis."""
-    from bids_brainage.statistics.tables.analysis import GroupOptions
+def group_options(group: Group, seed: int, models: Mapping[str, Any]) -> GroupOptions:
+    """Turn the settings, and what the side files say of the models, into options."""
+    from bids_brainage.flags import stop_flags
+    from bids_brainage.statistics.tables.options import GroupOptions
 
+    stopped = frozenset() if group.include_flagged else stop_flags()
     sessions = group.retest_sessions
     reference = group.reference_group
     column, _, value = (reference or '').partition('=')
@@ -136,9 +140,22 @@ def group_options(group: Group, seed: int) -> GroupOptions:
         retest_sessions=tuple(zip(sessions[::2], sessions[1::2], strict=True)),
         retest_max_days=group.retest_max_days,
         reference_group=(column, value) if reference else None,
+        bias_correction=group.bias_correction,
         correlate=group.correlate,
         seed=seed,
+        excluded_flags=stopped | set(group.exclude_flags),
+        networks=_networks(models),
     )
+
+
+def _networks(models: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Pair the networks of System B that the regressions of its bundles name."""
+    named = [facts.get('Networks') or {} for facts in models.values()]
+    t1w, aicbv = (
+        dict.fromkeys(networks[kind] for networks in named if kind in networks)
+        for kind in ('t1w', 'aicbv')
+    )
+    return tuple((t, a) for t in t1w for a in aicbv)
 
 
 def select(

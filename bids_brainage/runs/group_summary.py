@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from bids_brainage.config import Group
+from bids_brainage.outputs.files import ReadWriteError, read_json
 from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.runs.progress import plain_table
+from bids_brainage.statistics.reliability import LEAST_PAIRS
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bids_brainage.config import Config
+    from bids_brainage.reports.group import About
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +46,46 @@ def announce(config: Config, table: pd.DataFrame) -> None:
     log.log(IMPORTANT, 'seed      %d', config.seeds.random_seed)
 
 
+def about(config: Config) -> About:
+    """Gather of which study and by which call the page is made."""
+    from bids_brainage.reports.group import About
+
+    run = config.execution
+    try:
+        described = read_json(run.bids_dir / 'dataset_description.json')
+    except ReadWriteError:
+        described = {}
+    day = run.run_id[:8]
+    return About(
+        study=str(described.get('Name') or run.bids_dir.name),
+        date=f'{day[:4]}-{day[4:6]}-{day[6:]}' if day.isdigit() else '',
+        version=config.environment.version,
+        command=command(config),
+        pages=frozenset(path.name for path in run.output_dir.glob('sub-*.html')),
+    )
+
+
+def command(config: Config) -> str:
+    """Write the call that gives the same tables and page."""
+    run, group = config.execution, config.group
+    options: dict[str, Any] = {
+        'participant-label': run.participant_label,
+        'session-label': run.session_label,
+        'models': config.workflow.models,
+        **{name.replace('_', '-'): value for name, value in asdict(group).items()},
+        'random-seed': config.seeds.random_seed or None,
+    }
+    usual = {name.replace('_', '-'): value for name, value in asdict(Group()).items()}
+    words = ['bids_brainage', str(run.bids_dir), str(run.output_dir), 'group']
+    for name, value in options.items():
+        if value in (None, (), False) or value == usual.get(name):
+            continue
+        words.append(f'--{name}')
+        several = value if isinstance(value, tuple) else () if value is True else (value,)
+        words += [f'{x:g}' if isinstance(x, float) else str(x) for x in several]
+    return shlex.join(words)
+
+
 def accuracy_lines(tables: Mapping[str, pd.DataFrame]) -> str:
     """Lay out the headline numbers, one line per model.
 
@@ -51,7 +97,7 @@ def accuracy_lines(tables: Mapping[str, pd.DataFrame]) -> str:
     Returns
     -------
     str
-        Plain text; years with one decimal, n/a where there is no number.
+        Plain text; years with one decimal, n/a where there is no number or too few pairs.
     """
     accuracy, change = tables['accuracy'], tables['longitudinal']
     lines = []
@@ -67,11 +113,19 @@ def accuracy_lines(tables: Mapping[str, pd.DataFrame]) -> str:
                 _number(first.get('mae')),
                 _number(first.get('me'), '+.1f'),
                 _number(first.get('r'), '.2f'),
-                _number(retest.get('sem')),
-                _number(moved.get('made')),
+                _number(retest.get('sem') if retest.get('n', 0) >= LEAST_PAIRS else None),
+                _number(moved.get('made') if moved.get('n_pairs', 0) >= LEAST_PAIRS else None),
             )
         )
     return plain_table(HEAD, lines)
+
+
+def flagged(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Say how images that were left out because of a flag could be counted, where there are."""
+    reasons = tables['exclusions']['reason'].astype(str)
+    if not reasons.str.startswith('flagged ').any():
+        return ''
+    return ' Flagged images are counted with --include-flagged.'
 
 
 def report_written(

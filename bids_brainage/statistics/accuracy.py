@@ -275,7 +275,6 @@ def interval_coverage(
     low: ArrayLike,
     high: ArrayLike,
     subjects: ArrayLike | None = None,
-    bootstrap: Bootstrap | None = None,
 ) -> Stat:
     """Share of ages inside their prediction intervals, both ends included.
 
@@ -284,9 +283,8 @@ def interval_coverage(
     age, low, high : (n,) array
         Years; rows with a missing value are left out.
     subjects : (n,) int array, optional
-        Codes of persons, for limits.
-    bootstrap : Bootstrap, optional
-        Adds limits.
+        Codes of persons; adds limits (:func:`wilson` with the number of people, as scans of one
+        person tell little more than one of them).
 
     Examples
     --------
@@ -297,12 +295,31 @@ def interval_coverage(
     keep = np.isfinite(y) & np.isfinite(a) & np.isfinite(b)
     if not keep.any():
         return undefined('no row with age and interval')
-    inside = ((y >= a) & (y <= b))[keep].astype(np.float64)
-    stat = defined(inside.mean())
-    if subjects is None or bootstrap is None:
-        return stat
-    codes, n_subjects = bootstrap.units(np.asarray(subjects)[keep])
-    if n_subjects < MIN_SUBJECTS:
-        return Stat(stat.value, f'no limits with fewer than {MIN_SUBJECTS} subjects')
-    sums = bootstrap.sums([inside, np.ones_like(inside)], codes)
-    return attach_limits({'x': stat}, {'x': sums[:, 0] / sums[:, 1]}, bootstrap)['x']
+    share = float(((y >= a) & (y <= b))[keep].mean())
+    if subjects is None:
+        return defined(share)
+    return wilson(share, np.unique(np.asarray(subjects)[keep]).size)
+
+
+def wilson(share: float, n: int, level: float = 0.95) -> Stat:
+    """Give a share its score limits, which are never as narrow as the share of 60 in 60.
+
+    Parameters
+    ----------
+    share : float
+        Between 0 and 1.
+    n : int
+        How many were counted.
+    level : float
+        Confidence level.
+
+    References
+    ----------
+    Wilson, J. Am. Stat. Assoc. 22:209 (1927), doi:10.1080/01621459.1927.10502953.
+    """
+    from scipy.stats import norm
+
+    z = float(norm.ppf((1 + level) / 2))
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * float(np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)))
+    return defined(share).with_limits(max(middle - half, 0.0), min(middle + half, 1.0))

@@ -19,7 +19,8 @@ from bids_brainage.outputs.group_tables import (
     write_group_tables,
 )
 from bids_brainage.outputs.tables import brainage_row, collect_brainage, write_brainage
-from bids_brainage.statistics.tables.analysis import GroupOptions, analyse
+from bids_brainage.statistics.tables.analysis import analyse
+from bids_brainage.statistics.tables.options import GroupOptions
 from bids_brainage.tsv import read_tsv
 
 
@@ -38,7 +39,10 @@ def test_bulk_reading_equals_the_careful_reader(people):
     assert len(both) == 360
     assert (both['predicted_age'].astype(float) == both['predicted_age_careful']).all()
     assert both['run'].isna().all()
-    assert found.models == {'net.a': {'Version': '1'}, 'net.b': {'Version': '1'}}
+    assert {name: facts['Version'] for name, facts in found.models.items()} == {
+        'net.a': '1',
+        'net.b': '1',
+    }
     assert not found.problems
 
 
@@ -69,7 +73,9 @@ def test_nothing_to_read_says_what_to_do(tmp_path):
 
 def test_golden_values_survive_the_disk(people, tmp_path):
     found = read_predictions(people)
-    options = GroupOptions(retest_sessions=(('ses-1', 'ses-2'),), draws=100)
+    options = GroupOptions(
+        retest_sessions=(('ses-1', 'ses-2'),), draws=100, networks=(('net.a', 'net.b'),)
+    )
     result = analyse(found.table, options)
     names = write_group_tables(tmp_path, result.tables, result.facts, found.models)
     there = [name for name in TABLES if name in result.tables]

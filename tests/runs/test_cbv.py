@@ -174,7 +174,7 @@ def test_one_report_shows_all_models(finished):
 
 def test_group_level_takes_combined_rows_as_models_of_their_own(finished):
     root, _ = finished
-    process = run('bids', 'out', 'group', cwd=root)
+    process = run('bids', 'out', 'group', '--include-flagged', cwd=root)
     assert process.returncode == 0, process.stderr
     table = read_tsv(root / 'out' / 'group_accuracy.tsv')
     models = {row['model'] for row in table if row['subset'] == 'all'}

@@ -29,6 +29,7 @@ def out(request):
     root = Path(place) if place else request.config.cache.mkdir('simulated-study')
     out = study.run_participants(root, '--models', MODEL)
     options = ['--correlate', 'simulated_gap', '--group-column', 'sex']
+    options.append('--include-flagged')  # the study is made with --sloppy
     bids = out.with_name('bids')
     assert main([str(bids), str(out), 'group', '-w', str(out.with_name('work')), *options]) == 0
     return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import golden as g
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from bids_brainage.statistics.accuracy import (
     accuracy,
@@ -12,6 +13,7 @@ from bids_brainage.statistics.accuracy import (
     complete,
     interval_coverage,
     subject_means,
+    wilson,
 )
 from bids_brainage.statistics.bins import (
     AGE_GROUPS,
@@ -212,10 +214,26 @@ def test_limits_are_explained_when_missing():
 def test_coverage_of_intervals():
     low, high = g.p - 3, g.p + 3
     share = np.mean(np.abs(g.p - g.y) <= 3)
-    stat = interval_coverage(g.y, low, high, g.i, Bootstrap(draws=500))
+    stat = interval_coverage(g.y, low, high, g.i)
     assert stat.get() == pytest.approx(share)
     assert stat.low < share < stat.high
+    twice = interval_coverage(*(np.tile(x, 2) for x in (g.y, low, high, g.i)))
+    assert (twice.low, twice.high) == (stat.low, stat.high)
     assert not interval_coverage(g.y, np.full(60, np.nan), high)
+
+
+@pytest.mark.parametrize(('k', 'n'), [(60, 60), (0, 12), (54, 60), (1, 1), (7, 9)])
+def test_limits_of_shares_equal_scipy(k, n):
+    expected = binomtest(k, n).proportion_ci(method='wilson')
+    found = wilson(k / n, n)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_sixty_of_sixty_is_not_certain():
+    """A bootstrap gave 100.0 to 100.0 %."""
+    stat = interval_coverage(g.y, g.y - 1, g.y + 1, g.i)
+    assert stat.get() == 1
+    assert (round(100 * stat.low), round(100 * stat.high)) == (94, 100)
 
 
 def test_subject_means():

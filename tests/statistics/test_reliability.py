@@ -17,6 +17,7 @@ from bids_brainage.statistics.reliability import (
     icc_2_1,
     icc_3_1,
     mean_squares,
+    measurement_error,
     median_interval,
     reliability,
     reliability_word,
@@ -179,3 +180,21 @@ def test_reliable_change():
     assert index[:2] == pytest.approx([0.5 / np.sqrt(2), 4 / np.sqrt(2)])
     assert exceeds[:2].tolist() == [0, 1] and np.isnan(exceeds[2])
     assert np.isnan(reliable_change([1.0], Stat(None, 'no retest'))[0]).all()
+
+
+@pytest.mark.parametrize('n', [10, 40])
+def test_limits_of_the_measurement_error_cover_it(n):
+    rng = np.random.default_rng(0)
+    inside = []
+    for _ in range(600):
+        scores = rng.normal(60, 10, (n, 1)) + rng.normal(0, 2, (n, 2))
+        stats = measurement_error(scores)
+        inside.append(stats['sem'].low < 2 < stats['sem'].high)
+        assert stats['sdc95'].low == pytest.approx(1.959964 * np.sqrt(2) * stats['sem'].low)
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.025)
+
+
+def test_two_pairs_tell_next_to_nothing():
+    stat = measurement_error([[50.0, 50.6], [60.0, 60.9]])['sem']
+    assert stat.high > 20 * stat.get()
+    assert 'without residual' in measurement_error([[50, 50], [60, 60.0]])['sem'].reason

@@ -49,3 +49,10 @@ document.addEventListener('click', (event) => {
 document.addEventListener('input', (event) => {
   if (event.target.dataset.table) filterTable(event.target);
 });
+function unfold() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const fold = target && target.closest('details');
+  if (fold) fold.open = true;
+}
+window.addEventListener('hashchange', unfold);
+unfold();

@@ -23,7 +23,7 @@ from bids_brainage.statistics.result import Stat, flatten, undefined
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bids_brainage.statistics.tables.analysis import GroupOptions
+    from bids_brainage.statistics.tables.options import GroupOptions
 
 Subset = tuple[str, str, NDArray[np.intp]]
 
@@ -83,18 +83,19 @@ def accuracy_table(
     bootstrap : Bootstrap
         For the limits.
     options : GroupOptions
-        With `min_bin_n`.
+        With `min_bin_n` and `reference_group`.
     """
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
+    name = '='.join(options.reference_group or ())
     for model, one in models.items():
         slim = one[list(USED)]
         for corrected in (False, True):
             predicted = one['corrected' if corrected else 'predicted_age'].to_numpy(np.float64)
             if corrected and not np.isfinite(predicted).any():
                 continue
-            for subset, level, index in subsets(one, corrected):
+            for subset, level, index in subsets(one, corrected, name):
                 head = {'model': model, 'subset': subset, 'level': level, 'corrected': corrected}
                 part = slim.iloc[index]
                 rows.append(head | _row(part, predicted[index], corrected, bootstrap, options))
@@ -106,15 +107,19 @@ def accuracy_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-def subsets(one: pd.DataFrame, corrected: bool) -> Iterator[Subset]:
+def subsets(one: pd.DataFrame, corrected: bool, reference: str = '') -> Iterator[Subset]:
     """List the subsets of one model's rows as (kind, level, row positions).
+
+    `reference` is the name of the reference group, if there is one.
 
     Levels with nobody are left out, except ``all``.
     """
     everyone = np.arange(len(one))
     yield 'all', 'all', everyone
+    if reference:
+        yield 'reference', reference, np.flatnonzero(one['reference_member'].to_numpy(bool))
     used = one['calibration'].to_numpy(bool)
-    if corrected and used.any():
+    if corrected and used.any() and not used.all():
         yield 'excl_calibration', 'all', everyone[~used]
     if 'sex' in one:
         sex = one['sex'].astype(object).where(one['sex'].isin(['F', 'M']), 'other/unknown')
@@ -161,7 +166,7 @@ def _row(
         ('interval_coverage', 'interval_low', 'interval_high'),
         ('group_interval_coverage', 'group_low', 'group_high'),
     ):
-        stats[name] = _coverage(part, age, low, high, corrected, bootstrap)
+        stats[name] = _coverage(part, age, low, high, corrected)
     levels = part['interval_level'].dropna()
     return {
         'unit': 'scan',
@@ -180,13 +185,11 @@ def _coverage(
     low: str,
     high: str,
     corrected: bool,
-    bootstrap: Bootstrap,
 ) -> Stat:
     """Coverage of one kind of interval, which belongs to the uncorrected prediction."""
     if corrected:
         return undefined('intervals belong to the uncorrected prediction')
-    person = part['person'].to_numpy()
-    return interval_coverage(age, part[low], part[high], person, bootstrap)
+    return interval_coverage(age, part[low], part[high], part['person'])
 
 
 def _by_subject(

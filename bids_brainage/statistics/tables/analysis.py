@@ -12,74 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_brainage.names import split_name
-from bids_brainage.statistics.bias import (
-    CalibrationRefusedError,
-    calibration_rows,
-    correction_report,
-    fit_bias,
-)
-from bids_brainage.statistics.bins import MIN_BIN_N
 from bids_brainage.statistics.bootstrap import Bootstrap
-from bids_brainage.statistics.conformal import calibrate, leave_one_out_half_widths
 from bids_brainage.statistics.pairing import UNKNOWN_INTERVAL, Pairs, pair_scans
 from bids_brainage.statistics.tables.accuracy import accuracy_table
+from bids_brainage.statistics.tables.calibration import calibrate_model
 from bids_brainage.statistics.tables.change import longitudinal_table, reliability_table
 from bids_brainage.statistics.tables.differences import differences_table, untested
 from bids_brainage.statistics.tables.fusion import fuse_models, fusion_coefficients
+from bids_brainage.statistics.tables.options import GroupOptions
 from bids_brainage.statistics.tables.points import plot_data
+from bids_brainage.statistics.tables.rows import (
+    EXCLUSION_COLUMNS,
+    dropped_rows,
+    prepare,
+    quality_notes,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DEFAULT_LEVEL = 0.9
-"""Nominal coverage of recalibrated intervals when the models state none."""
-
-NUMBERS = (
-    'age',
-    'predicted_age',
-    'interval_low',
-    'interval_high',
-    'interval_level',
-    'predicted_age_corrected',
-)
-
-IDENTIFIERS = ['participant_id', 'session_id', 'run', 'source', 'model']
-
-
-@dataclass(frozen=True)
-class GroupOptions:
-    """What the user may choose at group level.
-
-    Attributes
-    ----------
-    group_column : str or None
-        Factor of the group differences.
-    covariates : tuple of str
-        Further covariates; age and sex are always used.
-    retest_sessions : tuple of (str, str)
-        Named test–retest sessions (``ses-A``, ``ses-B``).
-    retest_max_days : float
-        Longest interval of test–retest sessions when none are named.
-    reference_group : (str, str) or None
-        Column and value of the healthy reference group.
-    correlate : tuple of str
-        Columns to correlate with the gap.
-    seed, draws : int
-        Of the bootstrap.
-    min_bin_n : int
-        Smallest bin that may set a worst-bin error.
-    """
-
-    group_column: str | None = None
-    covariates: tuple[str, ...] = ()
-    retest_sessions: tuple[tuple[str, str], ...] = ()
-    retest_max_days: float = 90
-    reference_group: tuple[str, str] | None = None
-    correlate: tuple[str, ...] = ()
-    seed: int = 0
-    draws: int = 2000
-    min_bin_n: int = MIN_BIN_N
 
 
 @dataclass(frozen=True)
@@ -120,14 +70,14 @@ def analyse(predictions: pd.DataFrame, options: GroupOptions | None = None) -> G
     -------
     GroupResult
         ``brainage``, ``accuracy``, ``longitudinal``, ``reliability``, ``differences``,
-        ``exclusions`` and, with several models, ``fusion``.
+        ``exclusions`` and, with both networks of System B, ``fusion``.
     """
     import pandas as pd
 
     options = options or GroupOptions()
     bootstrap = Bootstrap(draws=options.draws, seed=options.seed)
-    frame, dropped = prepare(predictions)
-    warnings: list[str] = []
+    frame, dropped = prepare(predictions, options.excluded_flags)
+    warnings = quality_notes(predictions, dropped, options.excluded_flags)
     calibration: dict[str, Any] = {}
     models: dict[str, tuple[pd.DataFrame, Pairs]] = {}
     for model, rows in frame.groupby('model', sort=True, observed=True):
@@ -142,7 +92,7 @@ def analyse(predictions: pd.DataFrame, options: GroupOptions | None = None) -> G
         models[str(model)] = (one, pairs)
     reliability, sems = reliability_table(models)
     frames = {model: one for model, (one, _) in models.items()}
-    fused = fuse_models(frames)
+    fused = fuse_models(frames, options.networks)
     tables = {
         'brainage': _union(predictions, models, bool(calibration)),
         'accuracy': accuracy_table(frames, bootstrap, options),
@@ -150,7 +100,7 @@ def analyse(predictions: pd.DataFrame, options: GroupOptions | None = None) -> G
         'reliability': reliability,
         'differences': differences_table(frames, options, fused),
         **({'fusion': fusion_coefficients(fused)} if fused else {}),
-        'exclusions': pd.concat(dropped, ignore_index=True)[[*IDENTIFIERS, 'analysis', 'reason']],
+        'exclusions': pd.concat(dropped, ignore_index=True)[EXCLUSION_COLUMNS],
     }
     facts = {
         'limits': bootstrap.method,
@@ -159,149 +109,12 @@ def analyse(predictions: pd.DataFrame, options: GroupOptions | None = None) -> G
         'calibration': calibration,
         'n_images': int(predictions['source'].nunique()),
         'n_participants': int(predictions['participant_id'].nunique()),
+        'group_column': options.group_column,
+        'reference_group': '='.join(options.reference_group or ()) or None,
         'n_tests': int(tables['differences']['p'].notna().sum()),
     }
     warnings += untested(tables['differences'])
-    return GroupResult(tables, facts, warnings, plot_data(models, options.group_column))
-
-
-def prepare(predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
-    """Type the rows and set aside those without a prediction.
-
-    Returns
-    -------
-    frame : DataFrame
-        Usable rows, indexed as the input, with ``person`` (int), ``session``, ``run``,
-        ``series`` (text, empty if none), ``acq_days`` and numeric columns; ages that are
-        top-coded are missing.
-    dropped : list of DataFrame
-        Identifiers, ``analysis`` and ``reason`` of rows left out of all or some analyses.
-    """
-    import pandas as pd
-
-    frame = predictions.copy(deep=False)
-    for name in NUMBERS:
-        values = frame.get(name, np.nan)
-        frame[name] = pd.to_numeric(pd.Series(values, index=frame.index), errors='coerce')
-    status = frame['status'].fillna('ok') if 'status' in frame else pd.Series('ok', frame.index)
-    failed = status != 'ok'
-    absent = ~failed & ~np.isfinite(frame['predicted_age'])
-    twice = ~failed & ~absent & frame.duplicated(['source', 'model'])
-    dropped = [
-        _dropped(frame[failed], 'all', 'status ' + status[failed].astype(str)),
-        _dropped(frame[absent], 'all', 'no predicted age'),
-        _dropped(frame[twice], 'all', 'second row of the same image and model'),
-    ]
-    frame = frame[~(failed | absent | twice)].copy()
-    censored = pd.Series(False, frame.index)
-    if 'age_censored' in frame:
-        censored = frame['age_censored'].astype(str).str.casefold() == 'true'
-    without = 'accuracy, differences'
-    dropped.append(_dropped(frame[censored], without, 'age is top-coded, so no exact error'))
-    dropped.append(_dropped(frame[frame['age'].isna() & ~censored], without, 'no age'))
-    frame.loc[censored, 'age'] = np.nan
-    frame['person'] = pd.factorize(frame['participant_id'], sort=True)[0]
-    for name, column in (('session', 'session_id'), ('run', 'run')):
-        values = frame[column] if column in frame else pd.Series(None, frame.index, dtype=object)
-        frame[name] = values.astype(object).where(values.notna(), '').astype(str)
-    codes, sources = pd.factorize(frame['source'])
-    frame['series'] = np.array([series_name(x) for x in sources], dtype=object)[codes]
-    if 'acq_days' not in frame:
-        frame['acq_days'] = np.nan
-    return frame, dropped
-
-
-def series_name(source: str) -> str:
-    """Name of an image without participant, session and run: equal for repeated scans.
-
-    >>> series_name('bids:raw:sub-1/ses-2/anat/sub-1_ses-2_acq-mp_run-1_T1w.nii.gz')
-    'acq-mp_T1w.nii.gz'
-    """
-    name = split_name(source)
-    if name is None:
-        return source.rsplit('/', 1)[-1]
-    rest = name.stem(without=('sub', 'ses', 'run'))
-    return f'{rest}_{name.suffix}{name.extension}' if rest else name.suffix + name.extension
-
-
-def calibrate_model(
-    one: pd.DataFrame, options: GroupOptions
-) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
-    """Add corrected ages and recalibrated intervals of one model from the reference group.
-
-    Parameters
-    ----------
-    one : DataFrame
-        Rows of one model with ``baseline`` (first usable scan of each person).
-    options : GroupOptions
-        With `reference_group`.
-
-    Returns
-    -------
-    one : DataFrame
-        With ``corrected`` (years), ``calibration`` (bool: person used to fit the line),
-        ``group_low`` and ``group_high`` (years).
-    facts : dict
-        Coefficients, half width and accuracy before and after; empty without reference.
-    notes : list of str
-        Why something could not be calibrated.
-    """
-    one = one.assign(
-        corrected=one['predicted_age_corrected'],
-        calibration=False,
-        group_low=np.nan,
-        group_high=np.nan,
-    )
-    if options.reference_group is None:
-        return one, {}, []
-    column, value = options.reference_group
-    member = (one[column].astype(str) == value).to_numpy(bool)
-    reference = member & one['baseline'].to_numpy(bool)
-    age, predicted = one['age'].to_numpy(np.float64), one['predicted_age'].to_numpy(np.float64)
-    facts: dict[str, Any] = {'reference': f'{column}={value}', 'n_reference': int(reference.sum())}
-    notes: list[str] = []
-    try:
-        rows = calibration_rows(age, reference)
-        fit = fit_bias(age, predicted, rows)
-        used = one['person'].isin(one['person'].to_numpy()[rows]).to_numpy()
-        one = one.assign(corrected=fit.apply(age, predicted), calibration=used)
-        report = correction_report(age, predicted, fit, np.flatnonzero(used))
-        facts['bias_correction'] = fit.as_dict()
-        facts['accuracy'] = {k: {n: s.value for n, s in v.items()} for k, v in report.items()}
-    except CalibrationRefusedError as error:
-        facts['bias_correction'] = None
-        notes.append(f'no bias correction: {error}')
-    one, interval = _recalibrate(one, reference, age, predicted)
-    if interval['half_width_years'] is None:
-        notes.append(f'no recalibrated intervals: {interval["reason"]}')
-    return one, {**facts, 'conformal': interval}, notes
-
-
-def _recalibrate(
-    one: pd.DataFrame, reference: np.ndarray, age: np.ndarray, predicted: np.ndarray
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Set intervals around the uncorrected prediction from the reference group's residuals."""
-    stated = one['interval_level'].dropna()
-    level = float(stated.iloc[0]) if len(stated) else DEFAULT_LEVEL
-    residuals = (predicted - age)[reference]
-    fit = calibrate(residuals, level)
-    facts = {
-        'level': level,
-        'half_width_years': fit.half_width.value,
-        'n': fit.n,
-        'reason': fit.half_width.reason,
-    }
-    if not fit.half_width:
-        return one, facts
-    own = dict(
-        zip(
-            one['person'].to_numpy()[reference],
-            leave_one_out_half_widths(residuals, level),
-            strict=True,
-        )
-    )
-    width = one['person'].map(own).fillna(fit.half_width.get()).to_numpy(np.float64)
-    return one.assign(group_low=predicted - width, group_high=predicted + width), facts
+    return GroupResult(tables, facts, warnings, plot_data(models, options))
 
 
 def _baseline(one: pd.DataFrame, pairs: Pairs) -> np.ndarray:
@@ -314,15 +127,10 @@ def _baseline(one: pd.DataFrame, pairs: Pairs) -> np.ndarray:
     return mark
 
 
-def _dropped(rows: pd.DataFrame, analysis: str, reason: Any) -> pd.DataFrame:
-    """List identifiers of excluded rows with the analysis and the reason."""
-    return rows.reindex(columns=IDENTIFIERS).assign(analysis=analysis, reason=reason)
-
-
 def _unpaired(one: pd.DataFrame, pairs: Pairs) -> pd.DataFrame:
     """Exclusion lines of scans whose place in time is unknown."""
     unknown = (pairs.visits['role'] == 'unknown').to_numpy()[pairs.visit]
-    return _dropped(one[unknown], 'longitudinal, reliability', UNKNOWN_INTERVAL)
+    return dropped_rows(one[unknown], 'longitudinal, reliability', UNKNOWN_INTERVAL)
 
 
 def _union(

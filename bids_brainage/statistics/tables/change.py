@@ -17,13 +17,18 @@ from bids_brainage.statistics.longitudinal import (
     usable_pairs,
 )
 from bids_brainage.statistics.pairing import Pairs
-from bids_brainage.statistics.reliability import reliability, reliability_word, sigma_seed
+from bids_brainage.statistics.reliability import (
+    LEAST_PAIRS,
+    reliability,
+    reliability_word,
+    sigma_seed,
+)
 from bids_brainage.statistics.result import Stat, flatten, undefined
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bids_brainage.statistics.tables.analysis import GroupOptions
+    from bids_brainage.statistics.tables.options import GroupOptions
 
 Models = Mapping[str, 'tuple[pd.DataFrame, Pairs]']
 
@@ -85,7 +90,8 @@ def reliability_table(models: Models) -> tuple[pd.DataFrame, dict[str, Stat]]:
             scores = predicted[table[['first', 'second']].to_numpy()]
             stats = reliability(scores, table['days'])
             if not sems[model] and stats['sem']:
-                sems[model] = stats['sem']
+                few = f'{len(scores)} test-retest pairs; {LEAST_PAIRS} are needed'
+                sems[model] = stats['sem'] if len(scores) >= LEAST_PAIRS else undefined(few)
             rows.append(_reliability_row(model, name, len(scores), stats))
     rows += _seed_rows(models)
     return pd.DataFrame(rows, columns=_reliability_columns()), sems
@@ -105,8 +111,7 @@ def _reliability_columns() -> list[str]:
         'sigma_scan_pop',
         'mu_d',
         'sigma_d',
-        'sem',
-        'sdc95',
+        *[f'{k}{end}' for k in ('sem', 'sdc95') for end in ('', '_low', '_high')],
         'cv_percent',
         'loa_low',
         'loa_high',
@@ -121,9 +126,9 @@ def _reliability_columns() -> list[str]:
 def _reliability_row(model: str, name: str, n: int, stats: dict[str, Stat]) -> dict[str, Any]:
     """Lay out the statistics of one set."""
     row = {'model': model, 'session_set': name, 'n': n, 'n_sessions': 2, **flatten(stats)}
-    for key in ('icc_3_1', 'icc_2_1'):
+    for key in ('icc_3_1', 'icc_2_1', 'sem', 'sdc95'):
         row[f'{key}_low'], row[f'{key}_high'] = stats[key].low, stats[key].high
-    icc = stats['icc_3_1']
+    icc = stats['icc_3_1'] if n >= LEAST_PAIRS else None
     row['agreement'] = reliability_word(icc.get()) if icc else None
     return row
 

@@ -23,8 +23,8 @@ from bids_brainage.statistics.result import Stat, undefined
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bids_brainage.statistics.tables.analysis import GroupOptions
     from bids_brainage.statistics.tables.fusion import Fused
+    from bids_brainage.statistics.tables.options import GroupOptions
 
 MAX_LEVELS = 12
 """More levels than this are a measurement, not a group; these have 66 pairs."""

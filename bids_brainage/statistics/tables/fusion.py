@@ -7,10 +7,8 @@ of these models are in the table of differences.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,26 +72,24 @@ class Fused:
     reason: str | None = None
 
 
-def fuse_models(models: Mapping[str, pd.DataFrame]) -> list[Fused]:
-    """Fit the fusion models of every pair of models on the first image of each person.
+def fuse_models(
+    models: Mapping[str, pd.DataFrame], networks: Sequence[tuple[str, str]]
+) -> list[Fused]:
+    """Fit the fusion models of the networks of System B on the first image of each person.
 
     Parameters
     ----------
     models : mapping of str to DataFrame
         Rows of each model as prepared by the group analysis, ages in years.
+    networks : sequence of (str, str)
+        Pairs of networks of System B: of the T1w image, of the map of blood volume.
 
     Returns
     -------
     list of Fused
-        One per pair, empty with fewer than two models.  Predictions that were computed from
-        those of other models (`COMBINED`) take no part.
+        One per pair whose two networks predicted.
     """
-    own = [name for name in models if not COMBINED.fullmatch(name)]
-    return [_fuse(models, first, second) for first, second in combinations(own, 2)]
-
-
-COMBINED = re.compile(r'consensus|.+-(T|A|TA|TAS)')
-"""Names of the participant level's consensus and of the regressions of System B."""
+    return [_fuse(models, t, a) for t, a in networks if t in models and a in models]
 
 
 def _fuse(models: Mapping[str, pd.DataFrame], first: str, second: str) -> Fused:
