@@ -10,6 +10,7 @@ from nipype.interfaces.base import (
     File,
     SimpleInterface,
     TraitedSpec,
+    isdefined,
     traits,
 )
 
@@ -56,4 +57,48 @@ class MeasureRegions(SimpleInterface):
         )
         self._results['region_volumes'] = _write_json(folder / 'region_volumes.json', facts)
         self._results['region_facts'] = facts
+        return runtime
+
+
+class _TableInputSpec(BaseInterfaceInputSpec):
+    region_facts = traits.Dict(mandatory=True, desc='of `MeasureRegions`')
+    age = traits.Float(desc='years, where it is known exactly')
+    sex = traits.Str()
+
+
+class _TableOutputSpec(TraitedSpec):
+    table = File(exists=True, desc='volume, share and percentile of each structure, TSV')
+    facts = traits.Dict(desc='its side file')
+
+
+class TabulateVolumes(SimpleInterface):
+    """Lay the volumes of the regions out as a table, beside those of people of the same age."""
+
+    _always_run = True  # the curves are no input
+    input_spec = _TableInputSpec
+    output_spec = _TableOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.outputs.files import write_tsv
+        from bids_brainage.outputs.tables import column_names, data_dictionary
+        from bids_brainage.segmentation import norms
+
+        found = self.inputs.region_facts
+        age = self.inputs.age if isdefined(self.inputs.age) else None
+        sex = self.inputs.sex if isdefined(self.inputs.sex) else None
+        reason = norms.why_not(found['Segmentation'], age, skull_stripped=found['SkullStripped'])
+        rows = norms.volume_rows(
+            found['VolumesML'], age, sex, known=not reason, whole=not found['SkullStripped']
+        )
+        table = Path(runtime.cwd) / 'volumes.tsv'
+        write_tsv(table, rows, column_names('volumes'))
+        columns = data_dictionary('volumes')
+        columns['region']['Levels'] = {s.name: s.title for s in norms.load_structures()}
+        self._results['table'] = str(table)
+        self._results['facts'] = {
+            **columns,
+            'Segmentation': found['Segmentation'],
+            'SkullStripped': found['SkullStripped'],
+            'WithoutPercentiles': reason,
+        }
         return runtime

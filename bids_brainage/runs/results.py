@@ -140,6 +140,7 @@ def _expected(scan: Scan, bundle: Bundle, config: Config) -> list[Any]:
         {**base, 'desc': 'brain', 'suffix': 'mask'},
         {**base, 'label': 'GM', 'desc': 'modulated', 'suffix': 'probseg'},
         {**base, 'space': 'T1w', 'res': '2', 'desc': 'regions', 'suffix': 'dseg'},
+        {**scan.entities, 'suffix': 'volumes'},
     ]
     if takes_native(scan, bundle):
         base = {**scan.entities, 'space': 'T1w'}

@@ -20,7 +20,7 @@ from bids_brainage.interfaces.anatomical import (
 )
 from bids_brainage.interfaces.derivatives import DerivativesDataSink
 from bids_brainage.interfaces.prediction import DrawScan
-from bids_brainage.interfaces.regions import MeasureRegions
+from bids_brainage.interfaces.regions import MeasureRegions, TabulateVolumes
 from bids_brainage.preprocessing.template import Template
 from bids_brainage.segmentation.weights import card
 
@@ -173,6 +173,8 @@ def init_anat_derivatives_wf(
     source_uri: str,
     output_dir: Path,
     space: str,
+    age: float | None = None,
+    sex: str | None = None,
     name: str = 'anat_derivatives_wf',
 ) -> Workflow:
     """Build the workflow that writes the derivatives of one T1w image under their names.
@@ -187,6 +189,8 @@ def init_anat_derivatives_wf(
         Output dataset.
     space : str
         Template label.
+    age, sex
+        Of the person (years; None where not known exactly), for the table of volumes.
     name : str
 
     Returns
@@ -239,6 +243,22 @@ def init_anat_derivatives_wf(
         workflow.connect([(inputnode, sink, [(field, 'in_file')])])
         if field in SIDE_FILES:
             workflow.connect([(inputnode, sink, [(SIDE_FILES[field], 'meta_dict')])])
+    table = pe.Node(TabulateVolumes(), name='tabulate_volumes', mem_gb=0.2)
+    if age is not None:
+        table.inputs.age = age
+    if sex is not None:
+        table.inputs.sex = sex
+    save = pe.Node(
+        DerivativesDataSink(
+            base_directory=str(output_dir), source_file=[source_file], suffix='volumes', **sources
+        ),
+        name='save_volumes',
+        mem_gb=0.2,
+    )
+    workflow.connect([
+        (inputnode, table, [('region_facts', 'region_facts')]),
+        (table, save, [('table', 'in_file'), ('facts', 'meta_dict')]),
+    ])  # fmt: skip
     return workflow
 
 

@@ -228,6 +228,8 @@ def _connect_outputs(
         source_uri=scan.uri,
         output_dir=settings.output_dir,
         space=settings.output_template.space,
+        age=None if scan.age.censored else scan.age.years,
+        sex=scan.sex,
     )
     report = init_anat_report_wf(
         source_file=str(scan.path),
