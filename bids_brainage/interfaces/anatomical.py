@@ -42,6 +42,10 @@ def _load(path: str) -> tuple[Any, Any]:
     return np.asarray(image.dataobj), np.asarray(image.affine, dtype=float)
 
 
+MASK = 'mask.nii.gz'
+"""Brain mask in the folder of the node that finds it."""
+
+
 class _CheckInputSpec(BaseInterfaceInputSpec):
     t1w = File(exists=True, mandatory=True, desc='T1w image as in the dataset')
 
@@ -99,6 +103,8 @@ class ExtractBrain(SimpleInterface):
             skull_stripped=facts['skull_stripped'],
             threads=self.inputs.threads,
         )
+        folder = Path(runtime.cwd)
+        saved = _save(mask, affine, folder / MASK, 'uint8')  # a wrong one is shown in the report
         volume = brainmask.volume_ml(mask, affine)
         low, high = brainmask.PLAUSIBLE_ML
         if not low <= volume <= high:
@@ -112,8 +118,7 @@ class ExtractBrain(SimpleInterface):
             'border_cm2': brainmask.touches_border(mask, affine),
             'mask_method': method,
         }
-        folder = Path(runtime.cwd)
-        self._results['mask'] = _save(mask, affine, folder / 'mask.nii.gz', 'uint8')
+        self._results['mask'] = saved
         self._results['measures'] = _write_json(folder / 'mask.json', measures)
         return runtime
 

@@ -13,6 +13,7 @@ from bids_brainage.config import Config
 from bids_brainage.dataset.aicbv import CbvSource
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series
+from bids_brainage.errors import BrainAgeError
 from bids_brainage.names import log_dir
 from bids_brainage.outputs import (
     StatusLog,
@@ -228,7 +229,26 @@ def write_failures(
             for bundle in bundles
         ]
         write_brainage(table_path(output_dir, scan), rows, metadata={'Sources': [scan.uri]})
+        draw_failed(config, scan)
     return failures
+
+
+def draw_failed(config: Config, scan: Scan) -> None:
+    """Draw the image of a scan that failed, with its brain mask if it got that far.
+
+    The picture takes the name of the mask's picture, so that a later success replaces it.
+    """
+    from bids_brainage.interfaces.anatomical import MASK
+    from bids_brainage.interfaces.prediction import figure_path
+    from bids_brainage.pictures.figures import plot_mask
+
+    own = f'bids_brainage_*_wf/{scan_workflow_name(scan)}/*/extract_brain/{MASK}'
+    made = max(config.execution.work_dir.glob(own), key=lambda p: p.stat().st_mtime, default=None)
+    out = figure_path(str(config.execution.output_dir), str(scan.path), 'mask')
+    try:
+        plot_mask(scan.path, made, out)
+    except (BrainAgeError, ValueError) as error:
+        LOG.debug('%s: no picture of the failed scan: %s', scan.stem, error)
 
 
 def _skip(output_dir: Path, scan: Scan, bundle: Bundle, status: StatusLog) -> None:
