@@ -131,16 +131,18 @@ def _legend(mosaic: Mosaic, entries: list[tuple[str, str]], filled: bool) -> str
     return ''.join(parts)
 
 
-def colour_bar(mosaic: Mosaic, top: float, unit: str, signed: bool) -> str:
-    """Draw the colour bar in the foot with its limits in the unit of the map."""
+def colour_bar(
+    mosaic: Mosaic, top: float, unit: str, signed: bool, *, explained: bool = True
+) -> str:
+    """Draw the colour bar in the foot with its limits in the unit of the map, and its meaning."""
     y = mosaic.height + 15
     if top == 0:
         return svg.text('The map is zero everywhere.', 12, y + 15, font_size=20, fill='#e8ebee')
     ramp = colour_map(np.linspace(-1 if signed else 0, 1, 256)[None], signed=signed)
     uri = svg.encode_rasters([np.repeat(ramp, 8, axis=0).astype(np.uint8)])[0]
     low, high = (f'−{_short(top)}', f'+{_short(top)}') if signed else ('0', _short(top))
-    start = 12 + 12 * len(low)
-    meaning = 'blue: younger, orange: older' if signed else ''
+    start = 24 + 12 * len(low)
+    meaning = 'blue: younger, orange: older' if signed and explained else ''
     label = f'{high} {unit}' + (f' ({meaning})' if meaning else '')
     style: dict[str, Any] = {'font_size': 20, 'fill': '#e8ebee'}
     return (

@@ -79,7 +79,7 @@ def plot_summary(
     mixed = overlaid(paint(mosaic, head), paint(mosaic, values), top, signed=signed)
     half = mosaic.height // 2
     mixed[:half] = first[:half, :, None]
-    body = backdrop(mixed) + colour_bar(mosaic, top, unit, signed)
+    body = backdrop(mixed) + colour_bar(mosaic, top, unit, signed, explained=False)
     title = f'Three slices of the T1w image, and the map ({unit})'
     write(out, mosaic, body, title, [], narrow=True)
 

@@ -14,7 +14,7 @@ from bids_brainage.errors import BrainAgeError, MissingInputError
 from bids_brainage.names import model_label, report_path
 from bids_brainage.outputs.files import write_text
 from bids_brainage.pictures import svg
-from bids_brainage.reports import charts, markdown, wording
+from bids_brainage.reports import charts, markdown, volumes, wording
 from bids_brainage.reports.captions import caption
 from bids_brainage.reports.records import (
     ParticipantRecord,
@@ -35,6 +35,8 @@ _MODEL_KEYS = (
     *('Validation', 'License', 'Reference', 'Limitations'),
 )
 _REGIONS_SHOWN = 14
+SUMMARY = 'summary'
+"""Label of the picture of the first page."""
 
 
 def build_participant_report(
@@ -113,7 +115,7 @@ def render_page(record: ParticipantRecord, pages: Sequence[str], session: str | 
         keep_trailing_newline=True,
     )
     environment.filters['markup'] = jinja2.utils.markupsafe.Markup
-    environment.globals.update(w=wording)
+    environment.globals.update(w=wording, compared_with=volumes.compared_with)
     shown = [scan for scan in record.scans if session is None or scan.session == session]
     detailed = [scan for scan in shown if session is not None or scan.session not in pages]
     views = _scan_views(record, shown, detailed)
@@ -168,9 +170,44 @@ def _scan_views(
                 'detailed': scan in detailed,
                 'contributions': _contributions(scan) if scan in detailed else [],
                 'pictures': _picture_views(scan) if scan in detailed else [],
+                **_volume_view(record, scan),
+                **_summary(scan, main),
             }
         )
     return views
+
+
+def _volume_view(record: ParticipantRecord, scan: ScanRecord) -> dict[str, Any]:
+    """Prepare table and charts of the volumes of one scan among those of other people."""
+    if scan.volumes is None:
+        return {'volumes': None, 'curves': [], 'others': False}
+    points = [
+        volumes.Point(other.age, other.volumes, other is scan)
+        for other in record.scans
+        if other.volumes is not None and other.age is not None
+    ]
+    return {
+        'volumes': {
+            'rows': volumes.table_rows(scan.volumes, volumes.SHOWN),
+            'all': volumes.table_rows(scan.volumes),
+            'reason': scan.volumes.reason,
+        },
+        'curves': volumes.curve_charts(points, scan.sex),
+        'others': len(points) > 1,
+    }
+
+
+def _summary(scan: ScanRecord, main: Result | None) -> dict[str, Any]:
+    """Prepare the picture of the most telling slices, with the map of the main model if any."""
+    found = {picture_model(p, scan): p for p in scan.pictures if p.what == SUMMARY}
+    chosen = found.get(main.model if main else None) or found.get(None)
+    markup = ''
+    if chosen is not None:
+        try:
+            markup = svg.sanitise(chosen.path.read_text(encoding='utf-8'), chosen.path.name)
+        except (BrainAgeError, OSError, UnicodeDecodeError):
+            chosen = None  # the pictures below say what is wrong with them
+    return {'summary': markup, 'summary_map': chosen is not None and chosen.model is not None}
 
 
 def _estimate(result: Result) -> charts.Estimate:
@@ -208,6 +245,8 @@ def _picture_views(scan: ScanRecord) -> list[dict[str, Any]]:
     """Prepare the pictures: title, caption and safe markup, or why one cannot be shown."""
     views: list[dict[str, Any]] = []
     for picture in scan.pictures:
+        if picture.what == SUMMARY:
+            continue
         title, words = caption(picture, scan)
         try:
             markup = svg.sanitise(picture.path.read_text(encoding='utf-8'), picture.path.name)

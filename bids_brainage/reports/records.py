@@ -19,6 +19,7 @@ from bids_brainage.inference.consensus import MODEL as CONSENSUS
 from bids_brainage.names import model_label, parse_name, source_entities
 from bids_brainage.outputs.files import read_json
 from bids_brainage.outputs.tables import data_dictionary, read_brainage
+from bids_brainage.reports.volumes import Volumes, read_volumes
 from bids_brainage.tsv import read_tsv
 
 _CRASH_CHARACTERS = 12_000
@@ -66,7 +67,8 @@ class Picture:
 class ScanRecord:
     """One image with all its results, pictures and messages.
 
-    `quality` and `flags` are those of a functional run whose connectivity was measured.
+    `quality` and `flags` are those of a functional run whose connectivity was measured;
+    `volumes` those of a T1w image.
     """
 
     stem: str
@@ -84,6 +86,7 @@ class ScanRecord:
     side: Mapping[str, Any]
     quality: Mapping[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    volumes: Volumes | None = None
 
     @property
     def measured(self) -> bool:
@@ -207,6 +210,7 @@ def _scan(output_dir: Path, path: Path, messages: Mapping[str, tuple[str, ...]])
         pictures=tuple(_pictures(output_dir, path, stem)),
         messages=messages.get(source, ()),
         side=side,
+        volumes=read_volumes(path.with_name(f'{stem}_volumes.tsv')),
     )
 
 
