@@ -369,6 +369,19 @@ def test_root_files_repeat_exactly_and_other_options_are_refused(raw, tmp_path):
         dataset.check_output(out, 'abc')
 
 
+def test_references_are_those_of_the_steps_that_the_methods_name(tmp_path):
+    text = 'The brain was extracted with deepbet.\n\nBrain age was predicted with vgg8.demo.'
+    found = citation.write_citations(tmp_path, text).read_text('utf-8')
+    entries = citation.citations()
+    for name in ('deepbet', 'vgg8', 'nipype', 'bids'):
+        assert entries[name]['title'] in found
+    for name in ('n4', 'greedy', 'amagenet', 'mni2009'):
+        assert entries[name]['title'] not in found
+    bib = (tmp_path / 'logs' / 'CITATION.bib').read_text('utf-8')
+    assert '{deepbet,' in bib
+    assert '{n4,' not in bib
+
+
 def test_citations(tmp_path):
     entries = citation.citations()
     needed = 'n4 deepbet greedy nibabel nipype pybids templateflow bids bids_apps mni2009 mni2011 '
