@@ -131,6 +131,7 @@ class SavePrediction(SimpleInterface):
                     'Contributions': by_title(prediction['contributions'], kind),
                     'BaseAge': prediction['base_age'],
                     'ReferenceAge': prediction['reference_age'],
+                    'ContributionsFromMean': by_title(prediction['from_mean'], kind),
                     'Beyond': [title_of(name, kind) for name in prediction['beyond']],
                     'Estimated': [title_of(name, kind) for name in prediction['estimated']],
                     'Note': prediction['note'],
