@@ -16,9 +16,10 @@ from bids_brainage.outputs.files import write_text
 from bids_brainage.pictures import svg
 from bids_brainage.reports import charts, markdown, volumes, wording
 from bids_brainage.reports.captions import caption
+from bids_brainage.reports.contributions import contribution_views
+from bids_brainage.reports.facts import about_rows, model_cards, notes, quality_rows
 from bids_brainage.reports.records import (
     ParticipantRecord,
-    Picture,
     Result,
     ScanRecord,
     headline_model,
@@ -30,11 +31,6 @@ from bids_brainage.tsv import is_missing
 
 _LAYERS = {'coregistration': ('T1w', 'BOLD')}
 """What a picture shows in turn, where it is not template and scan."""
-_MODEL_KEYS = (
-    *('ModelName', 'ModelVersion', 'WeightsSHA256', 'TrainingPopulation', 'TrainingAgeRange'),
-    *('Validation', 'License', 'Reference', 'Limitations'),
-)
-_REGIONS_SHOWN = 14
 SUMMARY = 'summary'
 """Label of the picture of the first page."""
 
@@ -130,9 +126,9 @@ def render_page(record: ParticipantRecord, pages: Sequence[str], session: str | 
         sex=next((scan.sex for scan in shown if scan.sex), None),
         ages=_ages(shown),
         trends=_trends(record),
-        models=_models(shown),
+        models=model_cards(shown),
         methods=markdown.to_html(record.methods, top=2),
-        software=_software(record),
+        about=about_rows(record),
         crashes=crashes,
         failed=[scan for scan in shown if scan.failed or scan.messages],
     )
@@ -168,10 +164,11 @@ def _scan_views(
                 'strip': charts.age_strip(axis, strip, scan.age, span) if axis else '',
                 'range': span,
                 'detailed': scan in detailed,
-                'contributions': _contributions(scan) if scan in detailed else [],
+                'contributions': contribution_views(scan) if scan in detailed else [],
                 'pictures': _picture_views(scan) if scan in detailed else [],
                 **_volume_view(record, scan),
                 **_summary(scan, main),
+                'quality': quality_rows(scan),
             }
         )
     return views
@@ -217,30 +214,6 @@ def _estimate(result: Result) -> charts.Estimate:
     return charts.Estimate(result.model, predicted, result.low, result.high, doubtful)
 
 
-def _contributions(scan: ScanRecord) -> list[dict[str, Any]]:
-    """Prepare the bars of regional contributions, largest first, the rest summed up."""
-    charts_of: list[dict[str, Any]] = []
-    for result in scan.results:
-        shares = dict(result.contributions) if result.ok else {}
-        for picture in scan.pictures:
-            noted = picture.note.get('Contributions')
-            named = picture_model(picture, scan) == result.model
-            if result.ok and named and isinstance(noted, Mapping):
-                shares = shares or {str(k): float(v) for k, v in noted.items()}
-        if not shares:
-            continue
-        ordered = sorted(shares.items(), key=lambda item: (-abs(item[1]), item[0]))
-        bars = ordered[:_REGIONS_SHOWN]
-        if rest := ordered[_REGIONS_SHOWN:]:
-            bars.append((f'{len(rest)} other regions together', sum(v for _, v in rest)))
-        largest = max(abs(value) for _, value in bars)
-        rows = [(name, wording.small_years(v), charts.bar(v, largest)) for name, v in bars]
-        text = wording.contributions_text(scan, result, sum(shares.values()))
-        beyond = ', '.join(result.facts.get('Beyond') or ())
-        charts_of.append({'model': result.model, 'rows': rows, 'text': text, 'beyond': beyond})
-    return charts_of
-
-
 def _picture_views(scan: ScanRecord) -> list[dict[str, Any]]:
     """Prepare the pictures: title, caption and safe markup, or why one cannot be shown."""
     views: list[dict[str, Any]] = []
@@ -261,16 +234,10 @@ def _picture_views(scan: ScanRecord) -> list[dict[str, Any]]:
                 'problem': problem,
                 'flicker': 'bba-scan' in markup,
                 'layers': _LAYERS.get(picture.what, ('template', 'this scan')),
-                'notes': _notes(picture),
+                'notes': notes(picture),
             }
         )
     return views
-
-
-def _notes(picture: Picture) -> list[tuple[str, str]]:
-    """List what the side file of a map says about it."""
-    hidden = ('Contributions', 'Sources', 'SpatialReference', 'Resolution')
-    return [(k, wording.plain(v)) for k, v in picture.note.items() if k not in hidden]
 
 
 def _trends(record: ParticipantRecord) -> list[dict[str, Any]]:
@@ -330,47 +297,3 @@ def _session_table(record: ParticipantRecord, model: str) -> list[tuple[str, ...
         )
         for row in record.sessions
     ]
-
-
-def _models(scans: Sequence[ScanRecord]) -> list[dict[str, Any]]:
-    """Prepare one card per model: what it was trained and measured on, and its limits."""
-    first: dict[str, Result] = {}
-    for scan in scans:
-        for result in scan.results:
-            first.setdefault(result.model, result)
-    cards: list[dict[str, Any]] = []
-    for name, result in sorted(first.items()):
-        facts = result.facts
-        checks = facts.get('Validation')
-        limits = facts.get('Limitations') or []
-        shared = {'Sources', *_MODEL_KEYS}
-        cards.append(
-            {
-                'name': str(facts.get('ModelName') or name),
-                'registry': name,
-                'version': wording.plain(facts.get('ModelVersion') or result.version),
-                'population': wording.plain(facts.get('TrainingPopulation')),
-                'range': wording.training_range(result),
-                'checks': [c for c in checks if isinstance(c, Mapping)]
-                if isinstance(checks, list)
-                else [],
-                'limits': [limits] if isinstance(limits, str) else [str(t) for t in limits],
-                'license': wording.plain(facts.get('License')),
-                'reference': wording.doi_link(facts.get('Reference')),
-                'hash': wording.plain(facts.get('WeightsSHA256')),
-                'more': [(k, wording.plain(v)) for k, v in facts.items() if k not in shared],
-            }
-        )
-    return cards
-
-
-def _software(record: ParticipantRecord) -> list[tuple[str, str]]:
-    """List the programs that made the output dataset."""
-    entries = record.description.get('GeneratedBy') or []
-    rows: list[tuple[str, str]] = []
-    for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, Mapping):
-            rest = {k: v for k, v in entry.items() if k not in ('Name', 'Version')}
-            name = f'{wording.plain(entry.get("Name"))} {wording.plain(entry.get("Version"))}'
-            rows.append((name, wording.plain(rest)))
-    return rows

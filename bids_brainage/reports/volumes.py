@@ -100,11 +100,16 @@ def table_rows(volumes: Volumes, names: Sequence[str] = ()) -> list[dict[str, An
         rows.append({
             'title': short.get(name) or titles.get(name, name),
             'ml': f'{found.ml:.0f}' if found.ml >= 100 else f'{found.ml:.1f}',
-            'share': 'n/a' if found.share is None else f'{100 * found.share:.3g}',
+            'share': 'n/a' if found.share is None else _per_cent(100 * found.share),
             'percentile': percentile_text(place),
             'unusual': place is not None and not UNUSUAL[0] <= place <= UNUSUAL[1],
         })  # fmt: skip
     return rows
+
+
+def _per_cent(value: float) -> str:
+    """Write a share with about three digits."""
+    return f'{value:.{1 if value >= 10 else 2 if value >= 1 else 3}f}'
 
 
 def percentile_text(value: float | None) -> str:
