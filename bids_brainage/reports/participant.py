@@ -241,7 +241,10 @@ def _picture_views(scan: ScanRecord) -> list[dict[str, Any]]:
 
 
 def _trends(record: ParticipantRecord) -> list[dict[str, Any]]:
-    """Draw one chart per model that has ages in several sessions, all with one axis."""
+    """Draw one chart per model that has ages in several sessions, all with one axis.
+
+    The model of the first block comes first.
+    """
     order = list(dict.fromkeys(scan.session for scan in record.scans if scan.session))
     names = dict.fromkeys(r.model for scan in record.scans for r in scan.results if r.ok)
     visits = {model: [_visit(record, session, model) for session in order] for model in names}
@@ -254,13 +257,14 @@ def _trends(record: ParticipantRecord) -> list[dict[str, Any]]:
     axis = charts.age_axis((e for v in every for e in v.estimates), [v.age for v in every])
     if axis is None:
         return []
+    main = headline_model(record.scans, 'T1w')
     return [
         {
             'model': model,
-            'chart': charts.trend_chart(axis, points),
+            'chart': charts.trend_chart(axis, visits[model], height=150),
             'rows': _session_table(record, model),
         }
-        for model, points in visits.items()
+        for model in sorted(visits, key=lambda model: model != main)
     ]
 
 

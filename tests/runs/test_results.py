@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from report_tree import save_head
 
 from bids_brainage.bundles.bundle import Bundle, resolve_bundle
 from bids_brainage.bundles.places import model_dirs
@@ -21,6 +22,7 @@ from bids_brainage.outputs.provenance import sha256_file
 from bids_brainage.runs.results import (
     _expected,
     crash_reason,
+    draw_failed,
     finished,
     rows_of,
     table_path,
@@ -194,3 +196,20 @@ def test_reason_of_a_foreign_error_and_of_none(config, scan):
 
 def test_side_file_is_json(done, scan):
     assert json.loads(table_path(done, scan).with_suffix('.json').read_text())['Models']
+
+
+def test_failed_scan_is_drawn_with_the_mask_of_its_work_folder(config, scan, tmp_path):
+    images = save_head(tmp_path / 'head')
+    picture = config.execution.output_dir / 'sub-01/figures/sub-01_ses-1_desc-mask_T1w.svg'
+    draw_failed(config, scan)  # not an image: nothing to draw, and no error
+    assert not picture.exists()
+    image = scan.path.with_name('sub-01_ses-1_T1w.nii.gz')
+    image.write_bytes(images['t1w'].read_bytes())
+    draw_failed(config, scan)
+    assert 'without brain mask' in picture.read_text('utf-8')
+    name = f'bids_brainage_0_wf/{scan_workflow_name(scan)}/anat_wf/extract_brain/mask.nii.gz'
+    mask = config.execution.work_dir / name
+    mask.parent.mkdir(parents=True)
+    mask.write_bytes(images['mask'].read_bytes())
+    draw_failed(config, scan)
+    assert 'Edge of the mask' in picture.read_text('utf-8')
