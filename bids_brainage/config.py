@@ -22,6 +22,8 @@ class Environment:
         Memory visible to this process, GB of 2^30 bytes.
     container_type, container_tag : str or None
         ``docker`` or ``apptainer``, and the tag baked into the image; None natively.
+    command : str or None
+        The command line, as a shell takes it.
     """
 
     version: str
@@ -31,6 +33,7 @@ class Environment:
     memory_gb: float
     container_type: str | None = None
     container_tag: str | None = None
+    command: str | None = None
 
 
 @dataclass(frozen=True)

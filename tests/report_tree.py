@@ -16,6 +16,7 @@ from bids_brainage.pictures.figures import (
     plot_saliency,
     plot_segmentation,
 )
+from bids_brainage.pictures.summary import plot_summary
 
 MODELS = {
     'sfcn.demo': {
@@ -135,7 +136,37 @@ def add_pictures(root: Path, stem: str, images: dict[str, Path]) -> None:
     plot_registration(images['t1w'], images['t1w'], out('registration'), images['mask'])
     plot_segmentation(images['t1w'], images['dseg'], out('segmentation'))
     target = out('contributions', model='sfcndemo')
-    plot_saliency(images['t1w'], images['map'], target, unit='years per voxel', signed=True)
+    shown = {'unit': 'years per voxel', 'signed': True}
+    plot_saliency(images['t1w'], images['map'], target, mask=images['mask'], **shown)
+    brief = out('summary', model='sfcndemo')
+    plot_summary(images['t1w'], images['mask'], brief, images['map'], **shown)
+
+
+def add_volumes(
+    root: Path, stem: str, age: float | None, sex: str = 'F', *, factor: float = 1.0, **facts
+) -> None:
+    """Write the volumes of one scan: the median of its age, the ventricles times `factor`."""
+    from bids_brainage.outputs.files import write_tsv
+    from bids_brainage.outputs.tables import column_names, data_dictionary
+    from bids_brainage.segmentation import norms
+    from bids_brainage.segmentation.regions import load_regions
+    from bids_brainage.segmentation.weights import segmentation_facts
+
+    at = 50.0 if age is None else age
+    regions = {}
+    for region in load_regions():
+        line = norms.centile_lines(region.name, sex)[50]
+        regions[region.name] = 1500 * min(line, key=lambda point: abs(point[0] - at))[1]
+    regions['lateral_ventricle'] *= factor
+    side = {'Segmentation': segmentation_facts(), 'SkullStripped': False, **facts}
+    reason = norms.why_not(side['Segmentation'], age, skull_stripped=side['SkullStripped'])
+    rows = norms.volume_rows(regions, age, sex, known=not reason, whole=not side['SkullStripped'])
+    path = root / derivative_path({**source_entities(stem), 'suffix': 'volumes'}, 'anat')
+    write_tsv(path, rows, column_names('volumes'))
+    write_json(
+        path.with_suffix('.json'),
+        {**data_dictionary('volumes'), **side, 'WithoutPercentiles': reason},
+    )
 
 
 def make_tree(root: Path) -> Path:

@@ -102,6 +102,24 @@ def features_of(volumes: pd.DataFrame, with_fluid: np.ndarray) -> np.ndarray:
     return features
 
 
+def healthy_scans(path: Path) -> pd.DataFrame:
+    """Return the rows of the first scan of each person who is not a patient of `PATIENTS`."""
+    table = pd.read_csv(path, sep='\t', na_values='n/a', dtype={'member': str, 'learnt': str})
+    table = table[table['group'] != PATIENTS]
+    first = table.drop_duplicates('person')['scan']
+    return table[table['scan'].isin(first)]
+
+
+def unseen_rows(path: Path) -> pd.DataFrame:
+    """Return one row a person, measured by the member that has not learnt from them.
+
+    By all members, where none has.
+    """
+    table = healthy_scans(path)
+    other = {'0': '1', '1': '0', 'none': 'all'}
+    return table[table['member'] == table['learnt'].map(other)].reset_index(drop=True)
+
+
 def measured_people(path: Path) -> tuple[People, People, pd.DataFrame]:
     """Return one scan of each person, measured as for users and by networks that are new to them.
 
@@ -116,13 +134,9 @@ def measured_people(path: Path) -> tuple[People, People, pd.DataFrame]:
     table : DataFrame
         Who they are.
     """
-    table = pd.read_csv(path, sep='\t', na_values='n/a', dtype={'member': str, 'learnt': str})
-    table = table[table['group'] != PATIENTS]
-    first = table.drop_duplicates('person')['scan']
-    table = table[table['scan'].isin(first)]
+    table = healthy_scans(path)
     together = table[table['member'] == 'all'].reset_index(drop=True)
-    other = {'0': '1', '1': '0', 'none': 'all'}
-    new = table[table['member'] == table['learnt'].map(other)].reset_index(drop=True)
+    new = unseen_rows(path)
     everybody, unseen = _people(together), _people(new)
     home, member = unseen.source == HOME, new['member'].to_numpy(str)
     centre = np.nanmean(everybody.features[home], axis=0)

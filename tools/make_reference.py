@@ -75,6 +75,7 @@ def columns_page() -> str:
         'brainage': '`*_brainage.tsv`: one row for each model',
         'sessions': '`sub-X_sessions.tsv`: one row for each session',
         'sessions_model': '`sub-X_sessions.tsv`: further columns for each model',
+        'volumes': '`<src>_volumes.tsv`: one row for each region',
         'status': '`logs/<run>/status.tsv`: one row for each step of a run',
         'descriptions': '`descriptions.tsv`: meaning of the `desc-` labels',
     }

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -77,6 +78,7 @@ def parse(
         namespace = parser.parse_args(arguments)
 
     from bids_brainage.cli.check import build_config, list_request
+    from bids_brainage.config import Config
 
     problems: list[str] = []
     given = {name: value for name, value in vars(namespace).items() if value is not None}
@@ -87,6 +89,9 @@ def parse(
         request = build_config(given, environ, problems)
     if request is None or problems:
         _fail(parser, problems)
+    if isinstance(request, Config):
+        command = shlex.join([PROGRAM, *arguments])
+        return replace(request, environment=replace(request.environment, command=command))
     return request
 
 

@@ -53,9 +53,11 @@ def predict_additive(
     values = model.contributions(features)
     curves = bundle.metadata['training'].get('reference_curves')
     base = compared = None
+    from_mean: dict[str, float] = {}
     if curves is not None:
         compared, usual = _people_of(curves, age if reference_age is None else reference_age)
         base = float(model.tensors['intercept'][0] + usual.sum())
+        from_mean = dict(zip(model.features, values.tolist(), strict=True))
         values = values - usual
     parts = dict(zip(model.features, values.tolist(), strict=True))
     maps: tuple[ExplanationMap, ...] = ()
@@ -68,6 +70,7 @@ def predict_additive(
         contributions=parts,
         base_age=base,
         reference_age=compared,
+        from_mean=from_mean,
         beyond=model.beyond(features),
         estimated=tuple(n for n, x in zip(model.features, measured, strict=True) if np.isnan(x)),
         maps=maps,

@@ -67,6 +67,9 @@ class Prediction:
         and it add up to ``age``.  None for models without `reference_age`.
     reference_age : float or None
         The age whose people the contributions compare with, years.
+    from_mean : dict
+        Feature → years, as ``contributions``, but always than the mean of the training people;
+        empty for models without `reference_age`, whose contributions are these.
     estimated : tuple of str
         Features that the image does not have and that the others suggest.
     beyond : tuple of str
@@ -94,6 +97,7 @@ class Prediction:
     contributions: dict[str, float] = field(default_factory=dict)
     base_age: float | None = None
     reference_age: float | None = None
+    from_mean: dict[str, float] = field(default_factory=dict)
     beyond: tuple[str, ...] = ()
     estimated: tuple[str, ...] = ()
     maps: tuple[ExplanationMap, ...] = ()
@@ -168,6 +172,7 @@ def save_prediction(
         'contributions': prediction.contributions,
         'base_age': prediction.base_age,
         'reference_age': prediction.reference_age,
+        'from_mean': prediction.from_mean,
         'beyond': prediction.beyond,
         'estimated': prediction.estimated,
         'typicality': prediction.typicality,

@@ -28,6 +28,10 @@ def _read_json(path: str) -> dict[str, Any]:
     return content
 
 
+MASK = 'mask.nii.gz'
+"""Brain mask in the folder of the node that finds it."""
+
+
 class _CheckInputSpec(BaseInterfaceInputSpec):
     t1w = File(exists=True, mandatory=True, desc='T1w image as in the dataset')
     memo = traits.Str(mandatory=True, nohash=True, desc='hashes of input files between runs')
@@ -86,6 +90,9 @@ class ExtractBrain(SimpleInterface):
             skull_stripped=facts['skull_stripped'],
             threads=self.inputs.threads,
         )
+        folder = Path(runtime.cwd)
+        # a wrong one is shown in the report
+        saved = save_image(mask, affine, folder / MASK, 'uint8')
         volume = brainmask.volume_ml(mask, affine)
         low, high = brainmask.PLAUSIBLE_ML
         if not low <= volume <= high:
@@ -99,8 +106,7 @@ class ExtractBrain(SimpleInterface):
             'border_cm2': brainmask.touches_border(mask, affine),
             'mask_method': method,
         }
-        folder = Path(runtime.cwd)
-        self._results['mask'] = save_image(mask, affine, folder / 'mask.nii.gz', 'uint8')
+        self._results['mask'] = saved
         self._results['measures'] = _write_json(folder / 'mask.json', measures)
         return runtime
 

@@ -134,6 +134,7 @@ class SavePrediction(SimpleInterface):
                     'Contributions': by_title(prediction['contributions'], kind),
                     'BaseAge': prediction['base_age'],
                     'ReferenceAge': prediction['reference_age'],
+                    'ContributionsFromMean': by_title(prediction['from_mean'], kind),
                     'Beyond': [title_of(name, kind) for name in prediction['beyond']],
                     'Estimated': [title_of(name, kind) for name in prediction['estimated']],
                     'Note': prediction['note'],
@@ -247,7 +248,7 @@ class _FiguresOutputSpec(TraitedSpec):
 
 
 class DrawScan(SimpleInterface):
-    """Draw mask, registration, tissues and regions of one scan for its report."""
+    """Draw mask, registration, tissues, regions and a summary of one scan for its report."""
 
     _always_run = True  # outputs that somebody deleted come back
     input_spec = _FiguresInputSpec
@@ -255,6 +256,7 @@ class DrawScan(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         from bids_brainage.pictures import figures
+        from bids_brainage.pictures.summary import plot_summary
 
         given = {
             name: Path(getattr(self.inputs, name))
@@ -271,7 +273,7 @@ class DrawScan(SimpleInterface):
         }
         out = {
             what: figure_path(self.inputs.base_directory, self.inputs.source_file, what)
-            for what in ('mask', 'registration', 'segmentation', 'regions')
+            for what in ('mask', 'registration', 'segmentation', 'regions', 'summary')
         }
         figures.plot_mask(given['t1w'], given['mask'], out['mask'])
         figures.plot_registration(
@@ -283,6 +285,7 @@ class DrawScan(SimpleInterface):
         )
         figures.plot_segmentation(given['t1w'], given['tissues'], out['segmentation'])
         figures.plot_regions(given['t1w'], given['regions'], out['regions'])
+        plot_summary(given['t1w'], given['mask'], out['summary'])
         self._results['figures'] = [str(path) for path in out.values()]
         return runtime
 
@@ -303,15 +306,19 @@ class DrawMask(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         from bids_brainage.pictures.figures import plot_mask
+        from bids_brainage.pictures.summary import plot_summary
 
-        out = figure_path(self.inputs.base_directory, self.inputs.source_file, 'mask')
+        where = (self.inputs.base_directory, self.inputs.source_file)
+        out, brief = figure_path(*where, 'mask'), figure_path(*where, 'summary')
         plot_mask(Path(self.inputs.t1w), Path(self.inputs.mask), out)
-        self._results['figures'] = [str(out)]
+        plot_summary(Path(self.inputs.t1w), Path(self.inputs.mask), brief)
+        self._results['figures'] = [str(out), str(brief)]
         return runtime
 
 
 class _ExplanationInputSpec(BaseInterfaceInputSpec):
     t1w = File(exists=True, mandatory=True, desc='native, bias-corrected')
+    mask = File(exists=True, mandatory=True, desc='native brain mask')
     maps = traits.List(File(exists=True), mandatory=True, desc='native explanation maps')
     units = traits.List(traits.Str, mandatory=True)
     source_file = traits.Str(mandatory=True)
@@ -319,7 +326,7 @@ class _ExplanationInputSpec(BaseInterfaceInputSpec):
 
 
 class DrawExplanations(SimpleInterface):
-    """Draw the explanation maps of one model on the person's own brain."""
+    """Draw the explanation maps of one model on the person's own brain, the first also briefly."""
 
     _always_run = True  # outputs that somebody deleted come back
     input_spec = _ExplanationInputSpec
@@ -328,17 +335,19 @@ class DrawExplanations(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_brainage.names import parse_name
         from bids_brainage.pictures.figures import plot_saliency
+        from bids_brainage.pictures.summary import plot_summary
 
-        drawn = []
-        for path, unit in zip(self.inputs.maps, self.inputs.units, strict=True):
-            entities = parse_name(path)
-            out = figure_path(
-                self.inputs.base_directory,
-                self.inputs.source_file,
-                entities['desc'],
-                model=entities['model'],
-            )
-            plot_saliency(Path(self.inputs.t1w), Path(path), out, unit=unit, signed=unit == 'year')
+        t1w, mask = Path(self.inputs.t1w), Path(self.inputs.mask)
+        where = (self.inputs.base_directory, self.inputs.source_file)
+        drawn: list[str] = []
+        for path, unit in zip(map(Path, self.inputs.maps), self.inputs.units, strict=True):
+            entities = parse_name(path.name)
+            out = figure_path(*where, entities['desc'], model=entities['model'])
+            shown: dict[str, Any] = {'unit': unit, 'signed': unit == 'year'}
+            plot_saliency(t1w, path, out, mask=mask, **shown)
+            if not drawn:
+                brief = figure_path(*where, 'summary', model=entities['model'])
+                plot_summary(t1w, mask, brief, path, **shown)
             drawn.append(str(out))
         self._results['figures'] = drawn
         return runtime

@@ -41,7 +41,8 @@ def write_citations(
         Paragraphs (separated by blank lines) that describe what was done.  They must not depend
         on the participant, so that every job writes the same file.
     keys : iterable of str, optional
-        References to list; all of them when not given.
+        References to list; when not given, those that the methods speak of (`spoken_of`), and
+        all without methods.
 
     Returns
     -------
@@ -53,6 +54,8 @@ def write_citations(
     WorkflowError
         A key has no reference.
     """
+    if keys is None and methods.strip():
+        keys = spoken_of(methods)
     selected = _select(keys)
     introduction = _INTRODUCTION.format(version=__version__)
     folder = Path(output_dir) / 'logs'
@@ -78,6 +81,18 @@ def append_methods(output_dir: str | Path, paragraph: str) -> None:
     methods, _, _ = after.partition('## References')
     if paragraph.strip() not in methods:
         write_citations(output_dir, f'{methods.strip()}\n\n{paragraph.strip()}')
+
+
+def spoken_of(methods: str) -> list[str]:
+    """Return the references that a methods text needs: one of its words under ``when`` is there.
+
+    References without such words are for every run.
+    """
+    return [
+        key
+        for key, entry in citations().items()
+        if 'when' not in entry or any(word in methods for word in entry['when'])
+    ]
 
 
 def as_markdown(

@@ -28,6 +28,7 @@ BIDSIGNORE = (
     'group_*',
     '*_xfm.*',
     '*_brainage.*',
+    '*_volumes.*',
     '*_saliency.*',
     '*_timeseries.*',
     '*_relmat.*',

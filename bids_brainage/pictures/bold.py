@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bids_brainage.outputs.files import write_text
 from bids_brainage.pictures import svg
 from bids_brainage.pictures.colours import OUTLINE, colour_map
-from bids_brainage.pictures.figures import _FLICKER, _grey, _layer, _line, _plan, _write
+from bids_brainage.pictures.layers import FLICKER, draw_line, grey_values, layer, plan, write
 from bids_brainage.pictures.mosaic import load_volume, outline, paint
 
 Array = NDArray[np.floating]
@@ -49,18 +49,18 @@ def plot_coregistration(t1w: Path, mask: Path, aligned: Path, out: Path) -> None
         If an image cannot be read.
     """
     head, inside, bold = load_volume(t1w), load_volume(mask), load_volume(aligned)
-    mosaic = _plan(head, inside, margin=6)
+    mosaic = plan(head, inside, margin=6)
     covered = paint(mosaic, inside)
-    rasters = [_grey(paint(mosaic, volume), covered > 0.5) for volume in (head, bold)]
+    rasters = [grey_values(paint(mosaic, volume), covered > 0.5) for volume in (head, bold)]
     before, after = svg.encode_rasters(rasters)
     body = (
-        _FLICKER
-        + _layer('bba-template', before, mosaic, 'Showing: T1w')
-        + _layer('bba-scan', after, mosaic, 'Showing: BOLD')
-        + _line(outline(mosaic, covered), OUTLINE)
+        FLICKER
+        + layer('bba-template', before, mosaic, 'Showing: T1w')
+        + layer('bba-scan', after, mosaic, 'Showing: BOLD')
+        + draw_line(outline(mosaic, covered), OUTLINE)
     )
     title = 'Coregistration: T1w image and BOLD reference in turn'
-    _write(out, mosaic, body, title, [('Brain edge of the T1w image', OUTLINE)])
+    write(out, mosaic, body, title, [('Brain edge of the T1w image', OUTLINE)])
 
 
 def plot_carpet(

@@ -48,6 +48,11 @@ def to_rgb(colour: str) -> NDArray[np.float64]:
     return np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)], dtype=float)
 
 
+def to_hex(rgb: NDArray[np.floating[Any]]) -> str:
+    """Turn three numbers from 0 to 255 into ``#rrggbb``."""
+    return '#' + ''.join(f'{round(float(value)):02x}' for value in rgb)
+
+
 def colour_map(values: NDArray[np.floating[Any]], *, signed: bool) -> NDArray[np.float64]:
     """Look up colours for scaled values.
 

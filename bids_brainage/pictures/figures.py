@@ -6,14 +6,11 @@ display: the left of the picture is the person's left, up is anterior or superio
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_brainage.outputs.files import write_text
 from bids_brainage.pictures import svg
 from bids_brainage.pictures.colours import (
     INNER_OUTLINE,
@@ -21,37 +18,40 @@ from bids_brainage.pictures.colours import (
     TISSUES,
     colour_map,
     region_colours,
+    to_hex,
     to_rgb,
 )
+from bids_brainage.pictures.layers import (
+    FLICKER,
+    backdrop,
+    colour_bar,
+    draw_line,
+    foreground,
+    grey_values,
+    layer,
+    plan,
+    write,
+)
 from bids_brainage.pictures.mosaic import (
-    ENDS,
     FloatArray,
     Mosaic,
     Volume,
-    bounding_box,
     load_volume,
     outline,
     paint,
-    plan_mosaic,
-    world_coordinate,
-)
-
-FOOT = 48
-_HALO: dict[str, Any] = {'stroke': '#000', 'stroke_width': 5, 'paint_order': 'stroke'}
-_FLICKER = (
-    '<style>@keyframes bba-flicker{0%,45%{opacity:1}50%,95%{opacity:0}100%{opacity:1}}'
-    '.bba-scan{animation:bba-flicker 3s infinite}'
-    '@media (prefers-reduced-motion:reduce),print{.bba-scan{animation:none}}</style>'
 )
 
 
-def plot_mask(t1w: Path, mask: Path, out: Path) -> None:
+def plot_mask(t1w: Path, mask: Path | None, out: Path) -> None:
     """Draw the outline of the brain mask on the native T1w.
 
     Parameters
     ----------
-    t1w, mask : Path
-        NIfTI images of the same head (grids may differ); the mask is 1 inside.
+    t1w : Path
+        NIfTI image.
+    mask : Path or None
+        Of the same head (grids may differ), 1 inside; without one, or with an empty one, the
+        image is drawn alone.
     out : Path
         SVG file to write.
 
@@ -60,12 +60,18 @@ def plot_mask(t1w: Path, mask: Path, out: Path) -> None:
     UnusableImageError
         If an image cannot be read.
     """
-    head, inside = load_volume(t1w), load_volume(mask)
-    mosaic = _plan(head, inside)
+    head = load_volume(t1w)
+    inside = load_volume(mask) if mask else None
+    if inside is None or not inside.data.any():
+        mosaic = plan(head, foreground(head))
+        body = backdrop(grey_values(paint(mosaic, head)))
+        write(out, mosaic, body, 'T1w image, without brain mask', [])
+        return
+    mosaic = plan(head, inside)
     covered = paint(mosaic, inside)
-    line = _line(outline(mosaic, covered), OUTLINE)
-    body = _backdrop(_grey(paint(mosaic, head), covered > 0.5)) + line
-    _write(out, mosaic, body, 'Brain mask on the T1w image', [('Edge of the mask', OUTLINE)])
+    edge = draw_line(outline(mosaic, covered), OUTLINE)
+    body = backdrop(grey_values(paint(mosaic, head), covered > 0.5)) + edge
+    write(out, mosaic, body, 'Brain mask on the T1w image', [('Edge of the mask', OUTLINE)])
 
 
 def plot_registration(
@@ -94,24 +100,24 @@ def plot_registration(
         If an image cannot be read.
     """
     fixed, moved = load_volume(template), load_volume(warped)
-    brain = load_volume(template_mask) if template_mask else _foreground(fixed)
-    mosaic = _plan(fixed, brain, margin=6)
-    rasters = [_grey(paint(mosaic, volume)) for volume in (fixed, moved)]
+    brain = load_volume(template_mask) if template_mask else foreground(fixed)
+    mosaic = plan(fixed, brain, margin=6)
+    rasters = [grey_values(paint(mosaic, volume)) for volume in (fixed, moved)]
     before, after = svg.encode_rasters(rasters)
-    lines = _line(outline(mosaic, paint(mosaic, brain)), OUTLINE)
+    lines = draw_line(outline(mosaic, paint(mosaic, brain)), OUTLINE)
     legend = [('Brain edge of the template', OUTLINE)]
     if template_gm:
         density = load_volume(template_gm)
         half = float(density.data.max()) / 2
-        lines += _line(outline(mosaic, paint(mosaic, density), half), INNER_OUTLINE, width=1.0)
+        lines += draw_line(outline(mosaic, paint(mosaic, density), half), INNER_OUTLINE, width=1.0)
         legend.append(('Grey matter of the template', INNER_OUTLINE))
     body = (
-        _FLICKER
-        + _layer('bba-template', before, mosaic, 'Showing: template')
-        + _layer('bba-scan', after, mosaic, 'Showing: this scan')
+        FLICKER
+        + layer('bba-template', before, mosaic, 'Showing: template')
+        + layer('bba-scan', after, mosaic, 'Showing: this scan')
         + lines
     )
-    _write(out, mosaic, body, 'Registration: template and warped scan in turn', legend)
+    write(out, mosaic, body, 'Registration: template and warped scan in turn', legend)
 
 
 def plot_segmentation(t1w: Path, dseg: Path, out: Path) -> None:
@@ -132,20 +138,23 @@ def plot_segmentation(t1w: Path, dseg: Path, out: Path) -> None:
     """
     mosaic, painted, grey = _labelled(t1w, dseg)
     mixed = np.repeat(grey, 3, axis=-1)
-    for label, (_, colour) in TISSUES.items():
+    legend = []
+    for label, (name, colour) in TISSUES.items():
         chosen = painted == label
         mixed[chosen] = 0.55 * mixed[chosen] + 0.45 * to_rgb(colour)
-    body = _backdrop(mixed.astype(np.uint8))
-    _write(out, mosaic, body, 'Tissue map on the T1w image', list(TISSUES.values()), filled=True)
+        seen = mixed[chosen].mean(axis=0) if chosen.any() else to_rgb(colour)
+        legend.append((name, to_hex(seen)))  # as it looks on the grey of the image
+    body = backdrop(mixed.astype(np.uint8))
+    write(out, mosaic, body, 'Tissue map on the T1w image', legend, filled=True)
 
 
 def _labelled(t1w: Path, dseg: Path) -> tuple[Mosaic, np.ndarray, np.ndarray]:
     """Lay out labels on a T1w: mosaic, label and grey value (H, W, 1) of each pixel."""
     head, labels = load_volume(t1w), load_volume(dseg)
     covered = Volume((labels.data > 0).astype(np.float32), labels.affine, labels.zooms)
-    mosaic = _plan(head, covered, margin=6)
+    mosaic = plan(head, covered, margin=6)
     painted = np.rint(paint(mosaic, labels, order=0)).astype(int)
-    return mosaic, painted, _grey(paint(mosaic, head), painted > 0).astype(float)[..., None]
+    return mosaic, painted, grey_values(paint(mosaic, head), painted > 0).astype(float)[..., None]
 
 
 def plot_regions(t1w: Path, dseg: Path, out: Path) -> None:
@@ -169,11 +178,13 @@ def plot_regions(t1w: Path, dseg: Path, out: Path) -> None:
     border[1:] |= painted[1:] != painted[:-1]
     alpha = np.where(painted > 0, np.where(border, 0.8, 0.3), 0.0)[..., None]
     mixed = (1 - alpha) * grey + alpha * region_colours(int(painted.max()))[painted]
-    body = _backdrop(mixed.astype(np.uint8))
-    _write(out, mosaic, body, 'Regions on the T1w image, one colour each', [])
+    body = backdrop(mixed.astype(np.uint8))
+    write(out, mosaic, body, 'Regions on the T1w image, one colour each', [])
 
 
-def plot_saliency(t1w: Path, saliency: Path, out: Path, *, unit: str, signed: bool) -> None:
+def plot_saliency(
+    t1w: Path, saliency: Path, out: Path, *, unit: str, signed: bool, mask: Path | None = None
+) -> None:
     """Lay a saliency or contribution map over the person's own brain.
 
     Parameters
@@ -187,6 +198,8 @@ def plot_saliency(t1w: Path, saliency: Path, out: Path, *, unit: str, signed: bo
     signed : bool
         True: blue lowers and orange raises the predicted age, colours symmetric around 0.
         False: magnitude only, from 0.
+    mask : Path, optional
+        Brain mask: the slices go through all of it.  Without one, through the whole head.
 
     Raises
     ------
@@ -194,174 +207,38 @@ def plot_saliency(t1w: Path, saliency: Path, out: Path, *, unit: str, signed: bo
         If an image cannot be read.
     """
     head, values = load_volume(t1w), load_volume(saliency)
-    used = Volume((values.data != 0).astype(np.float32), values.affine, values.zooms)
-    mosaic = _plan(head, used if used.data.any() else _foreground(head), margin=6)
+    mosaic = plan(head, load_volume(mask) if mask else foreground(head), margin=6)
     top = colour_limit(values.data)
-    scaled = paint(mosaic, values) / (top or 1.0)
+    mixed = overlaid(paint(mosaic, head), paint(mosaic, values), top, signed=signed)
+    title = 'Contribution map' if signed else 'Saliency map'
+    body = backdrop(mixed) + colour_bar(mosaic, top, unit, signed)
+    write(out, mosaic, body, f'{title} on the T1w image ({unit})', [])
+
+
+def overlaid(
+    head: FloatArray, values: FloatArray, top: float, *, signed: bool
+) -> NDArray[np.uint8]:
+    """Lay painted values over a painted head; the stronger the value the more it covers.
+
+    Parameters
+    ----------
+    head, values : ndarray, shape (height, width)
+    top : float
+        Magnitude that gets the end of the colours.
+    signed : bool
+
+    Returns
+    -------
+    ndarray, shape (height, width, 3)
+    """
+    scaled = values / (top or 1.0)
     strength = np.clip(np.abs(scaled) if signed else scaled, 0, 1)
     alpha = 0.9 * strength[..., None] ** 0.7
-    grey = _grey(paint(mosaic, head)).astype(float)[..., None]
-    mixed = (1 - alpha) * grey + alpha * colour_map(scaled, signed=signed)
-    title = 'Contribution map' if signed else 'Saliency map'
-    body = _backdrop(mixed.astype(np.uint8)) + _colour_bar(mosaic, top, unit, signed)
-    _write(out, mosaic, body, f'{title} on the T1w image ({unit})', [])
+    grey = grey_values(head).astype(float)[..., None]
+    return ((1 - alpha) * grey + alpha * colour_map(scaled, signed=signed)).astype(np.uint8)
 
 
 def colour_limit(values: FloatArray) -> float:
     """Give the 99.5th percentile of the non-zero magnitudes (0 if all are zero)."""
     magnitude = np.abs(values[values != 0])
     return float(np.percentile(magnitude, 99.5)) if magnitude.size else 0.0
-
-
-def _plan(reference: Volume, region: Volume, margin: float | None = None) -> Mosaic:
-    """Plan a mosaic around a region; the region is brought to the reference's frame."""
-    inside = region.data > 0.5
-    low, high = bounding_box(inside, region.zooms)
-    corners = np.stack(np.meshgrid(*zip(low, high, strict=True), indexing='ij')).reshape(3, -1)
-    voxels = np.vstack([corners / region.zooms[:, None], np.ones(corners.shape[1])])
-    moved = (np.linalg.inv(reference.affine) @ region.affine @ voxels)[:3]
-    moved = moved * reference.zooms[:, None]
-    last = (np.array(reference.data.shape) - 1) * reference.zooms
-    low, high = np.clip(moved.min(axis=1), 0, last), np.clip(moved.max(axis=1), 0, last)
-    if (high - low).min() < 10:
-        low, high = np.zeros(3), last
-    return plan_mosaic(reference, low, high, **({} if margin is None else {'margin': margin}))
-
-
-def _foreground(volume: Volume) -> Volume:
-    """Mark what is clearly brighter than the background (a tenth of the 99th percentile)."""
-    positive = volume.data[volume.data > 0]
-    limit = 0.1 * float(np.percentile(positive[::7], 99)) if positive.size else 0.0
-    return Volume((volume.data > limit).astype(np.float32), volume.affine, volume.zooms)
-
-
-def _grey(painted: FloatArray, brain: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
-    """Window intensities between the 1st and the 99.7th percentile of the positive pixels.
-
-    With enough brain pixels (more than 2 % of the canvas) only these count, so that bright fat
-    does not darken the brain.
-    """
-    positive = painted[painted > 0]
-    if brain is not None and brain.mean() > 0.02:
-        positive = painted[brain & (painted > 0)]
-    low, high = np.percentile(positive, [1, 99.7]) if positive.size else (0.0, 1.0)
-    low = min(low, 0.25 * high)
-    scaled = np.clip((painted - low) / max(high - low, 1e-12), 0, 1)
-    return (scaled * 255).astype(np.uint8)
-
-
-def _backdrop(raster: NDArray[np.uint8]) -> str:
-    """Embed one raster that fills the mosaic."""
-    height, width = raster.shape[:2]
-    return svg.image(svg.encode_rasters([raster])[0], 0, 0, width, height)
-
-
-def _layer(name: str, uri: str, mosaic: Mosaic, label: str) -> str:
-    """Build one of the two alternating layers with its label in the foot."""
-    x, y = 0.52 * mosaic.width, mosaic.height + 30
-    caption = svg.text(label, x, y, fill='#fff', font_size=22, font_weight=600)
-    plate = svg.tag('rect', x=x, y=mosaic.height, width=280, height=FOOT, fill='#000')
-    picture = svg.image(uri, 0, 0, mosaic.width, mosaic.height)
-    return svg.tag('g', picture + plate + caption, class_=name)
-
-
-def _line(path: str, colour: str, width: float = 1.8) -> str:
-    """Draw an outline."""
-    return svg.tag('path', d=path, fill='none', stroke=colour, stroke_width=width) if path else ''
-
-
-def _marks(mosaic: Mosaic) -> str:
-    """Write orientation letters on the first tile of a row and positions on all tiles."""
-    parts: list[str] = []
-    for tile in mosaic.tiles:
-        middle = (tile.x + tile.width / 2, tile.y + tile.height / 2)
-        place = str(round(world_coordinate(mosaic, tile))).replace('-', '−')
-        position = f'{"xyz"[tile.axis]} = {place} mm'
-        parts.append(
-            svg.text(position, middle[0], tile.y + tile.height + 18, font_size=15, fill='#b9c0c8')
-        )
-        if tile.first:
-            left, right = ENDS[tile.right]
-            low, high = ENDS[tile.up]
-            letters: list[tuple[str, float, float]] = [
-                (left, tile.x + 12, middle[1] + 7),
-                (right, tile.x + tile.width - 12, middle[1] + 7),
-                (high, middle[0], tile.y + 20),
-                (low, middle[0], tile.y + tile.height - 6),
-            ]
-            parts += [
-                svg.text(letter, x, y, font_size=21, font_weight=700, fill='#fff', **_HALO)
-                for letter, x, y in letters
-            ]
-    return svg.tag('g', ''.join(parts), text_anchor='middle')
-
-
-def _legend(mosaic: Mosaic, entries: list[tuple[str, str]], filled: bool) -> str:
-    """Write the colour keys in the foot, from the left."""
-    parts: list[str] = []
-    x, y = 12.0, mosaic.height + 30
-    for label, colour in entries:
-        height = 16 if filled else 4
-        parts.append(
-            svg.tag('rect', x=x, y=y - 7 - height / 2, width=26, height=height, fill=colour)
-        )
-        parts.append(svg.text(label, x + 36, y, font_size=20, fill='#e8ebee'))
-        x += 66 + 10.5 * len(label)
-    return ''.join(parts)
-
-
-def _colour_bar(mosaic: Mosaic, top: float, unit: str, signed: bool) -> str:
-    """Draw the colour bar in the foot with its limits in the unit of the map."""
-    y = mosaic.height + 15
-    if top == 0:
-        return svg.text('The map is zero everywhere.', 12, y + 15, font_size=20, fill='#e8ebee')
-    ramp = colour_map(np.linspace(-1 if signed else 0, 1, 256)[None], signed=signed)
-    uri = svg.encode_rasters([np.repeat(ramp, 8, axis=0).astype(np.uint8)])[0]
-    low, high = (f'−{_short(top)}', f'+{_short(top)}') if signed else ('0', _short(top))
-    start = 12 + 12 * len(low)
-    meaning = 'blue: younger, orange: older' if signed else ''
-    label = f'{high} {unit}' + (f' ({meaning})' if meaning else '')
-    style: dict[str, Any] = {'font_size': 20, 'fill': '#e8ebee'}
-    return (
-        svg.text(low, start - 8, y + 15, text_anchor='end', **style)
-        + svg.image(uri, start, y, 220, 18)
-        + svg.text(label, start + 230, y + 15, **style)
-    )
-
-
-def _short(value: float) -> str:
-    """Write a positive number with two significant digits, small ones as powers of ten."""
-    if 0.01 <= value < 1000:
-        digits = max(0, 1 - math.floor(math.log10(value)))
-        return f'{value:.{digits}f}'
-    mantissa, exponent = f'{value:.1e}'.split('e')
-    raised = str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))
-    return f'{mantissa}×10{raised}'
-
-
-def _write(
-    out: Path,
-    mosaic: Mosaic,
-    body: str,
-    title: str,
-    legend: list[tuple[str, str]],
-    *,
-    filled: bool = False,
-) -> None:
-    """Put marks, legend and frame around a body and write the file."""
-    height = mosaic.height + FOOT
-    plate = svg.tag('rect', width=mosaic.width, height=height, fill='#000')
-    description = (
-        'Rows: axial, coronal, sagittal. Neurological display: the left of the picture is '
-        "the person's left."
-    )
-    note = svg.text(
-        "L = the person's left (neurological)",
-        mosaic.width - 12,
-        mosaic.height + 29,
-        text_anchor='end',
-        font_size=15,
-        fill='#b9c0c8',
-    )
-    content = plate + body + _marks(mosaic) + _legend(mosaic, legend, filled) + note
-    write_text(out, svg.document(mosaic.width, height, title, description, content))

@@ -34,22 +34,9 @@ def image_flags(measures: Mapping[str, float]) -> list[str]:
     list of str
         Names of the flags raised, in the order of the checks.
     """
-    checks = (
-        ('image_nonfinite', 'n_nonfinite', _above),
-        ('intensities_centred', 'raised_by', _above),
-        ('anisotropic', 'slice_thickness_mm', _above),
-        ('field_of_view_cut', 'border_cm2', _above),
-        ('mask_volume', 'mask_ml', _outside),
-        ('mask_disagreement', 'overlap', _below),
-        ('mask_beyond_brain', 'beyond_ml', _above),
-        ('registration_similarity', 'similarity', _below),
-        ('registration_scale', 'scale', _outside),
-        ('registration_rotation', 'rotation_degrees', _above),
-        ('tissue_contrast', 'contrast', _outside),
-    )
     return [
         flag
-        for flag, key, fails in checks
+        for flag, key, fails in _CHECKS
         if key in measures and fails(measures[key], threshold(flag))
     ]
 
@@ -159,3 +146,49 @@ def _below(value: float, limit: float) -> bool:
 
 def _outside(value: float, limits: list[float]) -> bool:
     return not limits[0] <= value <= limits[1]
+
+
+_CHECKS = (
+    ('image_nonfinite', 'n_nonfinite', _above),
+    ('intensities_centred', 'raised_by', _above),
+    ('anisotropic', 'slice_thickness_mm', _above),
+    ('field_of_view_cut', 'border_cm2', _above),
+    ('mask_volume', 'mask_ml', _outside),
+    ('mask_disagreement', 'overlap', _below),
+    ('mask_beyond_brain', 'beyond_ml', _above),
+    ('registration_similarity', 'similarity', _below),
+    ('registration_scale', 'scale', _outside),
+    ('registration_rotation', 'rotation_degrees', _above),
+    ('tissue_contrast', 'contrast', _outside),
+)
+"""Flag, the measure it rests on, and when the measure fails."""
+
+
+def checked_measures(measures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the measures of a scan that are checked: flag, value, range, unit, whether it fails.
+
+    Parameters
+    ----------
+    measures : mapping
+        As for `image_flags`; what is absent is left out.
+
+    Returns
+    -------
+    list of dict
+        ``flag``, ``value``, ``low`` and ``high`` (None for no limit on that side), ``unit``,
+        ``fails``.
+    """
+    found = []
+    for flag, key, fails in _CHECKS:
+        value = measures.get(key)
+        if not isinstance(value, int | float):
+            continue
+        limit = threshold(flag)
+        low, high = (
+            limit if fails is _outside else (limit, None) if fails is _below else (None, limit)
+        )
+        found.append({
+            'flag': flag, 'value': value, 'low': low, 'high': high,
+            'unit': flag_table()[flag]['unit'], 'fails': fails(value, limit),
+        })  # fmt: skip
+    return found

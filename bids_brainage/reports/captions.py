@@ -49,6 +49,12 @@ _MAPS = {
 
 def caption(picture: Picture, scan: ScanRecord) -> tuple[str, str]:
     """Give the title of a picture and what to look for."""
+    if scan.failed and picture.what == 'mask':
+        return (
+            'The image, and the brain mask if there is one',
+            'Processing stopped here. The line should follow the edge of the brain: a wrong one, '
+            'or an image that is cut, turned or of another kind, shows why.',
+        )
     if picture.model is None:
         return _CAPTIONS.get(picture.what, (picture.what.capitalize(), ''))
     model = picture_model(picture, scan)

@@ -14,12 +14,13 @@ from bids_brainage.errors import BrainAgeError, MissingInputError
 from bids_brainage.names import model_label, report_path
 from bids_brainage.outputs.files import write_text
 from bids_brainage.pictures import svg
-from bids_brainage.reports import charts, markdown, wording
+from bids_brainage.reports import charts, markdown, volumes, wording
 from bids_brainage.reports.captions import caption
+from bids_brainage.reports.contributions import contribution_views
+from bids_brainage.reports.facts import about_rows, model_cards, notes, quality_rows
 from bids_brainage.reports.page import fill_template
 from bids_brainage.reports.records import (
     ParticipantRecord,
-    Picture,
     Result,
     ScanRecord,
     headline_model,
@@ -31,11 +32,8 @@ from bids_brainage.tsv import is_missing
 
 _LAYERS = {'coregistration': ('T1w', 'BOLD')}
 """What a picture shows in turn, where it is not template and scan."""
-_MODEL_KEYS = (
-    *('ModelName', 'ModelVersion', 'WeightsSHA256', 'TrainingPopulation', 'TrainingAgeRange'),
-    *('Validation', 'License', 'Reference', 'Limitations'),
-)
-_REGIONS_SHOWN = 14
+SUMMARY = 'summary'
+"""Label of the picture of the first page."""
 
 
 def build_participant_report(
@@ -118,9 +116,9 @@ def render_page(record: ParticipantRecord, pages: Sequence[str], session: str | 
         sex=next((scan.sex for scan in shown if scan.sex), None),
         ages=_ages(shown),
         trends=_trends(record),
-        models=_models(shown),
+        models=model_cards(shown),
         methods=markdown.to_html(record.methods, top=2),
-        software=_software(record),
+        about=about_rows(record),
         crashes=crashes,
         failed=[scan for scan in shown if scan.failed or scan.messages],
     )
@@ -156,11 +154,48 @@ def _scan_views(
                 'strip': charts.age_strip(axis, strip, scan.age, span) if axis else '',
                 'range': span,
                 'detailed': scan in detailed,
-                'contributions': _contributions(scan) if scan in detailed else [],
+                'contributions': contribution_views(scan) if scan in detailed else [],
                 'pictures': _picture_views(scan) if scan in detailed else [],
+                **_volume_view(record, scan),
+                **_summary(scan, main),
+                'quality': quality_rows(scan),
             }
         )
     return views
+
+
+def _volume_view(record: ParticipantRecord, scan: ScanRecord) -> dict[str, Any]:
+    """Prepare table and charts of the volumes of one scan among those of other people."""
+    if scan.volumes is None:
+        return {'volumes': None, 'curves': [], 'others': False}
+    points = [
+        volumes.Point(other.age, other.volumes, other is scan)
+        for other in record.scans
+        if other.volumes is not None and other.age is not None
+    ]
+    return {
+        'volumes': {
+            'rows': volumes.table_rows(scan.volumes, volumes.SHOWN),
+            'all': volumes.table_rows(scan.volumes),
+            'reason': scan.volumes.reason,
+        },
+        'curves': volumes.curve_charts(points, scan.sex),
+        'others': len(points) > 1,
+        'compared_with': volumes.compared_with(),
+    }
+
+
+def _summary(scan: ScanRecord, main: Result | None) -> dict[str, Any]:
+    """Prepare the picture of the most telling slices, with the map of the main model if any."""
+    found = {picture_model(p, scan): p for p in scan.pictures if p.what == SUMMARY}
+    chosen = found.get(main.model if main else None) or found.get(None)
+    markup = ''
+    if chosen is not None:
+        try:
+            markup = svg.sanitise(chosen.path.read_text(encoding='utf-8'), chosen.path.name)
+        except (BrainAgeError, OSError, UnicodeDecodeError):
+            chosen = None  # the pictures below say what is wrong with them
+    return {'summary': markup, 'summary_map': chosen is not None and chosen.model is not None}
 
 
 def _estimate(result: Result) -> charts.Estimate:
@@ -170,34 +205,12 @@ def _estimate(result: Result) -> charts.Estimate:
     return charts.Estimate(result.model, predicted, result.low, result.high, doubtful)
 
 
-def _contributions(scan: ScanRecord) -> list[dict[str, Any]]:
-    """Prepare the bars of regional contributions, largest first, the rest summed up."""
-    charts_of: list[dict[str, Any]] = []
-    for result in scan.results:
-        shares = dict(result.contributions) if result.ok else {}
-        for picture in scan.pictures:
-            noted = picture.note.get('Contributions')
-            named = picture_model(picture, scan) == result.model
-            if result.ok and named and isinstance(noted, Mapping):
-                shares = shares or {str(k): float(v) for k, v in noted.items()}
-        if not shares:
-            continue
-        ordered = sorted(shares.items(), key=lambda item: (-abs(item[1]), item[0]))
-        bars = ordered[:_REGIONS_SHOWN]
-        if rest := ordered[_REGIONS_SHOWN:]:
-            bars.append((f'{len(rest)} other regions together', sum(v for _, v in rest)))
-        largest = max(abs(value) for _, value in bars)
-        rows = [(name, wording.small_years(v), charts.bar(v, largest)) for name, v in bars]
-        text = wording.contributions_text(scan, result, sum(shares.values()))
-        beyond = ', '.join(result.facts.get('Beyond') or ())
-        charts_of.append({'model': result.model, 'rows': rows, 'text': text, 'beyond': beyond})
-    return charts_of
-
-
 def _picture_views(scan: ScanRecord) -> list[dict[str, Any]]:
     """Prepare the pictures: title, caption and safe markup, or why one cannot be shown."""
     views: list[dict[str, Any]] = []
     for picture in scan.pictures:
+        if picture.what == SUMMARY:
+            continue
         title, words = caption(picture, scan)
         try:
             markup = svg.sanitise(picture.path.read_text(encoding='utf-8'), picture.path.name)
@@ -212,20 +225,17 @@ def _picture_views(scan: ScanRecord) -> list[dict[str, Any]]:
                 'problem': problem,
                 'flicker': 'bba-scan' in markup,
                 'layers': _LAYERS.get(picture.what, ('template', 'this scan')),
-                'notes': _notes(picture),
+                'notes': notes(picture),
             }
         )
     return views
 
 
-def _notes(picture: Picture) -> list[tuple[str, str]]:
-    """List what the side file of a map says about it."""
-    hidden = ('Contributions', 'Sources', 'SpatialReference', 'Resolution')
-    return [(k, wording.plain(v)) for k, v in picture.note.items() if k not in hidden]
-
-
 def _trends(record: ParticipantRecord) -> list[dict[str, Any]]:
-    """Draw one chart per model that has ages in several sessions, all with one axis."""
+    """Draw one chart per model that has ages in several sessions, all with one axis.
+
+    The model of the first block comes first.
+    """
     order = list(dict.fromkeys(scan.session for scan in record.scans if scan.session))
     names = dict.fromkeys(r.model for scan in record.scans for r in scan.results if r.ok)
     visits = {model: [_visit(record, session, model) for session in order] for model in names}
@@ -238,13 +248,14 @@ def _trends(record: ParticipantRecord) -> list[dict[str, Any]]:
     axis = charts.age_axis((e for v in every for e in v.estimates), [v.age for v in every])
     if axis is None:
         return []
+    main = headline_model(record.scans, 'T1w')
     return [
         {
             'model': model,
-            'chart': charts.trend_chart(axis, points),
+            'chart': charts.trend_chart(axis, visits[model], height=150),
             'rows': _session_table(record, model),
         }
-        for model, points in visits.items()
+        for model in sorted(visits, key=lambda model: model != main)
     ]
 
 
@@ -281,47 +292,3 @@ def _session_table(record: ParticipantRecord, model: str) -> list[tuple[str, ...
         )
         for row in record.sessions
     ]
-
-
-def _models(scans: Sequence[ScanRecord]) -> list[dict[str, Any]]:
-    """Prepare one card per model: what it was trained and measured on, and its limits."""
-    first: dict[str, Result] = {}
-    for scan in scans:
-        for result in scan.results:
-            first.setdefault(result.model, result)
-    cards: list[dict[str, Any]] = []
-    for name, result in sorted(first.items()):
-        facts = result.facts
-        checks = facts.get('Validation')
-        limits = facts.get('Limitations') or []
-        shared = {'Sources', *_MODEL_KEYS}
-        cards.append(
-            {
-                'name': str(facts.get('ModelName') or name),
-                'registry': name,
-                'version': wording.plain(facts.get('ModelVersion') or result.version),
-                'population': wording.plain(facts.get('TrainingPopulation')),
-                'range': wording.training_range(result),
-                'checks': [c for c in checks if isinstance(c, Mapping)]
-                if isinstance(checks, list)
-                else [],
-                'limits': [limits] if isinstance(limits, str) else [str(t) for t in limits],
-                'license': wording.plain(facts.get('License')),
-                'reference': wording.doi_link(facts.get('Reference')),
-                'hash': wording.plain(facts.get('WeightsSHA256')),
-                'more': [(k, wording.plain(v)) for k, v in facts.items() if k not in shared],
-            }
-        )
-    return cards
-
-
-def _software(record: ParticipantRecord) -> list[tuple[str, str]]:
-    """List the programs that made the output dataset."""
-    entries = record.description.get('GeneratedBy') or []
-    rows: list[tuple[str, str]] = []
-    for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, Mapping):
-            rest = {k: v for k, v in entry.items() if k not in ('Name', 'Version')}
-            name = f'{wording.plain(entry.get("Name"))} {wording.plain(entry.get("Version"))}'
-            rows.append((name, wording.plain(rest)))
-    return rows

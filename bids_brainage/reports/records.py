@@ -7,7 +7,6 @@ file only leaves its part of the page empty.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,8 @@ from bids_brainage.names import (
 )
 from bids_brainage.outputs.files import read_json
 from bids_brainage.outputs.tables import data_dictionary, read_brainage
+from bids_brainage.reports.run_logs import read_settings, status_messages
+from bids_brainage.reports.volumes import Volumes, read_volumes
 from bids_brainage.tsv import read_tsv
 
 _CRASH_CHARACTERS = 12_000
@@ -71,7 +72,8 @@ class Picture:
 class ScanRecord:
     """One image with all its results, pictures and messages.
 
-    `quality` and `flags` are those of a functional run whose connectivity was measured.
+    `quality` and `flags` are those of a functional run whose connectivity was measured;
+    `volumes` those of a T1w image.
     """
 
     stem: str
@@ -89,6 +91,7 @@ class ScanRecord:
     side: Mapping[str, Any]
     quality: Mapping[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    volumes: Volumes | None = None
 
     @property
     def measured(self) -> bool:
@@ -130,6 +133,7 @@ class ParticipantRecord:
     crashes: tuple[Crash, ...]
     methods: str
     description: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_participant(output_dir: Path, subject: str) -> ParticipantRecord:
@@ -155,7 +159,7 @@ def load_participant(output_dir: Path, subject: str) -> ParticipantRecord:
     folder = output_dir / f'sub-{subject}'
     summary = folder / f'sub-{subject}_sessions.tsv'
     sessions = read_tsv(summary) if summary.is_file() else []
-    messages = _status_messages(output_dir, subject)
+    messages = status_messages(output_dir, subject)
     scans = [
         _scan(output_dir, path, messages)
         for pattern in ('*', 'ses-*/*')
@@ -180,6 +184,7 @@ def load_participant(output_dir: Path, subject: str) -> ParticipantRecord:
         tuple(_crashes(folder)),
         methods.read_text(encoding='utf-8') if methods.is_file() else '',
         read_json(output_dir / 'dataset_description.json'),
+        read_settings(folder),
     )
 
 
@@ -212,6 +217,7 @@ def _scan(output_dir: Path, path: Path, messages: Mapping[str, tuple[str, ...]])
         pictures=tuple(_pictures(output_dir, path, stem)),
         messages=messages.get(source, ()),
         side=side,
+        volumes=read_volumes(path.with_name(f'{stem}_volumes.tsv')),
     )
 
 
@@ -326,22 +332,6 @@ def _saliency_notes(folder: Path, stem: str) -> dict[tuple[str | None, str], Map
         entities = parse_name(path.name)
         notes[entities.get('model'), entities.get('desc', '')] = read_json(path)
     return notes
-
-
-def _status_messages(output_dir: Path, subject: str) -> dict[str, tuple[str, ...]]:
-    """Collect the failures of the last run that handled each source."""
-    failures: dict[str, tuple[str, ...]] = {}
-    for path in sorted((output_dir / 'logs').glob('*/status.tsv')):
-        current: dict[str, tuple[str, ...]] = {}
-        for row in read_tsv(path):
-            source = row.get('source', '')
-            if not re.search(rf'/sub-{re.escape(subject)}_[^/]*$', source):
-                continue
-            texts = current.setdefault(source, ())
-            if row.get('status') == 'failed':
-                current[source] = (*texts, f'{row.get("step")}: {row.get("message")}')
-        failures.update(current)
-    return {source: texts for source, texts in failures.items() if texts}
 
 
 def _crashes(folder: Path) -> list[Crash]:

@@ -114,6 +114,13 @@ def contributions_text(scan: ScanRecord, result: Result, total: float) -> str:
     )
 
 
+def base_label(scan: ScanRecord, result: Result) -> str:
+    """Say whose age the bars of contributions start from."""
+    if result.reference_age is None:
+        return 'the mean of the people the model knows'
+    return peers(scan, result)
+
+
 def age_text(scan: ScanRecord) -> str:
     """Write the chronological age, top-coded ages as at least."""
     if scan.age is None:

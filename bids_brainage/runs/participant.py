@@ -189,11 +189,12 @@ def _write_root(config: Config) -> None:
 
 
 def _write_reports(config: Config, scans: Sequence[Scan], ended: bool = True) -> int:
-    """Write session summaries and pages; return how many failed.
+    """Write tables of volumes, session summaries and pages; return how many failed.
 
     In a run that was stopped (`ended` false) people without a result get none.
     """
     from bids_brainage.reports.participant import build_participant_report
+    from bids_brainage.runs.volumes import write_volumes
 
     failed = 0
     for subject in dict.fromkeys(scan.subject for scan in scans):
@@ -201,6 +202,9 @@ def _write_reports(config: Config, scans: Sequence[Scan], ended: bool = True) ->
         if not ended and not any(own.rglob('*_brainage.tsv')):
             continue
         try:
+            for scan in scans:
+                if scan.subject == subject:
+                    write_volumes(config.execution.output_dir, scan)
             write_sessions_summary(config.execution.output_dir, subject)
             build_participant_report(
                 config.execution.output_dir,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.config import Config
 from bids_brainage.dataset.scan import Scan
+from bids_brainage.errors import BrainAgeError
 from bids_brainage.names import log_dir
 from bids_brainage.outputs import StatusLog, brainage_row, write_brainage
 from bids_brainage.runs.ledger import Ledger
@@ -67,7 +68,7 @@ def settle(plan: Plan, ledger: Ledger, status: StatusLog, crashed: str = '') -> 
     """
     root = ledger.config.execution.output_dir
     ages = others = 0
-    told = set()
+    told, drawn = set(), set()
     for lost in _lost(plan, ledger, crashed):
         model = lost.bundle.name if lost.bundle else None
         state = 'skipped' if lost.skipped else 'failed'
@@ -87,7 +88,28 @@ def settle(plan: Plan, ledger: Ledger, status: StatusLog, crashed: str = '') -> 
             status=state,
         )
         write_brainage(table_path(root, lost.scan), [row], metadata={'Sources': [lost.scan.uri]})
+        if not lost.skipped and lost.scan.uri not in drawn:
+            drawn.add(lost.scan.uri)
+            draw_failed(ledger.config, lost.scan)
     return ages, others
+
+
+def draw_failed(config: Config, scan: Scan) -> None:
+    """Draw the image of a scan that failed, with its brain mask if it got that far.
+
+    The picture takes the name of the mask's picture, so that a later success replaces it.
+    """
+    from bids_brainage.interfaces.anatomical import MASK
+    from bids_brainage.interfaces.prediction import figure_path
+    from bids_brainage.pictures.figures import plot_mask
+
+    own = f'bids_brainage_*_wf/{scan_workflow_name(scan)}/*/extract_brain/{MASK}'
+    made = max(config.execution.work_dir.glob(own), key=lambda p: p.stat().st_mtime, default=None)
+    out = figure_path(str(config.execution.output_dir), str(scan.path), 'mask')
+    try:
+        plot_mask(scan.path, made, out)
+    except (BrainAgeError, ValueError) as error:
+        LOG.debug('%s: no picture of the failed scan: %s', scan.stem, error)
 
 
 _WORDS = {'aicbv': 'blood-volume map: failed', 'images': 'images: failed'}

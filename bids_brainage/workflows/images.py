@@ -41,3 +41,9 @@ def table_path(output_dir: Path, scan: Scan) -> Path:
     """Return the prediction table of a scan."""
     named: dict[str, Any] = {**scan.entities, 'suffix': 'brainage', 'extension': '.tsv'}
     return output_dir / derivative_path(named, scan.datatype)
+
+
+def volumes_path(output_dir: Path, scan: Scan) -> Path:
+    """Return the table of volumes of a scan."""
+    named: dict[str, Any] = {**scan.entities, 'suffix': 'volumes', 'extension': '.tsv'}
+    return output_dir / derivative_path(named, scan.datatype)

@@ -93,7 +93,7 @@ def init_prediction_wf(
             (inputnode, predict, [(role, role) for role in asked]),
             (inputnode, save, [(f, f) for f in ('facts', 'quality', 'transform', 'mask_native')]),
             (predict, save, [('prediction', 'prediction')]),
-            (inputnode, draw, [('t1w_uncorrected', 't1w')]),
+            (inputnode, draw, [('t1w_uncorrected', 't1w'), ('mask_native', 'mask')]),
             (save, draw, [('native_maps', 'maps'), ('units', 'units')]),
         ]
     )

@@ -93,6 +93,7 @@ def test_impossible_brain_is_refused(derivatives, tmp_path):
     step = anatomical.ExtractBrain(t1w=str(tmp_path / 'half.nii.gz'), facts=derivatives['facts'])
     with pytest.raises(ProcessingError, match=r'half\.nii\.gz.*expected 450 to 2300 ml'):
         step.run(cwd=str(tmp_path))
+    assert array(tmp_path / anatomical.MASK).any()  # kept, so that the report can show it
 
 
 def test_maps_share_the_output_grid_and_the_brain(derivatives, archive):

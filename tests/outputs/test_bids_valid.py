@@ -28,6 +28,7 @@ ANAT = [
     (GRID | {'label': 'GM', 'desc': 'modulated', 'suffix': 'probseg'}, {}),
     (GRID | {'model': 'sfcndemo', 'desc': 'gradcam', 'suffix': 'saliency'}, {}),
     ({'space': 'T1w', 'model': 'sfcndemo', 'desc': 'gradcam', 'suffix': 'saliency'}, {}),
+    ({'suffix': 'volumes'}, {'SkullStripped': False}),
     ({'from': 'T1w', 'to': S, 'suffix': 'xfm'}, {}),
     ({'from': S, 'to': 'T1w', 'suffix': 'xfm'}, {}),
 ]

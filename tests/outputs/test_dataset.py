@@ -142,7 +142,7 @@ def test_schema_is_that_of_the_conventions():
         'interval_level brain_age_gap predicted_age_corrected in_training_range qc_flag status'
     )
     assert tables.column_names('brainage') == tuple(wanted.split())
-    for table in ('brainage', 'sessions', 'sessions_model'):
+    for table in ('brainage', 'volumes', 'sessions', 'sessions_model'):
         for column, text in tables.data_dictionary(table).items():
             assert text['Description'].endswith('.'), column
             assert text['Derivative'] is True
@@ -354,8 +354,8 @@ def test_root_files_repeat_exactly_and_other_options_are_refused(raw, tmp_path):
     assert _stamps(out) == before
     assert _tree(out) == first
     assert first['.bidsignore'].decode().split('\n') == [
-        *('*.html', 'figures', 'log', 'group_*', '*_xfm.*', '*_brainage.*', '*_saliency.*'),
-        *('*_timeseries.*', '*_relmat.*', ''),
+        *('*.html', 'figures', 'log', 'group_*', '*_xfm.*', '*_brainage.*'),
+        *('*_volumes.*', '*_saliency.*', '*_timeseries.*', '*_relmat.*', ''),
     ]
     assert {row['desc_id'] for row in read_tsv(out / 'descriptions.tsv')} >= {
         *('desc-preproc', 'desc-brain', 'desc-modulated', 'desc-gradcam')
@@ -367,6 +367,19 @@ def test_root_files_repeat_exactly_and_other_options_are_refused(raw, tmp_path):
     (out / 'dataset_description.json').write_text('{"GeneratedBy": [{"Name": "fMRIPrep"}]}')
     with pytest.raises(OptionError, match='fMRIPrep'):
         dataset.check_output(out, 'abc')
+
+
+def test_references_are_those_of_the_steps_that_the_methods_name(tmp_path):
+    text = 'The brain was extracted with deepbet.\n\nBrain age was predicted with vgg8.demo.'
+    found = citation.write_citations(tmp_path, text).read_text('utf-8')
+    entries = citation.citations()
+    for name in ('deepbet', 'vgg8', 'nipype', 'bids'):
+        assert entries[name]['title'] in found
+    for name in ('n4', 'greedy', 'amagenet', 'mni2009'):
+        assert entries[name]['title'] not in found
+    bib = (tmp_path / 'logs' / 'CITATION.bib').read_text('utf-8')
+    assert '{deepbet,' in bib
+    assert '{n4,' not in bib
 
 
 def test_citations(tmp_path):

@@ -28,6 +28,7 @@ from bids_brainage.pictures.mosaic import (
     plan_mosaic,
     world_coordinate,
 )
+from bids_brainage.pictures.summary import plot_summary
 
 #: one pixel of the picture, in mm, at the scale the test heads get
 PIXEL_MM = 1.5
@@ -240,3 +241,73 @@ def test_foreign_svg_content_is_refused(inner):
 def test_entities_are_refused():
     with pytest.raises(OutputError):
         svg.sanitise('<!DOCTYPE svg [<!ENTITY a "b">]><svg xmlns="http://www.w3.org/2000/svg"/>')
+
+
+def test_map_in_one_corner_is_shown_on_slices_through_the_whole_brain(images, tmp_path):
+    """A map that covers only a slab must not crop the picture to the slab."""
+    whole = nib.load(images['map'])
+    data = np.zeros(whole.shape, np.float32)
+    data[40:44, 50:54, 60:64] = 1.0
+    nib.save(nib.Nifti1Image(data, whole.affine), tmp_path / 'slab.nii.gz')
+    places = []
+    for values in (images['map'], tmp_path / 'slab.nii.gz'):
+        out = tmp_path / 'picture.svg'
+        plot_saliency(images['t1w'], values, out, unit='year', signed=True, mask=images['mask'])
+        places.append([text for text in words(parse(out)) if text.endswith(' mm')])
+    assert places[0] == places[1]
+    heights = [float(p.split('= ')[1][:-3].replace('−', '-')) for p in places[0] if p[0] == 'z']
+    assert max(heights) - min(heights) > 80  # the brain is 120 mm tall
+
+
+def test_tissue_legend_has_the_colours_of_the_picture(images, tmp_path):
+    out = tmp_path / 'dseg.svg'
+    plot_segmentation(images['t1w'], images['dseg'], out)
+    root = parse(out)
+    picture = np.asarray(rasters(root)[0], float).reshape(-1, 3)
+    keys = [e.get('fill') for e in root.iter(f'{{{svg.SVG_NAMESPACE}}}rect')][1:]
+    assert len(keys) == 3
+    for colour in keys:
+        wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+        assert (np.abs(picture - wanted).max(axis=1) < 12).mean() > 0.01
+
+
+def test_failed_mask_is_drawn_and_so_is_an_image_without_one(images, tmp_path):
+    empty = nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4))
+    nib.save(empty, tmp_path / 'empty.nii.gz')
+    for mask in (None, tmp_path / 'empty.nii.gz'):
+        out = tmp_path / 'mask.svg'
+        plot_mask(images['t1w'], mask, out)
+        assert 'T1w image, without brain mask' in out.read_text('utf-8')
+        assert np.asarray(rasters(parse(out))[0]).max() > 200
+
+
+def test_summary_cuts_where_the_map_is_strongest(images, tmp_path):
+    whole = nib.load(images['map'])
+    data = np.zeros(whole.shape, np.float32)
+    data[45:48, 60:63, 50:53] = 1.0
+    nib.save(nib.Nifti1Image(data, whole.affine), tmp_path / 'spot.nii.gz')
+    centre = whole.affine @ [46, 61, 51, 1]
+    out = tmp_path / 'summary.svg'
+    plot_summary(images['t1w'], images['mask'], out, tmp_path / 'spot.nii.gz', unit='year')
+    root = parse(out)
+    places = {
+        text[0]: float(text.split('= ')[1][:-3].replace('−', '-'))
+        for text in words(root)
+        if text.endswith(' mm')
+    }
+    for name, expected in zip('xyz', centre, strict=False):
+        assert places[name] == pytest.approx(expected, abs=2.1)
+    picture = np.asarray(rasters(root)[0], float)
+    coloured = picture.max(axis=-1) - picture.min(axis=-1) > 60
+    half = len(coloured) // 2
+    assert coloured[half:].sum() > 100  # the map is in the lower row only
+    assert coloured[:half].sum() == 0
+
+
+def test_summary_without_a_map_is_one_row_of_grey(images, tmp_path):
+    out = tmp_path / 'summary.svg'
+    plot_summary(images['t1w'], images['mask'], out)
+    root = parse(out)
+    assert sum(text.endswith(' mm') for text in words(root)) == 3
+    picture = np.asarray(rasters(root)[0])
+    assert picture.ndim == 2

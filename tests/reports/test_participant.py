@@ -2,11 +2,12 @@ import re
 
 import pytest
 from html_page import read
-from report_tree import MODELS, add_pictures, add_scan, make_tree, save_head
+from report_tree import MODELS, add_pictures, add_scan, add_volumes, make_tree, save_head
 
 from bids_brainage.errors import MissingInputError
 from bids_brainage.outputs.files import write_json, write_text
 from bids_brainage.outputs.tables import write_sessions_summary
+from bids_brainage.pictures.figures import plot_mask
 from bids_brainage.reports import wording
 from bids_brainage.reports.participant import build_participant_report
 
@@ -17,8 +18,9 @@ HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 def tree(tmp_path_factory):
     root = make_tree(tmp_path_factory.mktemp('out'))
     images = save_head(tmp_path_factory.mktemp('head'))
-    for stem in ('sub-01_ses-1', 'sub-01_ses-2_run-1'):
+    for stem, age, factor in (('sub-01_ses-1', 58.24, 1.0), ('sub-01_ses-2_run-1', 61.02, 2.2)):
         add_pictures(root, stem, images)
+        add_volumes(root, stem, age, factor=factor)
     return root
 
 
@@ -65,6 +67,7 @@ def test_page_states_the_number_with_its_unit(page, number):
 def test_result_comes_before_pictures_and_methods(page):
     place = 0
     for words in (
+        'Over time',
         'Predicted age, sfcn.demo 63.4',
         'No age was predicted',
         'Which regions moved',
@@ -72,10 +75,9 @@ def test_result_comes_before_pictures_and_methods(page):
         'Registration to the template',
         'Tissue map',
         'Contributions to the predicted age: sfcn.demo',
-        'Over time',
         'What the models were trained',
         'Methods and citations',
-        'Versions and files',
+        'About this run',
         'ProcessingError: 312 mL',
     ):
         place = page.text.index(words, place)
@@ -348,3 +350,149 @@ def test_reading_derivatives_imports_no_heavy_library():
         '& set(sys.modules)))'
     )
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+def table_after(page, title):
+    """Return the words of the page from a title on."""
+    return page.text[page.text.index(title) :]
+
+
+def test_first_page_has_volumes_with_percentiles_and_curves_with_all_scans(page):
+    text = page.text
+    first = text.index('Ventricles')
+    assert re.search(r'Ventricles 1\d\.\d 1\.\d+ 5\d ', text[first : first + 60])
+    assert re.search(r'Ventricles \d\d\.\d \d\.\d+ (> )?99 ', text[first + 60 :])
+    assert 'Intracranial volume 15' in text
+    charts = [a for a in page.of('svg') if a.get('class') == 'chart curve']
+    assert len(charts) == 2 * 5
+    assert all('58.2 years' in a['aria-label'] and '61.0 years' in a['aria-label'] for a in charts)
+    marks = [a['class'] for a in page.of('circle') if a.get('class') in ('dot', 'other')]
+    assert marks.count('other') == 10  # each chart marks the other scan, too
+    assert 'other scans of this person' in text
+
+
+@pytest.mark.parametrize(
+    ('age', 'facts', 'reason'),
+    [
+        (50.0, {'Segmentation': {'WeightsSHA256': 'a' * 64}}, 'another version of the segm'),
+        (50.0, {'SkullStripped': True}, 'came without skull'),
+        (None, {}, 'the age is not known'),
+        (95.0, {}, 'outside the ages of the curves'),
+    ],
+)
+def test_volumes_that_cannot_be_compared_have_no_percentile(tmp_path, age, facts, reason):
+    add_scan(tmp_path, 'sub-01', age=age, predicted_age=51.0)
+    add_volumes(tmp_path, 'sub-01', age, **facts)
+    (path,) = build_participant_report(tmp_path, '01')
+    page = read(path)
+    assert 'No percentiles: ' in page.text
+    assert reason in page.text
+    assert not [a for a in page.of('svg') if a.get('class') == 'chart curve']
+    assert re.search(r'Brain \d{4} (\d\d\.\d|n/a) n/a', page.text)
+
+
+def test_weights_that_changed_since_take_the_percentiles_away(tmp_path, monkeypatch):
+    """A table made with the curves of its own weights stays, but is not drawn on others."""
+    from bids_brainage.segmentation import norms
+
+    add_scan(tmp_path, 'sub-01', age=50.0, predicted_age=51.0)
+    add_volumes(tmp_path, 'sub-01', 50.0)
+    newer = {**norms.load_curves(), 'weights_sha256': 'b' * 64}
+    monkeypatch.setattr(norms, 'load_curves', lambda: newer)
+    (path,) = build_participant_report(tmp_path, '01')
+    assert 'another version of the segmentation' in read(path).text
+    assert re.search(r'Brain \d{4} \d\d\.\d n/a', read(path).text)
+
+
+def test_contributions_go_from_the_base_age_to_the_predicted_age(page):
+    text = table_after(page, 'Which regions moved the prediction')
+    base, end = re.search(
+        r'Base age: [^0-9]*([\d.]+) years .*?Predicted age ([\d.]+) y', text
+    ).groups()
+    bars = [
+        float(v.replace('−', '-'))
+        for v in re.findall(
+            r'([+−]\d+\.\d\d) y', text[text.index('Base age:') : text.index('Brain mask')]
+        )
+    ]
+    assert end == '63.4'
+    assert float(base) + sum(bars) == pytest.approx(63.41, abs=0.06)
+
+
+def test_bars_have_one_scale_on_all_pages(tmp_path):
+    widths = {}
+    for name, years in (('01', 2.0), ('02', 8.0)):
+        models = {'sfcn.demo': {**MODELS['sfcn.demo'], 'Contributions': {'Insula': years}}}
+        add_scan(tmp_path, f'sub-{name}', models=models, age=50.0, predicted_age=51.0)
+        (path,) = build_participant_report(tmp_path, name)
+        bars = [a for a in read(path).of('rect') if a.get('class') == 'up']
+        widths[years] = float(bars[0]['width'].rstrip('%'))
+    assert widths[8.0] == pytest.approx(4 * widths[2.0])
+
+
+def test_second_view_of_contributions_starts_at_the_mean_of_all_people(tmp_path):
+    facts = {
+        'BaseAge': 66.0, 'ReferenceAge': 60.0, 'Contributions': {'Insula': 4.0},
+        'ContributionsFromMean': {'Insula': 15.0, 'Cerebellum': 5.0},
+    }  # fmt: skip
+    models = {'sfcn.demo': {**MODELS['sfcn.demo'], **facts}}
+    add_scan(tmp_path, 'sub-01', models=models, age=60.0, predicted_age=70.0)
+    (path,) = build_participant_report(tmp_path, '01')
+    text = read(path).text
+    assert 'Base age: people of the same age (60.0 years) 66.0 years' in text
+    assert 'Base age: the mean of all people the model knows 50.0 years' in text
+    assert text.count('Predicted age 70.0 years') == 2
+
+
+def test_page_of_a_failed_scan_shows_what_failed_and_says_nothing_of_the_model(tmp_path):
+    images = save_head(tmp_path / 'head')
+    root = tmp_path / 'out'
+    add_scan(root, 'sub-01', models={}, age=61.0, status='failed')
+    out = root / 'sub-01' / 'figures' / 'sub-01_desc-mask_T1w.svg'
+    plot_mask(images['t1w'], images['mask'], out)
+    write_text(
+        root / 'logs' / 'r' / 'status.tsv',
+        'source\tmodel\tstep\tstatus\tseconds\tmessage\n'
+        'bids:raw:sub-01/anat/sub-01_T1w.nii.gz\tn/a\tmask\tfailed\t3\tBrain mask holds 312 mL\n',
+    )
+    (path,) = build_participant_report(root, '01')
+    page = read(path)
+    place = 0
+    for words in (
+        'No age was predicted',
+        'mask: Brain mask holds 312 mL',
+        'The image, and the brain',
+    ):
+        place = page.text.index(words, place)
+    assert len([a for a in page.of('image')]) == 1
+    for words in ('No measured accuracy', 'Trained on', 'About the models', 'models and images'):
+        assert words not in page.text
+
+
+def test_checks_are_a_table_with_ranges(tmp_path):
+    quality = {'border_cm2': 3.456, 'mask_ml': 870.0, 'overlap': 0.971, 'mask_method': 'deepbet'}
+    add_scan(tmp_path, 'sub-01', age=50.0, predicted_age=51.0, side={'Quality': quality})
+    (path,) = build_participant_report(tmp_path, '01')
+    text = read(path).text
+    assert 'Brain touching the edge of the image 3.46 cm² at most 12 cm² within' in text
+    assert 'Volume of the brain mask 870 ml 900 to 2100 ml outside: Unusual brain size' in text
+    assert 'template’s 0.971 Dice at least 0.94 Dice within' in text
+
+
+def test_page_says_dataset_date_command_and_container_of_the_last_run(tmp_path):
+    add_scan(tmp_path, 'sub-01', age=50.0, predicted_age=51.0)
+    for run, image in (('20250102-120000_ff', 'old'), ('20260304-050607_aa', 'x:1.2')):
+        write_text(
+            tmp_path / 'sub-01' / 'log' / run / 'bids_brainage.toml',
+            f'[environment]\npython = "3.11.7"\nplatform = "Linux"\ncontainer_type = "docker"\n'
+            f'container_tag = "{image}"\ncommand = "bids_brainage /data /out participant"\n'
+            f'[execution]\nbids_dir = "/data"\nrun_id = "{run}"\n',
+        )
+    (path,) = build_participant_report(tmp_path, '01')
+    text = table_after(read(path), 'About this run')
+    for words in (
+        *('Dataset /data', 'Date 2026-03-04 05:06 UTC', 'docker, x:1.2', '3.11.7, Linux'),
+        'Command bids_brainage /data /out participant',
+    ):
+        assert words in text
+    assert 'docker, old' not in text

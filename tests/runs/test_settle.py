@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from report_tree import save_head
 from run_tree import leave_results
 
 from bids_brainage.bundles.bundle import resolve_bundle
@@ -13,7 +14,7 @@ from bids_brainage.names import log_dir
 from bids_brainage.outputs import StatusLog, read_brainage
 from bids_brainage.runs.ledger import Ledger
 from bids_brainage.runs.plan import Plan
-from bids_brainage.runs.settle import crash_reason, settle
+from bids_brainage.runs.settle import crash_reason, draw_failed, settle
 from bids_brainage.tsv import read_tsv
 from bids_brainage.workflows.images import table_path
 from bids_brainage.workflows.naming import scan_workflow_name
@@ -107,3 +108,19 @@ def test_reason_of_a_foreign_error_and_of_none(config, scan):
                     path=scan.path.with_name('sub-01_ses-1_run-2_T1w.nii.gz'),
                     entities={'sub': '01', 'ses': '1', 'run': '2'})  # fmt: skip
     assert crash_reason(config, other) == ''
+
+
+def test_failed_scan_is_drawn_with_the_mask_of_its_work_folder(config, scan, tmp_path):
+    images = save_head(tmp_path / 'head')
+    picture = config.execution.output_dir / 'sub-01/figures/sub-01_ses-1_desc-mask_T1w.svg'
+    draw_failed(config, scan)  # not an image: nothing to draw, and no error
+    assert not picture.exists()
+    scan.path.write_bytes(images['t1w'].read_bytes())
+    draw_failed(config, scan)
+    assert 'without brain mask' in picture.read_text('utf-8')
+    name = f'bids_brainage_0_wf/{scan_workflow_name(scan)}/anat_wf/extract_brain/mask.nii.gz'
+    mask = config.execution.work_dir / name
+    mask.parent.mkdir(parents=True)
+    mask.write_bytes(images['mask'].read_bytes())
+    draw_failed(config, scan)
+    assert 'Edge of the mask' in picture.read_text('utf-8')

@@ -1,0 +1,58 @@
+"""The page of a participant as a browser lays it out and prints it."""
+
+import re
+
+import pytest
+from browser import ask, sheets
+from report_tree import add_pictures, add_scan, add_volumes, save_head
+
+from bids_brainage.reports.participant import build_participant_report
+
+OUTSIDE = """
+[...document.querySelectorAll('.chart text, .frame.brief text')].map(text => {
+  const own = text.getBoundingClientRect();
+  const frame = text.closest('.frame, .card').getBoundingClientRect();
+  return [text.textContent, own.left - frame.left, frame.right - own.right,
+          own.top - frame.top, frame.bottom - own.bottom];
+}).filter(([words, ...room]) => words && Math.min(...room) < 2)
+"""
+WIDE = """
+[...document.querySelectorAll('table, h1, h2, h3, p, .curves, .beside, .chart')]
+  .filter(part => !part.closest('details, .trend-box'))
+  .filter(part => part.getBoundingClientRect().right > document.documentElement.clientWidth
+          || part.scrollWidth > part.clientWidth + 1 && part.clientWidth > 0)
+  .map(part => part.tagName + ' ' + part.className + ' ' + part.textContent.slice(0, 40))
+"""
+
+
+@pytest.fixture(scope='module')
+def page(tmp_path_factory):
+    """One scan with everything a first page can hold: two models, two flags, volumes, a map."""
+    root = tmp_path_factory.mktemp('out')
+    add_scan(
+        root, 'sub-01', age=61.0, predicted_age=72.0, interval_low=63.7, interval_high=80.3,
+        interval_level=0.9, predicted_age_corrected=70.1, predicted_age_sd=1.2,
+        qc_flag='mask_disagreement;anisotropic', in_training_range=True,
+    )  # fmt: skip
+    add_pictures(root, 'sub-01', save_head(tmp_path_factory.mktemp('head')))
+    add_volumes(root, 'sub-01', 61.0, factor=2.0)
+    (path,) = build_participant_report(root, '01')
+    return path.read_text('utf-8')
+
+
+@pytest.mark.parametrize('size', ['A4', 'letter'])
+def test_first_part_fits_one_sheet(page, tmp_path, size):
+    start, end = page.index('<section class="card" id="scan-1"'), page.index('<footer>')
+    first = page[:start] + page[end:]
+    for words in ('72.0', '63.7 to 80.3 years', 'Percentile', 'Ventricles', 'Do not use'):
+        assert words in first
+    assert len(re.findall('class="chart curve"', first)) == 5
+    assert 'frame brief' in first
+    assert sheets(first, tmp_path, size) == 1
+
+
+@pytest.mark.parametrize('width', [1280, 390])
+def test_no_text_touches_a_frame_and_no_table_is_cut(page, tmp_path, width):
+    found = ask(page, tmp_path, width, f'{{outside: {OUTSIDE.strip()}, wide: {WIDE.strip()}}}')
+    assert found['outside'] == []
+    assert found['wide'] == []
