@@ -53,8 +53,7 @@ def make_step(arch: str, variant: str, data: list[Any], device: str) -> Callable
     from bids_brainage.models import create_model
     from bids_brainage.training.losses import AgeLoss
     from bids_brainage.training.module import make_optimiser
-    from bids_brainage.training.recipe import make_recipe
-    from bids_brainage.training.recipe_check import factory_options
+    from bids_brainage.training.recipe_check import factory_options, make_recipe
 
     recipe = make_recipe(arch, {})
     known = factory_options(arch)
@@ -118,7 +117,7 @@ def measure(
 def run_system(arch: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure all variants of a system; the plain loop comes first."""
     from bids_brainage.models import model_info
-    from bids_brainage.training.recipe import make_recipe
+    from bids_brainage.training.recipe_check import make_recipe
 
     grid = tuple(model_info(arch).input['shape']) if options.full else TINY
     batch = options.batch or (make_recipe(arch, {}).run.batch_size if options.full else 4)

@@ -13,7 +13,7 @@ from bids_brainage.outputs.files import write_json
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.training.cache import SCHEMA, _Writer
 from bids_brainage.training.job import Job
-from bids_brainage.training.recipe import make_recipe
+from bids_brainage.training.recipe_check import make_recipe
 from bids_brainage.training.split_table import write_split
 from bids_brainage.training.splits import Item, make_split
 

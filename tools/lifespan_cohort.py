@@ -58,7 +58,7 @@ from bids_brainage.simulation.lifespan.registration import (
 from bids_brainage.simulation.lifespan.render import Acquisition, draw_acquisition
 from bids_brainage.training.cache import write_rows
 from bids_brainage.training.prepare import input_block
-from bids_brainage.training.recipe import make_recipe
+from bids_brainage.training.recipe_check import make_recipe
 from bids_brainage.training.split_table import write_split
 from bids_brainage.training.splits import (
     LONGITUDINAL,

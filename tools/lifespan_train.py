@@ -51,7 +51,8 @@ from bids_brainage.training.predictions import (
     trained_model,
     write_predictions,
 )
-from bids_brainage.training.recipe import make_recipe, read_overrides
+from bids_brainage.training.recipe import read_overrides
+from bids_brainage.training.recipe_check import make_recipe
 from bids_brainage.training.splits import LONGITUDINAL, RETEST, TEST, TRAINING
 
 LOG = logging.getLogger('lifespan_train')

@@ -10,6 +10,15 @@ from bids_brainage.bundles.places import user_model_dir
 from bids_brainage.config import Config
 from bids_brainage.errors import OptionError
 from bids_brainage.outputs.logs import IMPORTANT
+from bids_brainage.runs.training_job import (
+    claimed_training,
+    dataset_facts,
+    final_recipe,
+    histories,
+    model_name,
+    prepare_job,
+    training_dir,
+)
 
 if TYPE_CHECKING:
     from bids_brainage.training.job import Job
@@ -41,7 +50,6 @@ def run_generator(config: Config) -> int:
     TemporaryError
         Another run trains it, or on inputs in the same folder (75).
     """
-    from bids_brainage.runs.train import claimed_training, final_recipe, model_name, prepare_job
     from bids_brainage.training.fit import fit_in_processes
     from bids_brainage.training.synthesis import check_generator
 
@@ -72,7 +80,6 @@ def run_generator(config: Config) -> int:
 def _finish(config: Config, job: Job, path: Path) -> None:
     """Measure on held-out people, and write table, history, card and weights."""
     from bids_brainage.outputs.files import write_tsv
-    from bids_brainage.runs.train import dataset_facts, histories, training_dir
     from bids_brainage.training.cache import open_cache
     from bids_brainage.training.export import Cohort
     from bids_brainage.training.synthesis_export import (

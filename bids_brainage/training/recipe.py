@@ -182,7 +182,7 @@ class Recipe:
     def from_dict(cls, stored: Mapping[str, Any]) -> Recipe:
         """Rebuild what `as_dict` gave."""
         problems: list[str] = []
-        recipe = _merged(cls(), stored, problems)
+        recipe = merged_recipe(cls(), stored, problems)
         if problems:
             raise OptionError('; '.join(problems))
         return recipe
@@ -204,7 +204,7 @@ def published_recipe(arch: str) -> Recipe:
     if (parent := content.pop('extends', None)) is not None:
         base = replace(published_recipe(parent), model={})
     problems: list[str] = []
-    recipe = _merged(base, content, problems)
+    recipe = merged_recipe(base, content, problems)
     if problems:
         raise OptionError(f'{path}: {"; ".join(problems)}')
     return recipe
@@ -224,35 +224,8 @@ def read_overrides(path: Path | str) -> dict[str, Any]:
         raise OptionError(f'--recipe {path}: cannot be read as TOML ({error}).') from error
 
 
-def make_recipe(arch: str, overrides: Mapping[str, Any]) -> Recipe:
-    """Change the published recipe of an architecture by key.
-
-    Parameters
-    ----------
-    arch : str
-        Registry name.
-    overrides : mapping
-        Section → key → value.
-
-    Raises
-    ------
-    OptionError
-        A section or key is unknown, a value of the wrong type or out of range, or a key has
-        no effect beside the others; all such problems together.
-    """
-    from bids_brainage.training.recipe_check import model_problems, value_problems, without_effect
-
-    problems: list[str] = []
-    recipe = _merged(published_recipe(arch), overrides, problems)
-    problems += without_effect(arch, recipe, overrides)
-    problems += value_problems(recipe) + model_problems(arch, recipe)
-    if problems:
-        raise OptionError(f'Recipe of {arch}: ' + ' '.join(problems))
-    return recipe
-
-
-def _merged(base: Recipe, changes: Mapping[str, Any], problems: list[str]) -> Recipe:
-    """Replace keys of a recipe, collecting what does not fit."""
+def merged_recipe(base: Recipe, changes: Mapping[str, Any], problems: list[str]) -> Recipe:
+    """Replace keys of a recipe; what does not fit is added to the problems."""
     known = {item.name for item in fields(Recipe)}
     updates: dict[str, Any] = {}
     for name, values in changes.items():

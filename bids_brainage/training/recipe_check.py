@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from bids_brainage.errors import OptionError
 from bids_brainage.inference.aicbv import ARCHITECTURES
 from bids_brainage.inputs.kinds import MODALITIES, kind_of
 from bids_brainage.models.registry import model_info
-from bids_brainage.training.recipe import Recipe
+from bids_brainage.training.recipe import Recipe, merged_recipe, published_recipe
 
 CHOICES: dict[str, tuple[str, ...]] = {
     'data.modality': tuple(MODALITIES),
@@ -101,6 +102,31 @@ TABLE_KEYS = (
     'split.reserve_repeated',
     'split.retest_max_days',
 )
+
+
+def make_recipe(arch: str, overrides: Mapping[str, Any]) -> Recipe:
+    """Change the published recipe of an architecture by key.
+
+    Parameters
+    ----------
+    arch : str
+        Registry name.
+    overrides : mapping
+        Section → key → value.
+
+    Raises
+    ------
+    OptionError
+        A section or key is unknown, a value of the wrong type or out of range, or a key has
+        no effect beside the others; all such problems together.
+    """
+    problems: list[str] = []
+    recipe = merged_recipe(published_recipe(arch), overrides, problems)
+    problems += without_effect(arch, recipe, overrides)
+    problems += value_problems(recipe) + model_problems(arch, recipe)
+    if problems:
+        raise OptionError(f'Recipe of {arch}: ' + ' '.join(problems))
+    return recipe
 
 
 def factory_options(arch: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from bids_brainage.inputs.kinds import prepare_input
 from bids_brainage.outputs import read_brainage
 from bids_brainage.runs.train import run_train
 from bids_brainage.training.prepare import input_block
-from bids_brainage.training.recipe import make_recipe
+from bids_brainage.training.recipe_check import make_recipe
 from bids_brainage.tsv import read_tsv
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('one_thread')]

@@ -13,7 +13,8 @@ from bids_brainage.cli.parser import parse
 from bids_brainage.errors import MissingInputError, OptionError
 from bids_brainage.names import derivative_path
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
-from bids_brainage.runs.train import final_recipe, run_train
+from bids_brainage.runs.train import run_train
+from bids_brainage.runs.training_job import final_recipe
 from bids_brainage.training.errors import TrainingInputError
 from bids_brainage.tsv import read_tsv
 

@@ -30,7 +30,7 @@ from bids_brainage.simulation.lifespan.population import load_population  # noqa
 from bids_brainage.simulation.lifespan.registration import GREY, align, normalise, template_anatomy  # noqa: E402
 from bids_brainage.simulation.lifespan.render import draw_acquisition, take_scan  # noqa: E402
 from bids_brainage.training.prepare import input_block  # noqa: E402
-from bids_brainage.training.recipe import make_recipe  # noqa: E402
+from bids_brainage.training.recipe_check import make_recipe  # noqa: E402
 
 COARSE = {'data': {'coarsen': 2}}
 VOLUME_TOLERANCE = 0.02

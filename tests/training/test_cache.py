@@ -14,7 +14,7 @@ from bids_brainage.training import cache
 from bids_brainage.training.cache import build_cache, open_cache, prepare_rows
 from bids_brainage.training.cohort import Candidate, derivative_files
 from bids_brainage.training.prepare import input_block
-from bids_brainage.training.recipe import make_recipe
+from bids_brainage.training.recipe_check import make_recipe
 from bids_brainage.training.splits import Item
 
 HALF_PRECISION = 1e-3

@@ -14,7 +14,7 @@ from bids_brainage.preprocessing.bold.quality import severe_flags
 from bids_brainage.training.cache import prepare_rows
 from bids_brainage.training.cohort import find_candidates
 from bids_brainage.training.prepare import input_block
-from bids_brainage.training.recipe import make_recipe
+from bids_brainage.training.recipe_check import make_recipe
 
 SPACE = 'MNI152NLin2009aSym'
 N_NODES = 6

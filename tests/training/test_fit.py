@@ -26,7 +26,7 @@ from bids_brainage.training.fit import fit_job, start_model
 from bids_brainage.training.job import check_resumable, fold_sources, read_job
 from bids_brainage.training.predictions import columns, of_role, prediction_rows
 from bids_brainage.training.prepare import input_block
-from bids_brainage.training.recipe import make_recipe
+from bids_brainage.training.recipe_check import make_recipe
 from bids_brainage.training.splits import TEST, TRAINING
 
 pytestmark = pytest.mark.usefixtures('one_thread')

@@ -11,7 +11,7 @@ from bids_brainage.training.calibrate import LEVEL, calibrate_predictions
 from bids_brainage.training.comparison import comparison_rows, comparison_text
 from bids_brainage.training.fusing import fit_fusions, partner_predictions
 from bids_brainage.training.predictions import per_person, read_predictions, write_predictions
-from bids_brainage.training.recipe import make_recipe
+from bids_brainage.training.recipe_check import make_recipe
 
 # Three standard errors of a line through 90 people with noise of 2 years.
 SLOPE_TOLERANCE, YEARS_TOLERANCE = 0.025, 0.7

@@ -27,7 +27,8 @@ from bids_brainage.training.losses import (
     soft_labels,
     soft_ranks,
 )
-from bids_brainage.training.recipe import AugmentationRecipe, LossRecipe, Recipe, make_recipe
+from bids_brainage.training.recipe import AugmentationRecipe, LossRecipe, Recipe
+from bids_brainage.training.recipe_check import make_recipe
 from bids_brainage.training.schedule import best_epoch, finished, learning_rate, plateau
 
 TRAINABLE = [name for name in list_models() if model_info(name).backend == 'torch']

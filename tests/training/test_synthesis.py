@@ -26,7 +26,7 @@ from bids_brainage.training.errors import TrainingInputError
 from bids_brainage.training.fit import check_grid
 from bids_brainage.training.pairs import draw_patch, draw_slice
 from bids_brainage.training.prepare import input_block
-from bids_brainage.training.recipe import make_recipe
+from bids_brainage.training.recipe_check import make_recipe
 from bids_brainage.training.synthesis_export import map_errors
 from bids_brainage.tsv import read_tsv
 

@@ -1,0 +1,161 @@
+"""What the trainings of age models and of the network of CBV maps share."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_brainage.config import Config
+from bids_brainage.errors import OptionError
+from bids_brainage.outputs.logs import IMPORTANT
+from bids_brainage.preprocessing.bold.names import atlas_label
+from bids_brainage.runs.claim import claimed
+
+if TYPE_CHECKING:
+    from bids_brainage.training.job import Job
+    from bids_brainage.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+def final_recipe(config: Config, arch: str) -> Recipe:
+    """Return the paper's recipe with the changes of file and options."""
+    from bids_brainage.training.recipe import read_overrides
+    from bids_brainage.training.recipe_check import make_recipe
+
+    train = config.train
+    changes = read_overrides(train.recipe) if train.recipe else {}
+    if train.epochs is not None:
+        changes['run'] = {**changes.get('run', {}), 'epochs': train.epochs}
+    if train.folds == 1:
+        changes['split'] = {**changes.get('split', {}), 'method': 'random'}
+    elif train.folds is not None:
+        split = {**changes.get('split', {}), 'method': 'folds', 'folds': train.folds}
+        changes['split'] = split
+    return make_recipe(arch, changes)
+
+
+def model_name(config: Config, arch: str) -> str:
+    """Return ``<arch>.<tag>``."""
+    return f'{arch}.{config.train.bundle_name}'
+
+
+def work_folder(config: Config, arch: str) -> Path:
+    """Return where a training keeps its job, its state and its inputs."""
+    return config.execution.work_dir / 'train' / model_name(config, arch)
+
+
+def claimed_training(config: Config, arch: str, recipe: Recipe) -> AbstractContextManager[None]:
+    """Keep other runs off the folders of a training and of its prepared inputs."""
+    from bids_brainage.training.prepare import cache_name, input_block
+
+    if config.execution.dry_run:
+        return nullcontext()
+    names = [model_name(config, arch), cache_name(input_block(arch, recipe))]
+    return claimed(config.execution.work_dir / 'train', names)
+
+
+def training_dir(config: Config) -> Path:
+    """Return where split, predictions, curves and report of the trainings go."""
+    return config.execution.output_dir / 'logs' / 'training'
+
+
+def prepare_job(config: Config, arch: str, recipe: Recipe) -> Job | None:
+    """Check everything and write the job; None after a dry run."""
+    from bids_brainage.dataset import find_scans
+    from bids_brainage.training.job import Job, check_resumable
+    from bids_brainage.training.prepare import input_block, prepare_training
+
+    execution = config.execution
+    scans = find_scans(
+        execution.bids_dir,
+        participant_labels=execution.participant_label or None,
+        session_labels=execution.session_label or None,
+        filters=execution.bids_filters or None,
+        database_dir=execution.bids_database_dir,
+        validate=not execution.skip_bids_validation,
+        age_column=config.workflow.age_column,
+    )
+    declared = input_block(arch, recipe)
+    column, _, value = (config.group.reference_group or '').partition('=')
+    # Architectures that are compared share the split of the first.
+    first = config.train.arch[0]
+    given = config.train.split
+    if given is None and arch != first:
+        given = training_dir(config) / model_name(config, first) / 'split.tsv'
+    prepared = prepare_training(
+        scans,
+        execution.bids_dir,
+        execution.output_dir,
+        execution.work_dir / 'train',
+        recipe,
+        declared,
+        split_path=training_dir(config) / model_name(config, arch) / 'split.tsv',
+        given_split=given,
+        atlas=atlas_label(config.workflow.atlas),
+        reference=(column, value) if column else None,
+        seed=config.seeds.random_seed,
+        workers=config.nipype.nprocs,
+        check_only=execution.dry_run,
+    )
+    if execution.dry_run:
+        log.log(IMPORTANT, 'Would train %s on %d T1w scans', model_name(config, arch), len(scans))
+        return None
+    job = Job(
+        name=model_name(config, arch),
+        arch=arch,
+        declared=declared,
+        recipe=recipe,
+        seed=config.seeds.random_seed,
+        folder=str(work_folder(config, arch)),
+        cache=str(prepared.cache),
+        split=str(prepared.split),
+        accelerator=_accelerator(config.nipype.device),
+        devices=config.train.devices,
+        num_nodes=config.train.num_nodes,
+    )
+    check_resumable(job, resume=config.train.resume)
+    job.write()
+    return job
+
+
+def _accelerator(device: str) -> str:
+    """Turn ``--device`` into what the trainer understands."""
+    import torch
+
+    if device == 'auto':
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    kind = device.partition(':')[0]
+    if kind == 'cuda' and not torch.cuda.is_available():
+        raise OptionError('--device cuda: no GPU can be used here. Give auto or cpu.')
+    return kind
+
+
+def histories(job: Job) -> dict[int, list[dict[str, float]]]:
+    """Return the history of each fold: one row an epoch, none for models without epochs."""
+    from bids_brainage.training.job import fold_sources
+    from bids_brainage.tsv import is_missing, read_tsv
+
+    return {
+        fold: [
+            {name: float('nan') if is_missing(text) else float(text) for name, text in row.items()}
+            for row in read_tsv(job.fold_folder(fold) / 'history.tsv')
+        ]
+        for fold in fold_sources(job)
+        if (job.fold_folder(fold) / 'history.tsv').is_file()
+    }
+
+
+def dataset_facts(config: Config) -> tuple[str, bool]:
+    """Return the name of the dataset, and whether it says that it is simulated."""
+    path = config.execution.bids_dir / 'dataset_description.json'
+    try:
+        content = json.loads(path.read_text('utf-8-sig'))
+    except (OSError, ValueError):
+        content = {}
+    made_by = json.dumps(content.get('GeneratedBy', [])) + str(content.get('Name', ''))
+    name = str(content.get('Name') or config.execution.bids_dir.name)
+    return name, 'simulat' in made_by.lower()
