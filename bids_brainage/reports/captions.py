@@ -80,3 +80,9 @@ def caption(picture: Picture, scan: ScanRecord) -> tuple[str, str]:
         'Bright places mattered most for the prediction; they should lie inside the brain. The '
         'map shows what the model used, not disease. On the person’s own brain.',
     )
+
+
+def summary_caption(contributions: bool) -> str:
+    """Say what the map on the first page shows: contributions of regions, or saliency."""
+    colours = 'orange looks older, blue younger' if contributions else 'bright mattered most'
+    return f'The slices in which the map of the model is strongest: {colours}.'

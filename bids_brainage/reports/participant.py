@@ -15,7 +15,7 @@ from bids_brainage.names import model_label, report_path
 from bids_brainage.outputs.files import write_text
 from bids_brainage.pictures import svg
 from bids_brainage.reports import charts, markdown, volumes, wording
-from bids_brainage.reports.captions import caption
+from bids_brainage.reports.captions import caption, summary_caption
 from bids_brainage.reports.contributions import contribution_views
 from bids_brainage.reports.facts import about_rows, model_cards, notes, quality_rows
 from bids_brainage.reports.page import fill_template
@@ -195,7 +195,11 @@ def _summary(scan: ScanRecord, main: Result | None) -> dict[str, Any]:
             markup = svg.sanitise(chosen.path.read_text(encoding='utf-8'), chosen.path.name)
         except (BrainAgeError, OSError, UnicodeDecodeError):
             chosen = None  # the pictures below say what is wrong with them
-    return {'summary': markup, 'summary_map': chosen is not None and chosen.model is not None}
+    shown = chosen is not None and chosen.model is not None
+    return {
+        'summary': markup,
+        'summary_text': summary_caption(bool(main and main.contributions)) if shown else '',
+    }
 
 
 def _estimate(result: Result) -> charts.Estimate:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bids_brainage.tsv import read_tsv
+from bids_brainage.tsv import is_missing, read_tsv
 
 SETTINGS = 'bids_brainage.toml'
 
@@ -31,7 +32,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def status_messages(output_dir: Path, subject: str) -> dict[str, tuple[str, ...]]:
-    """Collect the failures of the last run that handled each source."""
+    """Collect the failures of the last run that handled each source, those with a reason first."""
     failures: dict[str, tuple[str, ...]] = {}
     for path in sorted((output_dir / 'logs').glob('*/status.tsv')):
         current: dict[str, tuple[str, ...]] = {}
@@ -41,6 +42,19 @@ def status_messages(output_dir: Path, subject: str) -> dict[str, tuple[str, ...]
                 continue
             texts = current.setdefault(source, ())
             if row.get('status') == 'failed':
-                current[source] = (*texts, f'{row.get("step")}: {row.get("message")}')
+                current[source] = (*texts, _failure(row))
         failures.update(current)
-    return {source: texts for source, texts in failures.items() if texts}
+    return {source: _told(texts) for source, texts in failures.items() if texts}
+
+
+def _failure(row: Mapping[str, str]) -> str:
+    """Write a failed step with its message, if it has one; the result is no step of its own."""
+    step, message = row.get('step', ''), row.get('message', '')
+    if is_missing(message):
+        return f'{step} failed'
+    return message if step == 'result' else f'{step}: {message}'
+
+
+def _told(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Put messages that give a reason first."""
+    return tuple(sorted(texts, key=lambda text: text.endswith(' failed')))

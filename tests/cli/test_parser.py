@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -408,3 +409,12 @@ def test_resources_of_the_older_control_groups_and_without(tmp_path):
     assert visible_memory_gb(old) == 1.0
     assert allowed_cpus(old) >= 1
     assert visible_memory_gb(tmp_path / 'none') > 0
+
+
+def test_settings_hold_the_command_line_as_a_shell_takes_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'my data').mkdir()
+    config = parse(['my data', 'out', 'participant', '--nprocs', '1'], {})
+    command = "bids_brainage 'my data' out participant --nprocs 1"
+    assert config.environment.command == command
+    assert tomllib.loads(config.to_toml())['environment']['command'] == command

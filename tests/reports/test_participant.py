@@ -448,20 +448,22 @@ def test_page_of_a_failed_scan_shows_what_failed_and_says_nothing_of_the_model(t
     images = save_head(tmp_path / 'head')
     root = tmp_path / 'out'
     add_scan(root, 'sub-01', models={}, age=61.0, status='failed')
+    source = 'bids:raw:sub-01/anat/sub-01_T1w.nii.gz'
     out = root / 'sub-01' / 'figures' / 'sub-01_desc-mask_T1w.svg'
     plot_mask(images['t1w'], images['mask'], out)
     write_text(
         root / 'logs' / 'r' / 'status.tsv',
         'source\tmodel\tstep\tstatus\tseconds\tmessage\n'
-        'bids:raw:sub-01/anat/sub-01_T1w.nii.gz\tn/a\tmask\tfailed\t3\tBrain mask holds 312 mL\n',
+        f'{source}\tn/a\tbrain mask\tfailed\t3\tn/a\n'
+        f'{source}\tm\tresult\tfailed\tn/a\tBrain mask holds 312 mL\n',
     )
     (path,) = build_participant_report(root, '01')
     page = read(path)
     place = 0
     for words in (
-        'No age was predicted',
-        'mask: Brain mask holds 312 mL',
+        'No age was predicted Brain mask holds 312 mL',
         'The image, and the brain',
+        'brain mask failed',
     ):
         place = page.text.index(words, place)
     assert len([a for a in page.of('image')]) == 1

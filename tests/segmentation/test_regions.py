@@ -184,13 +184,14 @@ def test_contributions_compare_with_people_of_the_reference_age(bundle, plain, f
     for age, usual in ((40.0, USUAL[:, 1]), (50.0, USUAL[:, 1:3].mean(axis=1))):
         found = predict(bundle, files, reference_age=age)
         np.testing.assert_allclose(list(found.contributions.values()), absolute - usual)
+        np.testing.assert_allclose(list(found.from_mean.values()), absolute)
         assert found.base_age == pytest.approx(INTERCEPT + usual.sum())
         assert found.reference_age == age
     assert predict(bundle, files, reference_age=99.0).reference_age == AGES[-1]
     unknown = predict(bundle, files)
     assert unknown.reference_age == pytest.approx(np.clip(unknown.age, AGES[0], AGES[-1]))
     without = predict(plain, files, reference_age=40.0)
-    assert (without.base_age, without.reference_age) == (None, None)
+    assert (without.base_age, without.reference_age, without.from_mean) == (None, None, {})
 
 
 def test_usual_person_of_an_age_has_no_contributions(bundle, tmp_path):
