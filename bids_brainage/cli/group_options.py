@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
         '--bias-correction',
         metavar='METHOD',
         help='line that takes the age bias out: linear (through the whole reference group), '
-        'tails (its youngest and oldest 5 %%, of 100 people or more) or none (default: linear)',
+        'tails (its youngest and oldest twentieth, of 100 people or more) or none '
+        '(default: linear)',
     )
     group.add_argument(
         '--correlate',
@@ -62,6 +64,11 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         metavar='FLAG',
         help='leave out images with these flags, too, such as anisotropic',
+    )
+    group.add_argument(
+        '--ratings',
+        metavar='TSV',
+        help='table saved from index.html; images rated reject are left out',
     )
 
 
@@ -102,6 +109,7 @@ def group_settings(settings: Mapping[str, Any], problems: list[str]) -> Group:
         correlate=_texts(settings, 'correlate'),
         include_flagged=_flag(settings, 'include_flagged', problems),
         exclude_flags=_flag_names(settings, problems),
+        ratings=_ratings(settings, problems),
     )
 
 
@@ -124,6 +132,17 @@ def _flag_names(settings: Mapping[str, Any], problems: list[str]) -> tuple[str, 
             f'{", ".join(sorted(flag_table()))}.'
         )
     return names
+
+
+def _ratings(settings: Mapping[str, Any], problems: list[str]) -> Path | None:
+    """Return the table of ratings, which must be there."""
+    value = settings.get('ratings')
+    if value is None:
+        return None
+    path = Path(str(value)).absolute()
+    if not path.is_file():
+        problems.append(f'--ratings: {path} is not a file. Save the ratings from index.html.')
+    return path
 
 
 def _method(settings: Mapping[str, Any], problems: list[str]) -> str:
