@@ -133,7 +133,7 @@ class Group:
     longest interval of test-retest sessions; `reference_group` is ``COLUMN=VALUE``;
     `bias_correction` is one of `bids_brainage.statistics.bias.METHODS`;
     `exclude_flags` are quality flags whose images are left out, beside those that say "do not
-    use", which only `include_flagged` counts.
+    use", which only `include_flagged` counts; `ratings` is a table saved from ``index.html``.
     """
 
     group_column: str | None = None
@@ -145,6 +145,7 @@ class Group:
     correlate: tuple[str, ...] = ()
     include_flagged: bool = False
     exclude_flags: tuple[str, ...] = ()
+    ratings: Path | None = None
 
 
 @dataclass(frozen=True)

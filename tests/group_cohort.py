@@ -18,6 +18,8 @@ EFFECT, SPREAD, SLOPE = 7.0, 5.0, 0.85
 DAMAGE, DAMAGED = 40.0, 5
 STOP, CAUTION = 'field_of_view_cut(31 cm²)', 'anisotropic'
 GROUPS = ('control', 'Alzheimer’s patient')
+PICTURE = """<svg xmlns="http://www.w3.org/2000/svg" width="300" height="150">
+<circle cx="150" cy="75" r="60" fill="#888"/></svg>"""
 
 
 def cohort(seed: int = 0) -> pd.DataFrame:
@@ -68,3 +70,6 @@ def write_cohort(root: Path, data: pd.DataFrame | None = None) -> None:
             root / 'out' / who / 'anat' / f'{who}_brainage.tsv', [brainage_row(**cells)]
         )
         (root / 'out' / f'{who}.html').write_text(f'<title>{who}</title>')
+        picture = root / 'out' / who / 'figures' / f'{who}_desc-mask_T1w.svg'
+        picture.parent.mkdir()
+        picture.write_text(PICTURE)

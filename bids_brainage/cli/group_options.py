@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_brainage.settings import flag, texts
@@ -45,7 +46,8 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
         '--bias-correction',
         metavar='METHOD',
         help='line that takes the age bias out: linear (through the whole reference group), '
-        'tails (its youngest and oldest 5 %%, of 100 people or more) or none (default: linear)',
+        'tails (its youngest and oldest twentieth, of 100 people or more) or none '
+        '(default: linear)',
     )
     group.add_argument(
         '--correlate',
@@ -64,6 +66,11 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         metavar='FLAG',
         help='leave out images with these flags, too, such as anisotropic',
+    )
+    group.add_argument(
+        '--ratings',
+        metavar='TSV',
+        help='table saved from index.html; images rated reject are left out',
     )
 
 
@@ -106,6 +113,7 @@ def group_settings(settings: Mapping[str, Any], problems: list[str]) -> Group:
         correlate=tuple(texts(settings, 'correlate', problems)),
         include_flagged=flag(settings, 'include_flagged', problems),
         exclude_flags=_flag_names(settings, problems),
+        ratings=_ratings(settings, problems),
     )
 
 
@@ -120,6 +128,17 @@ def _flag_names(settings: Mapping[str, Any], problems: list[str]) -> tuple[str, 
             f'{", ".join(sorted(flag_table()))}.'
         )
     return names
+
+
+def _ratings(settings: Mapping[str, Any], problems: list[str]) -> Path | None:
+    """Return the table of ratings, which must be there."""
+    value = settings.get('ratings')
+    if value is None:
+        return None
+    path = Path(str(value)).absolute()
+    if not path.is_file():
+        problems.append(f'--ratings: {path} is not a file. Save the ratings from index.html.')
+    return path
 
 
 def _method(settings: Mapping[str, Any], problems: list[str]) -> str:

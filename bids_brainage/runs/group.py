@@ -58,6 +58,7 @@ def run_group(config: Config) -> int:
     from bids_brainage.outputs.collect import read_predictions
     from bids_brainage.runs.group_maps import choose_maps
     from bids_brainage.runs.group_summary import announce
+    from bids_brainage.runs.ratings import add_ratings
     from bids_brainage.statistics.tables.rows import left_out
 
     if config.execution.reports_only:
@@ -75,6 +76,8 @@ def run_group(config: Config) -> int:
     )
     options = group_options(config.group, config.seeds.random_seed, found.models)
     table, options = add_columns(table, config.execution.bids_dir, options)
+    if config.group.ratings is not None:
+        table = add_ratings(table, config.group.ratings)
     announce(config, table)
     poor = left_out(table, options.excluded_flags).notna()
     chosen = choose_maps(table[~poor], found.maps, config.workflow.saliency)
@@ -96,6 +99,7 @@ def _compute(
     """Compute and write everything; the exit status."""
     from bids_brainage.outputs.group_tables import write_group_tables
     from bids_brainage.reports.group import write_group_report
+    from bids_brainage.reports.index import write_index
     from bids_brainage.runs.group_maps import make_group_maps
     from bids_brainage.runs.group_summary import about, accuracy_lines, flagged, report_written
     from bids_brainage.statistics.tables.analysis import analyse
@@ -112,6 +116,7 @@ def _compute(
     analysis = {**result.facts, 'warnings': result.warnings}
     names = write_group_tables(output_dir, tables, analysis, found.models)
     write_group_report(output_dir, tables, analysis, result.plots, maps.figures, about(config))
+    write_index(output_dir)
     problems = (*found.problems, *maps.problems)
     for name, reason in problems:
         log.error('%s was left out: %s', name, reason)

@@ -193,6 +193,7 @@ def _write_reports(config: Config, scans: Sequence[Scan], ended: bool = True) ->
 
     In a run that was stopped (`ended` false) people without a result get none.
     """
+    from bids_brainage.reports.index import write_index
     from bids_brainage.reports.participant import build_participant_report
     from bids_brainage.runs.volumes import write_volumes
 
@@ -214,6 +215,11 @@ def _write_reports(config: Config, scans: Sequence[Scan], ended: bool = True) ->
         except Exception as error:  # a page must not take the results of others along
             failed += 1
             LOG.error('sub-%s: the report could not be written: %s', subject, error)
+    try:
+        write_index(config.execution.output_dir)
+    except Exception as error:
+        failed += 1
+        LOG.error('index.html could not be written: %s', error)
     return failed
 
 
