@@ -68,6 +68,13 @@ class Execution:
     verbosity: int = 0
 
     @property
+    def database_to_use(self) -> Path | None:
+        """Folder of the pybids index; None where a dry run would have to make it."""
+        folder = self.bids_database_dir
+        there = folder is not None and (folder / 'layout_index.sqlite').exists()
+        return folder if there or not self.dry_run else None
+
+    @property
     def log_level(self) -> int:
         """Logging level: 25 (IMPORTANT), 5 less for each ``-v``, at least 10."""
         return max(25 - 5 * self.verbosity, 10)

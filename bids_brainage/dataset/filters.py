@@ -9,10 +9,10 @@ from typing import Any
 
 from bids_brainage.errors import OptionError
 
-QUERIES: dict[str, dict[str, str]] = {
-    't1w': {'datatype': 'anat', 'suffix': 'T1w'},
-    'bold': {'datatype': 'func', 'suffix': 'bold'},
-}
+QUERIES = {'t1w': {'datatype': 'anat'}, 'bold': {'datatype': 'func'}}
+
+SUFFIXES = {'t1w': ['T1w', 'UNIT1'], 'bold': ['bold']}
+"""Suffixes that a query takes unless it names one."""
 
 Filters = dict[str, dict[str, list[Any]]]
 

@@ -32,6 +32,7 @@ from bids_brainage.runs.plan import (
     Work,
     images_of,
     make_plan,
+    people_missing,
     resolve_models,
     select_images,
     show_plan,
@@ -377,6 +378,9 @@ def _finish(
         if page.exists():
             LOG.log(IMPORTANT, 'report    %s', page)
     LOG.log(IMPORTANT, 'citation  %s', config.execution.output_dir / 'logs' / 'CITATION.md')
+    missing = people_missing(config, plan.scans)
+    for label in missing:
+        LOG.error('sub-%s was asked for and has no T1w image to use', label)
     if failures == total:
         return 65
-    return 1 if failures or report_errors else 0
+    return 1 if failures or report_errors or missing else 0

@@ -111,7 +111,7 @@ def select_images(config: Config) -> tuple[tuple[Scan, ...], tuple[Series, ...]]
         session_labels=execution.session_label or None,
         task_ids=execution.task_id or None,
         filters=execution.bids_filters,
-        database_dir=execution.bids_database_dir,
+        database_dir=execution.database_to_use,
         validate=not execution.skip_bids_validation,
         age_column=config.workflow.age_column,
     )
@@ -126,6 +126,12 @@ def select_images(config: Config) -> tuple[tuple[Scan, ...], tuple[Series, ...]]
         if scan.age.problem:
             LOG.warning('%s: %s', scan.relative, scan.age.problem)
     return found, select_series(config, scans)
+
+
+def people_missing(config: Config, scans: Sequence[Scan]) -> list[str]:
+    """Return the participants that were asked for by name and have no T1w image to use."""
+    found = {scan.subject for scan in scans}
+    return [label for label in config.execution.participant_label if label not in found]
 
 
 def resolve_models(config: Config) -> tuple[Bundle, ...]:
