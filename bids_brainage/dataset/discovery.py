@@ -79,7 +79,13 @@ def find_scans(
     queries = check_filters(filters or {})
     people = take_stock(root, participants or participants_of(root), sessions)
     _tell_names(root, people)
-    layout = open_layout(root, participants, sessions, database_dir)
+    layout = open_layout(
+        root,
+        participants,
+        sessions,
+        database_dir,
+        forbidden=[folder for person in people for folder in person.unreadable],
+    )
     candidates = query_images(layout, participants, queries)
     _check_sessions(root, sessions, {item[1].get('ses') for item in candidates}, participants)
     chosen = [
@@ -195,7 +201,8 @@ which labels."""
 
 def _leave_apart(images: Sequence[Image], queries: Mapping[str, Mapping[str, Any]]) -> list[Image]:
     """Leave out images that are taken only when a filter asks for them, and say so."""
-    kept, apart = [], {}
+    kept: list[Image] = []
+    apart: dict[tuple[str, str, str], list[str]] = {}
     for image in images:
         relative, entities, suffix = image
         query = 'bold' if suffix == 'bold' else 't1w'
@@ -247,6 +254,10 @@ def _tell_names(root: Path, people: Iterable[Person]) -> None:
     """Say of every image with an unusable name why, and how to rename it."""
     told = 0
     for person in people:
+        for folder in person.unreadable:
+            LOGGER.warning(
+                '%s must not be read: give yourself the right to (chmod -R u+rX).', root / folder
+            )
         for relative in person.images:
             if problem := name_problem(relative):
                 told += 1

@@ -29,17 +29,22 @@ def open_layout(
     participants: Sequence[str],
     sessions: Sequence[str],
     database_dir: str | Path | None,
+    forbidden: Sequence[str] = (),
 ) -> Any:
-    """Index what is asked for, or open (make) the index of the whole dataset."""
+    """Index what is asked for, or open (make) the index of the whole dataset.
+
+    Folders that must not be read (`forbidden`, relative to the dataset) are left out.
+    """
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
     def build(ignore: list[re.Pattern[str]], path: Path | None = None) -> Any:
         indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
         return BIDSLayout(str(root), validate=False, database_path=path, indexer=indexer)
 
+    closed = [re.compile(f'^/{re.escape(folder)}(/|$)') for folder in forbidden]
     try:
         if database_dir is None:
-            ignore = [_NEVER, _OTHER_FILES, _OTHER_FOLDERS]
+            ignore = [_NEVER, _OTHER_FILES, _OTHER_FOLDERS, *closed]
             ignore += _only('sub', '^/', participants) + _only('ses', '^/sub-[^/]+/', sessions)
             return build(ignore)
         path = Path(database_dir).absolute()
@@ -47,9 +52,14 @@ def open_layout(
             # Made under another name and then moved: another job may be making it, too.
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
-            build([_NEVER], temporary).connection_manager.session.close()
+            build([_NEVER, *closed], temporary).connection_manager.session.close()
             _adopt(temporary, path)
         layout = BIDSLayout(database_path=str(path))
+    except PermissionError as error:
+        raise InvalidDatasetError(
+            f'{root} cannot be indexed by pybids: no permission to read {error.filename}. Give '
+            'yourself the right to read it (chmod -R u+rX).'
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidDatasetError(f'{root} cannot be indexed by pybids: {error}.') from error
     if Path(str(layout.root)).resolve() != root.resolve():
@@ -86,9 +96,9 @@ def query_images(
 
     special = {None: Query.NONE, '*': Query.REQUIRED}
     found: dict[str, Image] = {}
-    for name, base in QUERIES.items():
+    for name, kind in QUERIES.items():
         chosen = queries.get(name, {})
-        base = {**base, 'suffix': SUFFIXES[name]}
+        base: dict[str, Any] = {**kind, 'suffix': SUFFIXES[name]}
         wanted = {
             entity: [special.get(value, value) for value in values]
             for entity, values in chosen.items()

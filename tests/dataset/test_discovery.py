@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
 
 import pytest
+from program import unprivileged
 
 from bids_brainage.dataset import find_scans, read_filters
 from bids_brainage.dataset.discovery import MOST_NAMES
@@ -55,26 +57,6 @@ def tree(tmp_path):
     )
     (root / 'dataset_description.json').write_text('{"Name": "n", "BIDSVersion": "1.10.0"}')
     return root
-
-
-def forbid(monkeypatch, folder):
-    """Take the right to list a folder away, also from root."""
-    listing = os.scandir
-
-    def scandir(path='.'):
-        if Path(path) == folder:
-            raise PermissionError(13, 'Permission denied', str(path))
-        return listing(path)
-
-    monkeypatch.setattr(os, 'scandir', scandir)
-    listdir = os.listdir
-
-    def lister(path='.'):
-        if Path(path) == folder:
-            raise PermissionError(13, 'Permission denied', str(path))
-        return listdir(path)
-
-    monkeypatch.setattr(os, 'listdir', lister)
 
 
 def _stems(scans):
@@ -342,11 +324,32 @@ def test_folder_links_are_followed_and_loops_are_not(tree, tmp_path):
     assert _stems(find_scans(linked)) == plain
 
 
-def test_folder_that_must_not_be_read_costs_only_its_person(tree, caplog, monkeypatch):
-    forbid(monkeypatch, tree / 'sub-010/anat')
-    scans = find_scans(tree)
-    assert {scan.subject for scan in scans} == {'01', '02'}
-    assert 'sub-010: no permission to read sub-010/anat' in caplog.text
+def test_what_must_not_be_read_costs_only_itself(tree):
+    """In a process without root's right to read everything."""
+    closed = [tree / 'sub-010/anat', tree / 'sub-01/ses-b']
+    secret = tree / 'sub-02/anat/sub-02_part-mag_T1w.nii.gz'
+    for path in (*closed, secret):
+        path.chmod(0)
+    code = (
+        'import logging, sys; from bids_brainage.dataset import find_scans\n'
+        'logging.basicConfig(level=logging.WARNING)\n'
+        'for s in find_scans(sys.argv[1]): print(s.stem, s.suffix, s.problem, sep="|")\n'
+    )
+    done = subprocess.run(
+        [*unprivileged(), sys.executable, '-c', code, tree], capture_output=True, text=True
+    )
+    for path in (*closed, secret):
+        path.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split('|') for line in done.stdout.splitlines()]
+    assert {row[0] for row in rows if row[1] == 'T1w'} == {
+        'sub-01_ses-a_acq-hi_run-1', 'sub-01_ses-a_run-2', 'sub-02_part-mag',
+    }  # fmt: skip
+    problems = {row[0]: row[2] for row in rows}
+    assert 'cannot be read (Permission denied)' in problems['sub-02_part-mag']
+    assert 'chmod' in problems['sub-02_part-mag']
+    assert 'sub-010: no permission to read sub-010/anat' in done.stderr
+    assert 'sub-01/ses-b must not be read' in done.stderr
 
 
 def test_metadata_inheritance(tree):
