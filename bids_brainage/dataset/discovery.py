@@ -99,7 +99,12 @@ def find_scans(
     if not chosen:
         raise _nothing(root, bool(participants or sessions or tasks or queries))
     demographics, sidecars = Demographics(root, age_column), Sidecars(root)
-    return [_scan(root, *item, demographics, sidecars) for item in chosen]
+    scans = [_scan(root, *item, demographics, sidecars) for item in chosen]
+    if not participants and (absent := demographics.without_folder(participants_of(root))):
+        LOGGER.warning('participants.tsv lists people without a folder: %s.', _listed('', absent))
+    for message in demographics.messages():
+        LOGGER.warning('%s', message)
+    return scans
 
 
 def check_dataset(bids_dir: str | Path, *, validate: bool = True) -> None:

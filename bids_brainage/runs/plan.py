@@ -122,9 +122,6 @@ def select_images(config: Config) -> tuple[tuple[Scan, ...], tuple[Series, ...]]
             f'({len(scans)} other images). Brain age needs a file like '
             'sub-01/anat/sub-01_T1w.nii.gz; check labels and filters.'
         )
-    for scan in found:
-        if scan.age.problem:
-            LOG.warning('%s: %s', scan.relative, scan.age.problem)
     return found, select_series(config, scans)
 
 
