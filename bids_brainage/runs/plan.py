@@ -11,6 +11,7 @@ from bids_brainage.bundles.bundle import Bundle, resolve_bundle
 from bids_brainage.bundles.places import DEFAULT_MODELS, model_dirs
 from bids_brainage.config import Config
 from bids_brainage.dataset import find_scans
+from bids_brainage.dataset.header import header_words
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series
 from bids_brainage.errors import BundleError, MissingInputError, OptionError
@@ -122,6 +123,9 @@ def select_images(config: Config) -> tuple[tuple[Scan, ...], tuple[Series, ...]]
             f'({len(scans)} other images). Brain age needs a file like '
             'sub-01/anat/sub-01_T1w.nii.gz; check labels and filters.'
         )
+    for scan in found:
+        for word in [] if scan.problem else header_words(scan.path):
+            LOG.warning('%s: %s', scan.relative, word)
     return found, select_series(config, scans)
 
 
