@@ -87,7 +87,8 @@ class Workflow:
     `models` empty means the documented default set; `saliency` None means each bundle's own
     method and an empty tuple no maps; `atlas` is understood by
     `bids_brainage.preprocessing.bold.atlases.resolve_atlas`, with `atlas_labels` as its table;
-    `aicbv_weights` are those of a generator of CBV maps.
+    `aicbv_weights` are those of a generator of CBV maps; `connectivity` asks for BOLD series where
+    no model takes them.
     """
 
     models: tuple[str, ...] = ()
@@ -95,6 +96,7 @@ class Workflow:
     saliency: tuple[str, ...] | None = None
     age_column: str = 'age'
     anat_only: bool = False
+    connectivity: bool = False
     atlas: str = 'power2011'
     atlas_labels: Path | None = None
     synthetic_slices: bool = False

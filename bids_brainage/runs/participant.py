@@ -27,6 +27,7 @@ from bids_brainage.outputs.provenance import software_versions
 from bids_brainage.runs.cbv import record_cbv
 from bids_brainage.runs.claim import claimed
 from bids_brainage.runs.combine import combined_names, write_combined
+from bids_brainage.runs.environment import check_device
 from bids_brainage.runs.plan import (
     Plan,
     Work,
@@ -36,9 +37,15 @@ from bids_brainage.runs.plan import (
     resolve_models,
     select_images,
     show_plan,
+    show_reports,
 )
 from bids_brainage.runs.progress import Progress, summary_table
-from bids_brainage.runs.series import GRAPH_KIND, connectivity_of, record_series
+from bids_brainage.runs.series import (
+    GRAPH_KIND,
+    connectivity_of,
+    record_series,
+    series_asked_for,
+)
 from bids_brainage.workflows.naming import scan_workflow_name
 from bids_brainage.workflows.plugin import SUBMITTERS, require_scheduler
 
@@ -74,9 +81,13 @@ def run_participant(config: Config) -> int:
     execution = config.execution
     digest = config_hash(config.workflow.image_options())
     scans, series = select_images(config)
+    check_device(config)
+    if execution.reports_only and execution.dry_run:
+        return show_reports(scans)
     if execution.reports_only:
         return _write_reports(config, scans)
     bundles = resolve_models(config)
+    series = series_asked_for(config, series, bundles)
     check_output(execution.output_dir, digest)
     plan = make_plan(config, scans, series, bundles, digest)
     if execution.dry_run:

@@ -243,6 +243,14 @@ def make_plan(
     )
 
 
+def show_reports(scans: Sequence[Scan]) -> int:
+    """Say which reports would be written again, and write nothing."""
+    people = dict.fromkeys(f'sub-{scan.subject}.html' for scan in scans)
+    lines = [f'{len(people)} reports:', *(f'  {page}' for page in people), 'Nothing was written.']
+    sys.stdout.write('\n'.join(lines) + '\n')
+    return 0
+
+
 def show_plan(plan: Plan) -> int:
     """Say what would run, and write nothing."""
     lines = [f'{len(plan.scans)} T1w images, {len(plan.todo)} to do:']

@@ -137,7 +137,7 @@ def test_filters(tree, tmp_path):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('{"flair": {}}', "unknown query 'flair'.*t1w, bold"),
+        ('{"flair": {}}', 'unknown query flair.*t1w or bold'),
         ('["t1w"]', 'expected a JSON object'),
         ('{"t1w": "x"}', 'must be an object'),
         ('{"t1w"', 'not valid JSON'),
@@ -150,6 +150,20 @@ def test_bad_filter_files(tmp_path, text, message):
         read_filters(path)
     with pytest.raises(OptionError, match='No such file'):
         read_filters(tmp_path / 'absent.json')
+
+
+def test_filter_files_of_other_programs_are_understood(tree, tmp_path, caplog):
+    path = tmp_path / 'filter.json'
+    names = ('fmap', 'sbref', 'flair', 't2w', 'roi')
+    content = {name: {'datatype': 'x'} for name in names} | {
+        't1w': {'datatype': 'anat', 'suffix': 'T1w', 'acq': 'hi', 'ce': None},
+        'bold': {'datatype': 'func', 'suffix': 'bold', 'task': 'none'},
+    }
+    path.write_text(json.dumps(content))
+    filters = read_filters(path)
+    assert 'fmap, sbref, flair, t2w, roi are passed over' in caplog.text
+    assert filters['t1w']['ceagent'] == [None]
+    assert _stems(find_scans(tree, filters=filters)) == ['sub-01_ses-a_acq-hi_run-1_T1w']
 
 
 def test_unknown_entity_in_filter(tree):
