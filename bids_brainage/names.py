@@ -76,6 +76,11 @@ def long_names() -> dict[str, str]:
     return dict(_spec()['entities'])
 
 
+def prefix_entities() -> tuple[str, ...]:
+    """Return the keys that the name of a raw image may hold, in order."""
+    return (*(match[1] for match in _FIELD.finditer(_spec()['prefix'])), 'chunk')
+
+
 def patterns() -> tuple[str, ...]:
     """Return the path patterns with short keys, the source prefix filled in."""
     spec = _spec()

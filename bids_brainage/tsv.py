@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from pathlib import Path
 from typing import Any
 
 MISSING = 'n/a'
+_WITHOUT_WIDTH = dict.fromkeys(map(ord, '\u200b\u200c\u200d\u200e\u200f\u2060\ufeff'))
 _MISSING_SPELLINGS = frozenset({'', 'n/a', 'na', 'nan', 'none', 'null'})
 
 
@@ -19,8 +21,8 @@ def is_missing(text: str | None) -> bool:
 def read_tsv(path: str | Path) -> list[dict[str, str]]:
     """Read a table as one mapping per row; cells stay text.
 
-    A byte order mark and trailing blanks of the headers are dropped; a row that is shorter
-    than the header is filled with ``n/a``.
+    A byte order mark, characters without width and blanks around the headers are dropped; a row
+    that is shorter than the header is filled with ``n/a``.
 
     Raises
     ------
@@ -29,16 +31,26 @@ def read_tsv(path: str | Path) -> list[dict[str, str]]:
     UnicodeDecodeError
         The file is not UTF-8 text.
     """
-    with Path(path).open(encoding='utf-8-sig', newline='') as stream:
-        lines = list(csv.reader(stream, delimiter='\t', quoting=csv.QUOTE_NONE))
+    lines = split_table(Path(path).read_bytes().decode('utf-8-sig'))
     if not lines:
         return []
-    header = [name.strip() for name in lines[0]]
+    header, *rows = lines
     return [
         dict(zip(header, line + [MISSING] * (len(header) - len(line)), strict=False))
-        for line in lines[1:]
-        if any(cell.strip() for cell in line)
+        for line in rows
     ]
+
+
+def split_table(text: str) -> list[list[str]]:
+    """Take the text of a table apart into header and rows of cells.
+
+    Characters without width are dropped, the names of the header are stripped, and lines without
+    any text are left out.
+    """
+    stream = io.StringIO(text.translate(_WITHOUT_WIDTH), newline='')
+    lines = list(csv.reader(stream, delimiter='\t', quoting=csv.QUOTE_NONE))
+    kept = [line for line in lines if any(cell.strip() for cell in line)]
+    return [[name.strip() for name in line] for line in kept[:1]] + kept[1:]
 
 
 def format_cell(value: Any) -> str:

@@ -106,8 +106,8 @@ def test_long_names_numbers_and_absent_entities():
 
 
 def test_order_of_all_entities_is_that_of_the_conventions():
-    wanted = 'sub ses task acq ce rec dir run mod echo part space atlas seg scale res den label '
-    wanted += 'stat model desc'
+    wanted = 'sub ses task acq ce rec dir run mod echo flip inv mt part space atlas seg scale '
+    wanted += 'res den label stat model desc'
     order = [key for key in naming.long_names() if key not in ('from', 'to', 'mode', 'chunk')]
     assert order == wanted.split()
     for pattern in naming.patterns():

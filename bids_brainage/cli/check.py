@@ -14,7 +14,7 @@ from typing import Any
 
 from bids_brainage import __version__
 from bids_brainage.cli.group_options import group_settings
-from bids_brainage.cli.parser import ListModels, build_parser
+from bids_brainage.cli.parser import ListModels, build_parser, check_level
 from bids_brainage.cli.participant_options import (
     atlas_settings,
     derivative_folders,
@@ -24,8 +24,9 @@ from bids_brainage.cli.participant_options import (
 from bids_brainage.cli.resources import allowed_cpus, visible_memory_gb
 from bids_brainage.cli.train_options import train_settings
 from bids_brainage.config import Config, Environment, Execution, Nipype, Seeds, Workflow
+from bids_brainage.dataset.discovery import check_dataset
 from bids_brainage.dataset.filters import check_filters, read_filters
-from bids_brainage.errors import OptionError
+from bids_brainage.errors import InvalidDatasetError, OptionError
 from bids_brainage.names import model_label
 from bids_brainage.outputs.provenance import new_run_id
 from bids_brainage.settings import Problems, Settings, flag, option, texts, whole_number
@@ -36,6 +37,9 @@ _DEVICE = re.compile(r'auto|cpu|mps|cuda(:\d+)?')
 _LABEL = re.compile(r'[0-9a-zA-Z+]+')
 _MEMORY = re.compile(r'(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)B?', re.IGNORECASE)
 _MB_PER_UNIT = {'K': 1 / 1024, 'M': 1.0, '': 1.0, 'G': 1024.0, 'T': 1024.0**2}
+LEAST_MEMORY_GB = 0.25
+"""Less is a unit mistaken."""
+
 _YES = frozenset({'1', 'true', 'yes', 'on'})
 # What a re-used file must not bring along: whose run it was and where that run wrote.
 _NOT_REUSED = frozenset({'run_id', 'bids_dir', 'output_dir', 'analysis_level'})
@@ -66,6 +70,7 @@ def build_config(given: Settings, environ: Mapping[str, str], problems: Problems
     if 'mem' in given or 'memory_gb' in given:
         stored = {key: value for key, value in stored.items() if key not in ('mem', 'memory_gb')}
     settings = {**stored, **given}
+    check_level(given, problems)
     environment = _environment(environ)
     execution = _execution(settings, environ, problems)
     workflow = _workflow(settings, environ, problems)
@@ -174,6 +179,7 @@ def _workflow(settings: Settings, environ: Mapping[str, str], problems: Problems
         saliency=_saliency(settings, problems),
         age_column=age_column,
         anat_only=flag(settings, 'anat_only', problems),
+        connectivity=_connectivity(settings, problems),
         atlas=atlas,
         atlas_labels=atlas_labels,
         synthetic_slices=flag(settings, 'synthetic_slices', problems),
@@ -182,6 +188,13 @@ def _workflow(settings: Settings, environ: Mapping[str, str], problems: Problems
         consensus=flag(settings, 'consensus', problems),
         sloppy=flag(settings, 'sloppy', problems),
     )
+
+
+def _connectivity(settings: Settings, problems: Problems) -> bool:
+    wanted = flag(settings, 'connectivity', problems)
+    if wanted and settings.get('anat_only') is True:
+        problems.append('--connectivity and --anat-only contradict each other: give one.')
+    return wanted
 
 
 def _nipype(settings: Settings, environment: Environment, problems: Problems) -> Nipype:
@@ -228,6 +241,11 @@ def _work_dir(
     for candidate in candidates:
         if not candidate.resolve().is_relative_to(bids_dir.resolve()):
             return candidate
+    try:
+        check_dataset(bids_dir, validate=not settings.get('skip_bids_validation'))
+    except InvalidDatasetError as error:  # more to the point than what follows from it
+        problems.append(str(error))
+        return None
     problems.append(
         'There is no work folder outside the input dataset: pass for example '
         f'--work-dir {suggestion}.'
@@ -239,7 +257,11 @@ def _labels(settings: Settings, name: str, prefix: str, problems: Problems) -> t
     labels = [text.removeprefix(prefix) for text in texts(settings, name, problems)]
     for label in labels:
         if not _LABEL.fullmatch(label):
-            problems.append(f'{option(name)}: {label!r} is not a label (letters and digits).')
+            blanks = re.sub('[,;]+', ' ', label).strip()
+            advice = f'; labels are separated by blanks: {blanks}' if blanks != label else ''
+            problems.append(
+                f'{option(name)}: {label!r} is not a label (letters and digits){advice}.'
+            )
     return tuple(dict.fromkeys(labels))
 
 
@@ -294,9 +316,13 @@ def _memory(settings: Settings, default: float, problems: Problems) -> float:
     option = '--mem' if 'mem' in settings else '--mem-gb'
     text = str(settings.get('mem', settings.get('memory_gb', default)))
     try:
-        if option == '--mem':
-            return parse_memory(text)
-        return parse_memory(f'{text}G')
+        memory = parse_memory(text if option == '--mem' else f'{text}G')
+        if memory < LEAST_MEMORY_GB:
+            problems.append(
+                f'{option}: {text} is {memory * 1024:.3g} MB, and one step takes up to 2 GB (a '
+                'bare number after --mem counts MB: write for example 8G).'
+            )
+        return memory
     except ValueError:
         problems.append(f'{option}: expected a positive amount of memory, found {text!r}.')
         return default

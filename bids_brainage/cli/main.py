@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit status, see `bids_brainage.errors`.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer characters
+            stream.reconfigure(errors='replace')
     request = parse(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -49,6 +53,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _run(config: Config) -> int:
+    from bids_brainage.dataset.discovery import check_dataset
     from bids_brainage.outputs.logs import open_log
     from bids_brainage.runs.environment import prepare_environment
 
@@ -56,6 +61,10 @@ def _run(config: Config) -> int:
         from bids_brainage.runs.group import require_results
 
         require_results(config.execution.output_dir)
+    else:  # before anything is written
+        check_dataset(
+            config.execution.bids_dir, validate=not config.execution.skip_bids_validation
+        )
     prepare_environment(config)
     with open_log(config):
         if config.execution.analysis_level == 'participant':

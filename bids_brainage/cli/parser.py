@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from bids_brainage.config import Config
 
 PROGRAM = 'bids_brainage'
+USAGE = f'{PROGRAM} bids_dir output_dir {{participant,group,train}} [options]; --help lists them'
+"""One line, so that what is wrong with an option stands alone below it."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,22 @@ def parse(
     return request
 
 
+def level_options(level: Level) -> dict[str, str]:
+    """Return the options that a level adds: destination → long spelling."""
+    own = argparse.ArgumentParser(add_help=False)
+    level.add_options(own)
+    return {
+        action.dest: next(name for name in action.option_strings if name.startswith('--'))
+        for action in own._actions
+    }
+
+
 def build_parser(*, positionals: bool = True) -> argparse.ArgumentParser:
     """Build the parser; values stay text, so that all problems can be told together."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description='Estimate how old the brains of a BIDS dataset look, and why.',
+        usage=USAGE,
         argument_default=None,
         allow_abbrev=False,
     )
@@ -292,3 +305,19 @@ LEVELS: tuple[Level, ...] = (
     Level('group', 'accuracy, change, reliability and group differences', add_group_options),
     Level('train', 'a new model from derivatives and ages', add_train_options),
 )
+
+_USED_ELSEWHERE = {'reports_only': 'group', 'reference_group': 'train'}
+"""Options of one level that another uses, too."""
+
+
+def check_level(given: Mapping[str, object], problems: list[str]) -> None:
+    """Refuse options of another level; a configuration file may hold those of all levels."""
+    chosen = given['analysis_level']
+    for level in LEVELS:
+        own = level_options(level) if level.name != chosen else {}
+        problems += [
+            f'{own[name]} is an option of the {level.name} level and does nothing in a run of the '
+            f'{chosen} level: leave it out.'
+            for name in given
+            if name in own and _USED_ELSEWHERE.get(name) != chosen
+        ]

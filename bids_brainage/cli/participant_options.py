@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,13 @@ def _add_bold(group: argparse._ArgumentGroup) -> None:
         'blood volume, desc-aicbv_T1w); a bare path is named by its folder',
     )
     group.add_argument(
+        '--connectivity',
+        action='store_true',
+        default=None,
+        help='process BOLD series also where no model takes connectivity; --task-id, --atlas and '
+        '--derivatives fmriprep=PATH ask for the same (default: only for models that take it)',
+    )
+    group.add_argument(
         '--anat-only', action='store_true', default=None, help='leave BOLD series out'
     )
     group.add_argument(
@@ -110,11 +117,15 @@ def derivative_folders(settings: Mapping[str, Any], problems: list[str]) -> dict
         Name → absolute path of the folder.
     """
     value = settings.get('derivatives', [])
-    texts = [value] if isinstance(value, str) else value
-    try:
-        pairs = json.loads(value).items() if isinstance(value, str) else map(_named, texts)
-    except (AttributeError, ValueError):
-        pairs = map(_named, texts)
+    pairs: Iterable[tuple[str, str]]
+    if isinstance(value, str) and value.lstrip().startswith('{'):
+        try:
+            pairs = {str(k): str(v) for k, v in json.loads(value).items()}.items()
+        except ValueError as error:
+            problems.append(f'derivatives of the configuration file: not valid JSON ({error}).')
+            pairs = ()
+    else:
+        pairs = map(_named, [value] if isinstance(value, str) else value)
     found: dict[str, str] = {}
     for name, text in pairs:
         folder = Path(text).absolute()

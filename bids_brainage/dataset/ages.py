@@ -7,15 +7,15 @@ replaced by that of a more distant table, which may belong to another visit.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bids_brainage.dataset.faults import Fault, Faults, no_column, no_row, place_of
 from bids_brainage.dataset.scan import Age
-from bids_brainage.tsv import is_missing, read_tsv
+from bids_brainage.dataset.tables import Row, Table, plain_id, read_table, spelling
+from bids_brainage.tsv import MISSING, is_missing
 
 DAYS_PER_YEAR = 365.25
 MAXIMUM_YEARS = 125.0
@@ -28,16 +28,6 @@ _UNITS_PER_YEAR = {
 }
 _NUMBER = re.compile(r'(?P<number>[+-]?\d+(?:\.\d*)?|\.\d+)(?P<plus>\+?)')
 _SEX = {'m': 'M', 'male': 'M', 'f': 'F', 'female': 'F'}
-
-
-@dataclass(frozen=True)
-class _Table:
-    """One table: rows by identifier, and the descriptions of its columns."""
-
-    relative: str
-    rows: dict[str, dict[str, str]]
-    columns: dict[str, Any]
-    problem: str | None = None
 
 
 class Demographics:
@@ -54,7 +44,8 @@ class Demographics:
     def __init__(self, bids_dir: str | Path, age_column: str = 'age') -> None:
         self.root = Path(bids_dir)
         self.age_column = age_column
-        self._tables: dict[str, _Table | None] = {}
+        self._tables: dict[str, Table | None] = {}
+        self._faults = Faults()
 
     def age(self, subject: str, session: str | None, filename: str) -> Age:
         """Return the age at one scan.
@@ -67,32 +58,101 @@ class Demographics:
             Path of the image relative to the subject's (or session's) folder, as in the scans
             table (``anat/sub-01_T1w.nii.gz``).
         """
-        problems = []
+        faults: list[Fault] = []
+        age = Age()
         for table, identifier in self._lookups(subject, session, filename):
-            if table.problem:
-                problems.append(table.problem)
-            column = _find(table.rows.get(identifier, {}), self.age_column)
-            text = table.rows.get(identifier, {}).get(column or '', '')
-            if not is_missing(text):
-                units = _units(table.columns, self.age_column)
-                return parse_age(text, units, source=table.relative)
-        if self.age_column.casefold() != 'age' and not problems:
-            problems.append(f'no table has a value in column {self.age_column!r}')
-        return Age(problem='; '.join(problems) or None)
+            answer = self._cell(table, identifier, session)
+            if isinstance(answer, Age):
+                age = answer
+                break
+            if answer is not None:
+                faults.append(answer)
+                if answer.lost:
+                    age = Age(problem=f'{answer.table} {answer.problem}')
+                    break
+        if age.years is None and age.problem is None:
+            age = self._unknown(faults)
+        elif age.source and age.problem:
+            faults.append(_refused(age))
+        unknown = age.years is None
+        for fault in faults:
+            if not fault.minor or (unknown and fault.table == 'participants.tsv'):
+                self._faults.add(fault, subject, unknown=unknown)
+        return age
+
+    def messages(self) -> list[str]:
+        """Return one message for each fault of the tables that were looked at."""
+        return self._faults.messages()
+
+    def without_folder(self, labels: Iterable[str]) -> list[str]:
+        """Return the people of ``participants.tsv`` who have no folder, with ``sub-``."""
+        table = self._table('participants.tsv', 'participant_id')
+        there = {plain_id(f'sub-{label}') for label in labels}
+        spelled = table.spelled if table else {}
+        return [name for name, written in spelled.items() if plain_id(written) not in there]
 
     def sex(self, subject: str, session: str | None, filename: str) -> str | None:
-        """Return ``M``, ``F``, another value as it stands in the dataset, or None."""
+        """Return ``M``, ``F``, another value as it stands in the dataset, or None.
+
+        None, too, if two rows of a person differ.
+        """
         for table, identifier in self._lookups(subject, session, filename):
-            row = table.rows.get(identifier, {})
+            rows = _rows_of(table, identifier, session)
             for name in ('sex', 'gender'):
-                text = row.get(_find(row, name) or '', '')
-                if not is_missing(text):
-                    return normalise_sex(text, _levels(table.columns, name))
+                column = spelling(table.header, name) or ''
+                found = {row.get(column, MISSING).strip() for row in rows}
+                found = {text for text in found if not is_missing(text)}
+                if len(found) == 1:
+                    return normalise_sex(found.pop(), _levels(table.columns, name))
         return None
+
+    def _unknown(self, faults: Sequence[Fault]) -> Age:
+        """Return an unknown age with the reason that helps most."""
+        for fault in sorted(faults, key=lambda fault: fault.minor):
+            return Age(problem=f'{fault.table} {fault.problem}')
+        if self.age_column.casefold() != 'age':
+            return Age(problem=f'no table has a value in column {self.age_column!r}')
+        return Age()
+
+    def _cell(self, table: Table, identifier: str, session: str | None) -> Age | Fault | None:
+        """Return the age that a table states, why it states none, or None for ``n/a``."""
+        place = place_of(table.relative)
+        if table.problem:
+            return Fault(place, table.problem, table.remedy)
+        column = spelling(table.header, self.age_column)
+        if column is None:
+            return no_column(table, self.age_column)
+        if table.header.count(column) > 1:
+            return Fault(place, f'has several columns {column}', 'Leave one.', lost=True)
+        rows = _rows_of(table, identifier, session)
+        if not rows:
+            return no_row(table, identifier, session)
+        if identifier in table.long:
+            problem = 'has rows with more cells than the header'
+            return Fault(place, problem, 'Take out tabs that are too many.', lost=True)
+        texts = {row[column].strip() for row in rows if not is_missing(row[column])}
+        if len(texts) > 1:
+            problem = 'has rows with different ages for one id'
+            remedy = 'Leave one row for each id, or write ages by session into *_sessions.tsv.'
+            return Fault(place, problem, remedy, lost=True, detail=' and '.join(sorted(texts)))
+        other = _other_case(table, column, rows)
+        if other is not None and column == 'age' and {rows[0][other].strip()} != texts:
+            problem = f'has the columns {column} and {other} with different values'
+            remedy = f'Give --age-column {other}, or rename one of them.'
+            return Fault(place, problem, remedy, lost=True)
+        if not texts:
+            problem = 'has rows with fewer cells than the header'
+            remedy = 'Fill them, with n/a for what is not known.'
+            return Fault(place, problem, remedy) if identifier in table.short else None
+        if table.undescribed:
+            problem = f'has ages in a unit that is not known: {table.undescribed}'
+            remedy = 'Ages are not taken for years while their description cannot be read.'
+            return Fault(place, problem, remedy, lost=True)
+        return parse_age(texts.pop(), _units(table.columns, column), source=table.relative)
 
     def _lookups(
         self, subject: str, session: str | None, filename: str
-    ) -> Iterator[tuple[_Table, str]]:
+    ) -> Iterator[tuple[Table, str]]:
         """Yield the tables from near to far, each with the identifier of the row wanted."""
         home = f'sub-{subject}'
         stem = home
@@ -110,10 +170,42 @@ class Demographics:
             if table is not None:
                 yield table, identifier
 
-    def _table(self, relative: str, key: str) -> _Table | None:
+    def _table(self, relative: str, key: str) -> Table | None:
         if relative not in self._tables:
-            self._tables[relative] = _read_table(self.root, relative, key)
+            self._tables[relative] = read_table(self.root, relative, key)
         return self._tables[relative]
+
+
+_SESSION_COLUMNS = ('session_id', 'session', 'ses')
+
+
+def _rows_of(table: Table, identifier: str, session: str | None) -> list[Row]:
+    """Return the rows of an identifier; of several those of the session, if they say so."""
+    rows = table.rows.get(identifier, [])
+    column = next((c for n in _SESSION_COLUMNS if (c := spelling(table.header, n))), None)
+    if len(rows) < 2 or column is None or session is None:
+        return list(rows)
+    return [row for row in rows if row[column].strip().removeprefix('ses-') == session]
+
+
+def _other_case(table: Table, column: str, rows: Sequence[Row]) -> str | None:
+    """Return another column of the same name but for upper and lower case, if it has a value."""
+    for name in table.header:
+        alike = name != column and name.casefold() == column.casefold()
+        if alike and not is_missing(rows[0][name]):
+            return name
+    return None
+
+
+def _refused(age: Age) -> Fault:
+    """Return the fault of a value that cannot be an age."""
+    text, _, reason = str(age.problem).partition(' refused: ')
+    return Fault(
+        place_of(str(age.source)),
+        f'has ages that are refused: {reason.partition(";")[0]}',
+        'Correct them, or state their unit as "Units" in the JSON file of the table.',
+        detail=text.partition(' in ')[0].removeprefix('age '),
+    )
 
 
 def parse_age(text: str, units: str | None = None, *, source: str | None = None) -> Age:
@@ -174,63 +266,15 @@ def normalise_sex(text: str, levels: Mapping[str, str] | None = None) -> str:
     return text
 
 
-def _read_table(root: Path, relative: str, key: str) -> _Table | None:
-    """Read a table and its description; None when absent."""
-    path = root / relative
-    if not path.exists():
-        return None
-    columns = _describe(root, relative)
-    try:
-        rows = read_tsv(path)
-    except (OSError, UnicodeDecodeError) as error:
-        return _Table(relative, {}, columns, f'{relative} cannot be read ({error})')
-    name = _find(rows[0], key) if rows else key
-    if name is None:
-        return _Table(relative, {}, columns, f'{relative} has no column {key}')
-    prefix = {'participant_id': 'sub-', 'session_id': 'ses-'}.get(key, '')
-    by_key = {}
-    for row in rows:
-        identifier = row[name].strip()
-        by_key[identifier if identifier.startswith(prefix) else prefix + identifier] = row
-    return _Table(relative, by_key, columns)
-
-
-def _describe(root: Path, relative: str) -> dict[str, Any]:
-    """Merge the JSON files that describe a table's columns, the nearest one winning."""
-    parts = relative.removesuffix('.tsv').split('/')
-    suffix = parts[-1].rsplit('_', 1)[-1]
-    candidates = [root / f'{suffix}.json']
-    for depth in range(1, len(parts)):
-        folder = root.joinpath(*parts[:depth])
-        name = '_'.join(parts[:depth])
-        candidates.append(folder / f'{name}_{suffix}.json')
-    merged: dict[str, Any] = {}
-    for path in candidates:
-        try:
-            content = json.loads(path.read_text(encoding='utf-8-sig'))
-        except (OSError, ValueError):
-            continue
-        if isinstance(content, dict):
-            merged.update(content)
-    return merged
-
-
-def _find(row: Mapping[str, Any], column: str) -> str | None:
-    """Return the row's own spelling of a column name; an exact match goes first."""
-    if column in row:
-        return column
-    return next((name for name in row if name.casefold() == column.casefold()), None)
-
-
 def _units(columns: Mapping[str, Any], column: str) -> str | None:
-    description = columns.get(_find(columns, column) or '')
+    description = columns.get(spelling(columns, column) or '')
     units = description.get('Units') if isinstance(description, dict) else None
-    return units if isinstance(units, str) else None
+    return None if units is None else str(units)
 
 
 def _levels(columns: Mapping[str, Any], column: str) -> dict[str, str]:
     """Return the documented meaning of each code of a column."""
-    description = columns.get(_find(columns, column) or '')
+    description = columns.get(spelling(columns, column) or '')
     levels = description.get('Levels') if isinstance(description, dict) else None
     if not isinstance(levels, dict):
         return {}

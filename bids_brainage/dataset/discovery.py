@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bids_brainage.dataset.ages import Demographics
-from bids_brainage.dataset.filters import QUERIES, check_filters
+from bids_brainage.dataset.filters import check_filters
+from bids_brainage.dataset.inventory import Person, name_problem, take_stock
+from bids_brainage.dataset.layout import Image, open_layout, query_images
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.sidecar import Sidecars
 from bids_brainage.errors import (
     InvalidDatasetError,
     MissingInputError,
     NothingSelectedError,
-    OptionError,
 )
-from bids_brainage.names import split_name
 
 LOGGER = logging.getLogger(__name__)
 
+MOST_NAMES = 50
+"""Unusable names that are told one by one."""
+
 _EXAMPLE = '{"Name": "My study", "BIDSVersion": "1.10.0", "DatasetType": "raw"}'
-_NEVER = re.compile(r'^/(code|models|sourcedata|stimuli|derivatives)(/|$)')
-# Files that are no T1w or BOLD image; not indexed, because most of the time goes into them.
-_OTHER_FILES = re.compile(r'/[^/.]*\.(?!nii(\.gz)?$)[^/]*$|_(?!T1w|bold)[0-9a-zA-Z]+\.nii(\.gz)?$')
-_OTHER_FOLDERS = re.compile(r'^/sub-[^/]+/(ses-[^/]+/)?(beh|dwi|eeg|fmap|ieeg|meg|perf|pet)(/|$)')
-_OTHER_PARTS = frozenset({'phase', 'real', 'imag'})
 
 
 def find_scans(
@@ -45,7 +41,9 @@ def find_scans(
 ) -> list[Scan]:
     """List the T1w and BOLD images of a dataset, in order of their paths.
 
-    Dangling links and empty files are listed, too: see `Scan.problem`.
+    Dangling links and empty files are listed, too: see `Scan.problem`.  What is passed over is
+    logged with the reason: names that are not BIDS, images that are taken only when asked for,
+    and people without a T1w image.
 
     Parameters
     ----------
@@ -79,8 +77,16 @@ def find_scans(
     tasks = _bare(task_ids, 'task-')
     _check_participants(root, participants)
     queries = check_filters(filters or {})
-    layout = _layout(root, participants, sessions, database_dir)
-    candidates = _query(layout, root, participants, queries)
+    people = take_stock(root, participants or participants_of(root), sessions)
+    _tell_names(root, people)
+    layout = open_layout(
+        root,
+        participants,
+        sessions,
+        database_dir,
+        forbidden=[folder for person in people for folder in person.unreadable],
+    )
+    candidates = query_images(layout, participants, queries)
     _check_sessions(root, sessions, {item[1].get('ses') for item in candidates}, participants)
     chosen = [
         (relative, entities, suffix)
@@ -88,10 +94,17 @@ def find_scans(
         if (not sessions or entities.get('ses') in sessions)
         and (not tasks or suffix != 'bold' or entities.get('task') in tasks)
     ]
+    chosen = _one_anatomy(_leave_apart(chosen, queries), queries)
+    _tell_people(people, {item[1]['sub'] for item in chosen if item[2] != 'bold'})
     if not chosen:
         raise _nothing(root, bool(participants or sessions or tasks or queries))
     demographics, sidecars = Demographics(root, age_column), Sidecars(root)
-    return [_scan(root, *item, demographics, sidecars) for item in chosen]
+    scans = [_scan(root, *item, demographics, sidecars) for item in chosen]
+    if not participants and (absent := demographics.without_folder(participants_of(root))):
+        LOGGER.warning('participants.tsv lists people without a folder: %s.', _listed('', absent))
+    for message in demographics.messages():
+        LOGGER.warning('%s', message)
+    return scans
 
 
 def check_dataset(bids_dir: str | Path, *, validate: bool = True) -> None:
@@ -180,109 +193,93 @@ def _nothing(root: Path, selective: bool) -> Exception:
     )
 
 
-def _layout(
-    root: Path,
-    participants: Sequence[str],
-    sessions: Sequence[str],
-    database_dir: str | Path | None,
-) -> Any:
-    """Index what is asked for, or open (make) the index of the whole dataset."""
-    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+_APART: dict[str, tuple[str, str, Callable[[str], bool]]] = {
+    'ce': ('ceagent', 'with contrast agent (ce-)', bool),
+    'inv': ('inv', 'one inversion time of several (inv-)', bool),
+    'flip': ('flip', 'one flip angle of several (flip-)', bool),
+    'mt': ('mt', 'with or without magnetisation transfer (mt-)', bool),
+    'part': ('part', 'phase, not magnitude (part-)', {'phase', 'real', 'imag'}.__contains__),
+}
+"""Images that are not what a model knows, by entity: its name in a filter, what they are, and for
+which labels."""
 
-    def build(ignore: list[re.Pattern[str]], path: Path | None = None) -> Any:
-        indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
-        return BIDSLayout(str(root), validate=False, database_path=path, indexer=indexer)
 
-    try:
-        if database_dir is None:
-            ignore = [_NEVER, _OTHER_FILES, _OTHER_FOLDERS]
-            ignore += _only('sub', '^/', participants) + _only('ses', '^/sub-[^/]+/', sessions)
-            return build(ignore)
-        path = Path(database_dir).absolute()
-        if not any(path.glob('layout_index.sqlite')):
-            # Made under another name and then moved: another job may be making it, too.
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
-            build([_NEVER], temporary).connection_manager.session.close()
-            _adopt(temporary, path)
-        layout = BIDSLayout(database_path=str(path))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidDatasetError(f'{root} cannot be indexed by pybids: {error}.') from error
-    if Path(str(layout.root)).resolve() != root.resolve():
-        raise OptionError(
-            f'The index in {database_dir} is of {layout.root}, not of {root}. '
-            'Give another --bids-database-dir.'
+def _leave_apart(images: Sequence[Image], queries: Mapping[str, Mapping[str, Any]]) -> list[Image]:
+    """Leave out images that are taken only when a filter asks for them, and say so."""
+    kept: list[Image] = []
+    apart: dict[tuple[str, str, str], list[str]] = {}
+    for image in images:
+        relative, entities, suffix = image
+        query = 'bold' if suffix == 'bold' else 't1w'
+        for key, (long, what, applies) in _APART.items():
+            asked = long in queries.get(query, {})
+            anatomical = suffix != 'bold' or key == 'part'
+            if key in entities and applies(entities[key]) and anatomical and not asked:
+                apart.setdefault((query, long, what), []).append(relative)
+                break
+        else:
+            kept.append(image)
+    for (query, long, what), names in apart.items():
+        LOGGER.warning(
+            '%d images are passed over, %s: %s. To use them, ask for them in a '
+            '--bids-filter-file: {"%s": {"%s": "*"}}.',
+            len(names), what, _listed('', names), query, long,
+        )  # fmt: skip
+    return kept
+
+
+def _one_anatomy(images: Sequence[Image], queries: Mapping[str, Mapping[str, Any]]) -> list[Image]:
+    """Take a uniform image of MP2RAGE (UNIT1) where there is no T1w image, or when asked for."""
+    asked = 'UNIT1' in queries.get('t1w', {}).get('suffix', ())
+    sessions = {_visit(item) for item in images if item[2] == 'T1w'}
+    names = {item[0].replace('_T1w.', '_UNIT1.').partition('.')[0] for item in images
+             if item[2] == 'T1w'}  # fmt: skip
+    kept, uniform = [], []
+    for image in images:
+        if image[2] == 'UNIT1':
+            doubled = image[0].partition('.')[0] in names
+            if doubled or (not asked and _visit(image) in sessions):
+                continue
+            uniform.append(image[0])
+        kept.append(image)
+    if uniform:
+        LOGGER.warning(
+            'UNIT1 images (MP2RAGE) are used%s: %s. Their background is noise: look at the '
+            'brain mask in the report.',
+            '' if asked else ', as there is no T1w image', _listed('', uniform),
+        )  # fmt: skip
+    return kept
+
+
+def _visit(image: Image) -> tuple[str, str | None]:
+    return image[1]['sub'], image[1].get('ses')
+
+
+def _tell_names(root: Path, people: Iterable[Person]) -> None:
+    """Say of every image with an unusable name why, and how to rename it."""
+    told = 0
+    for person in people:
+        for folder in person.unreadable:
+            LOGGER.warning(
+                '%s must not be read: give yourself the right to (chmod -R u+rX).', root / folder
+            )
+        for relative in person.images:
+            if problem := name_problem(relative):
+                told += 1
+                if told <= MOST_NAMES:
+                    LOGGER.warning('%s is passed over: %s.', root / relative, problem)
+    if told > MOST_NAMES:
+        LOGGER.warning('%d more images are passed over for their names.', told - MOST_NAMES)
+
+
+def _tell_people(people: Iterable[Person], taken: set[str]) -> None:
+    """List everyone who has no T1w image, with what was found."""
+    without = [person for person in people if person.label not in taken]
+    if without:
+        lines = [f'  sub-{person.label}: {person.without_t1w()}' for person in without]
+        LOGGER.warning(
+            '%d of the participants have no T1w image to use:\n%s', len(without), '\n'.join(lines)
         )
-    return layout
-
-
-def _adopt(temporary: Path, path: Path) -> None:
-    """Move the files of a finished index to its folder; one that is there already stays."""
-    path.mkdir(exist_ok=True)
-    for source in sorted(temporary.iterdir(), key=lambda item: item.suffix == '.sqlite'):
-        source.replace(path / source.name)
-    temporary.rmdir()
-
-
-def _only(entity: str, place: str, labels: Sequence[str]) -> list[re.Pattern[str]]:
-    """Return a pattern for the folders of all other labels; none when all are wanted."""
-    if not labels:
-        return []
-    wanted = '|'.join(re.escape(label) for label in labels)
-    return [re.compile(rf'{place}{entity}-(?!(?:{wanted})(?:/|$))')]
-
-
-def _query(
-    layout: Any,
-    root: Path,
-    participants: Sequence[str],
-    queries: Mapping[str, Mapping[str, list[Any]]],
-) -> list[tuple[str, dict[str, str], str]]:
-    """Run the T1w and the BOLD query; return relative path, entities, suffix."""
-    from bids.layout import Query
-
-    special = {None: Query.NONE, '*': Query.REQUIRED}
-    found: dict[str, tuple[str, dict[str, str], str]] = {}
-    for name, base in QUERIES.items():
-        chosen = queries.get(name, {})
-        wanted = {
-            entity: [special.get(value, value) for value in values]
-            for entity, values in chosen.items()
-        }
-        if participants:
-            wanted.setdefault('subject', list(participants))
-        try:
-            files = layout.get(extension=['.nii', '.nii.gz'], **{**base, **wanted})
-        except ValueError as error:
-            reason = str(error).partition(" If you're sure")[0]
-            raise OptionError(f'BIDS filter, query {name!r}: {reason}') from error
-        for item in files:
-            relative = Path(item.path).relative_to(layout.root).as_posix()
-            parsed = _raw_name(root, relative, keep_parts='part' in chosen)
-            # The same name with and without .gz is one image: the compressed one is taken.
-            stem = relative.removesuffix('.gz')
-            if parsed is not None and not (stem in found and relative == stem):
-                found[stem] = (relative, *parsed)
-    return [found[stem] for stem in sorted(found)]
-
-
-def _raw_name(root: Path, relative: str, *, keep_parts: bool) -> tuple[dict[str, str], str] | None:
-    """Return entities and suffix of a raw image; None, with a log line, for other names."""
-    name = split_name(relative)
-    folders = relative.split('/')
-    if name is None or f'sub-{name.entities.get("sub")}' != folders[0]:
-        LOGGER.warning('%s is passed over: not a BIDS name for its folder', root / relative)
-        return None
-    entities, suffix, _ = name
-    if (session := entities.get('ses')) and f'ses-{session}' != folders[1]:
-        LOGGER.warning('%s is passed over: not a BIDS name for its folder', root / relative)
-        return None
-    if 'desc' in entities or 'space' in entities:
-        LOGGER.warning('%s is passed over: a processed image, not raw', root / relative)
-        return None
-    if entities.get('part') in _OTHER_PARTS and not keep_parts:
-        return None
-    return (entities, suffix) if suffix in ('T1w', 'bold') else None
 
 
 def _scan(
@@ -302,8 +299,8 @@ def _scan(
         session=session,
         run=entities.get('run'),
         entities=entities,
-        suffix=suffix,
-        datatype='anat' if suffix == 'T1w' else 'func',
+        suffix='bold' if suffix == 'bold' else 'T1w',
+        datatype='func' if suffix == 'bold' else 'anat',
         age=demographics.age(subject, session, filename),
         sex=demographics.sex(subject, session, filename),
         metadata=sidecars.metadata(relative),

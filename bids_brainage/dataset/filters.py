@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bids_brainage.errors import OptionError
+from bids_brainage.names import long_names
 
-QUERIES: dict[str, dict[str, str]] = {
-    't1w': {'datatype': 'anat', 'suffix': 'T1w'},
-    'bold': {'datatype': 'func', 'suffix': 'bold'},
-}
+LOGGER = logging.getLogger(__name__)
+
+QUERIES = {'t1w': {'datatype': 'anat'}, 'bold': {'datatype': 'func'}}
+
+SUFFIXES = {'t1w': ['T1w', 'UNIT1'], 'bold': ['bold']}
+"""Suffixes that a query takes unless it names one."""
+
+_LONG = {key: name for key, name in long_names().items() if key not in ('from', 'to', 'mode')}
 
 Filters = dict[str, dict[str, list[Any]]]
 
@@ -39,26 +45,39 @@ def check_filters(content: Any, origin: str = 'BIDS filter') -> Filters:
     """Bring filters to one form: query, then entity, then list of accepted values.
 
     ``null`` selects images without the entity, ``"*"`` any value; a lone value becomes a list
-    of one.
+    of one.  Entities may have their short names (``ce``), and queries of other programs
+    (``flair``, ``fmap``) are passed over with a word.
 
     Raises
     ------
     OptionError
-        Not an object of objects, or a query other than ``t1w`` and ``bold``.
+        Not an object of objects, or no query is ``t1w`` or ``bold``.
     """
     example = '{"t1w": {"acquisition": null}}'
     if not isinstance(content, Mapping):
         raise OptionError(f'{origin}: expected a JSON object such as {example}.')
     filters: Filters = {}
+    unknown = []
     for query, entities in content.items():
-        if str(query).lower() not in QUERIES:
-            raise OptionError(
-                f'{origin}: unknown query {query!r}, expected one of {", ".join(QUERIES)}.'
-            )
+        name = str(query).lower()
+        if name not in QUERIES:
+            unknown.append(str(query))
+            continue
         if not isinstance(entities, Mapping):
             raise OptionError(f'{origin}: query {query!r} must be an object such as {example}.')
-        filters[str(query).lower()] = {
-            str(entity): list(values) if isinstance(values, (list, tuple)) else [values]
+        filters[name] = {
+            _LONG.get(str(entity), str(entity)): (
+                list(values) if isinstance(values, (list, tuple)) else [values]
+            )
             for entity, values in entities.items()
         }
+    if unknown and not filters:
+        raise OptionError(
+            f'{origin}: unknown query {", ".join(unknown)}, expected {" or ".join(QUERIES)}.'
+        )
+    if unknown:
+        LOGGER.warning(
+            '%s: the queries %s are passed over; t1w and bold are used.',
+            origin, ', '.join(unknown),
+        )  # fmt: skip
     return filters

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+REFUSED_PERCENT = 10.0
+"""Difference of voxel edges between two places of a header from which an image is refused: a brain
+that is a tenth longer along each axis has a third more volume, more than sex and age make."""
+
+REFUSED_DEGREES = 45.0
+"""Angle between the two orientations of a header from which an axis, or left and right, change."""
+
+WORTH_TELLING = (1.0, 5.0)
+"""Percent and degrees that rounding and the correction of a tilt do not reach."""
+
+_PLAUSIBLE_MM = (0.1, 10.0)
+_MM_PER_UNIT = {'meter': 1000.0, 'micron': 0.001}
 
 SAME_GRID_MM = 1e-3
 """Affines and voxel sizes that differ by less are the same; bundles state six decimals."""
@@ -34,7 +50,7 @@ def is_thick_axial(path: Path) -> bool:
     try:
         image = nib.nifti1.load(path)
         codes = nib.orientations.aff2axcodes(image.affine)
-    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError):
+    except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError):
         return False
     spacing = np.linalg.norm(np.asarray(image.affine)[:3, :3], axis=0)
     axial = [index for index, code in enumerate(codes) if code in ('I', 'S')]
@@ -43,3 +59,128 @@ def is_thick_axial(path: Path) -> bool:
     in_plane = max(spacing[index] for index in range(3) if index != axial[0])
     distance = spacing[axial[0]]
     return bool(distance >= THICK_MM and distance >= ANISOTROPY * in_plane)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Size and orientation of an image as the places of its header state them.
+
+    Attributes
+    ----------
+    form : str
+        What gives position and size: ``sform``, ``qform``, or ``none`` of both.
+    size_error_percent : float
+        Largest difference of a voxel edge in the form used from ``pixdim``.
+    form_angle_degrees : float
+        Largest angle between an axis in the sform and in the qform; 0 if one is not valid.
+    foreign_unit : str
+        ``meter`` or ``micron`` where the header does not say millimetre; else empty.
+    words : tuple of str
+        Each contradiction, with both values and what was used.
+    refusal : str
+        Why the image cannot be used; empty if it can.
+    """
+
+    form: str
+    size_error_percent: float
+    form_angle_degrees: float
+    foreign_unit: str
+    words: tuple[str, ...]
+    refusal: str
+
+
+def geometry_of(image: Any) -> Geometry | None:
+    """Compare the places of a NIfTI header that state size and orientation.
+
+    The affine of nibabel is used: that of the sform if its code is above 0, else of the qform,
+    else the order of storage.
+
+    Parameters
+    ----------
+    image : nibabel image
+
+    Returns
+    -------
+    Geometry or None
+        None for an image that is not NIfTI.
+    """
+    import nibabel as nib
+    import numpy as np
+
+    header = image.header
+    if not isinstance(header, nib.Nifti1Header):
+        return None
+    codes = {name: int(header[f'{name}_code']) for name in ('sform', 'qform')}
+    form = next((name for name, code in codes.items() if code > 0), 'none')
+    stated = np.abs(np.asarray(header['pixdim'][1:4], float))
+    used = nib.affines.voxel_sizes(np.asarray(image.affine, float))
+    percent = angle = 0.0
+    words = []
+    if (stated > 0).all() and np.isfinite(used).all():
+        percent = float(100 * np.abs(used / stated - 1).max())
+    if percent > WORTH_TELLING[0]:
+        words.append(
+            f'the {form} says voxels of {_sizes(used)} mm and pixdim {_sizes(stated)} mm: the '
+            f'{form} was used, because its code is {codes.get(form)}'
+        )
+    if min(codes.values()) > 0:
+        try:
+            angle = _angle(header.get_sform(), header.get_qform())
+        except ValueError as error:
+            words.append(f'the qform cannot be read ({error}): the sform was used')
+    if angle > WORTH_TELLING[1]:
+        axes = [''.join(nib.aff2axcodes(header.get_best_affine()))]
+        axes.append(''.join(nib.aff2axcodes(header.get_qform())))
+        words.append(
+            f'sform ({axes[0]}) and qform ({axes[1]}) are turned by {angle:.0f} degrees against '
+            'each other: the sform was used, because readers of NIfTI take it first'
+        )
+    refusal = '; '.join(words)
+    if percent <= REFUSED_PERCENT and angle <= REFUSED_DEGREES:
+        refusal = ''
+    if form == 'none':
+        words.append(
+            'neither sform nor qform is valid (both codes are 0): the axes were taken as they '
+            'are stored, so that left and right are not known'
+        )
+    unit = header.get_xyzt_units()[0]
+    factor = _MM_PER_UNIT.get(unit, 1.0)
+    if factor != 1.0:
+        words.append(f'the header says the unit {unit}, and its sizes {_sizes(used)} make sense '
+                     'as millimetres only: they were taken as millimetres')  # fmt: skip
+        low, high = _PLAUSIBLE_MM
+        if low <= (used * factor).min() and (used * factor).max() <= high:
+            refusal = f'its header is in {unit}s (voxels of {_sizes(used)})'
+    return Geometry(
+        form,
+        round(percent, 2),
+        round(angle, 2),
+        unit if factor != 1.0 else '',
+        tuple(words),
+        refusal,
+    )
+
+
+def _angle(first: Any, second: Any) -> float:
+    """Return the largest angle in degrees between the same axis of two affines."""
+    import numpy as np
+
+    units = [m[:3, :3] / np.maximum(np.linalg.norm(m[:3, :3], axis=0), 1e-12) for m in
+             (np.asarray(first, float), np.asarray(second, float))]  # fmt: skip
+    cosines = np.clip((units[0] * units[1]).sum(axis=0), -1, 1)
+    return float(np.degrees(np.arccos(cosines)).max())
+
+
+def _sizes(values: Any) -> str:
+    return ' x '.join(f'{value:.4g}' for value in values)
+
+
+def header_words(path: Path) -> list[str]:
+    """Return what contradicts itself in the header of an image; nothing if it cannot be read."""
+    import nibabel as nib
+
+    try:
+        geometry = geometry_of(nib.load(path))
+    except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError):
+        return []
+    return list(geometry.words) if geometry else []

@@ -5,13 +5,17 @@ Only tables are read, never images.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bids_brainage.dataset.tables import read_table
 from bids_brainage.errors import OptionError
 from bids_brainage.tsv import is_missing, read_tsv
+
+LOGGER = logging.getLogger(__name__)
 
 Row = dict[str, str]
 
@@ -53,7 +57,10 @@ def phenotype_columns(
     seen: set[str] = set()
     tables = [root / 'participants.tsv', *sorted((root / 'phenotype').glob('*.tsv'))]
     for path in tables:
-        rows = _rows(path)
+        table = read_table(root, path.relative_to(root).as_posix(), 'participant_id')
+        if table is not None and table.problem:
+            LOGGER.warning('%s %s. %s', table.relative, table.problem, table.remedy)
+        rows = [row for group in table.rows.values() for row in group] if table else []
         names = dict.fromkeys(rows[0] if rows else ())
         seen |= set(names)
         candidates = [*wanted, *(optional if path.name == 'participants.tsv' else ())]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bids_brainage.names import source_stem
+
+_RIGHTS = 'give yourself the right to read it (chmod u+r), or fetch it again'
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Scan:
     entities : dict
         All entities of the name by short key, in the order of the name.
     suffix, datatype : str
-        ``T1w`` and ``anat``, or ``bold`` and ``func``.
+        What the image is used as: ``T1w`` and ``anat`` (also a ``UNIT1`` image), or ``bold`` and
+        ``func``.
     age : Age
         Age at the scan.
     sex : str or None
@@ -80,13 +84,19 @@ class Scan:
     @property
     def problem(self) -> str | None:
         """Why the file cannot be read, or None if it is there and not empty."""
-        if not self.path.exists():
+        try:
+            size = self.path.stat().st_size
+        except FileNotFoundError:
             if self.path.is_symlink():
                 return (
                     f'{self.relative} is a link to content that is not here; '
                     'fetch it (for example `datalad get`)'
                 )
             return f'{self.relative} does not exist'
-        if self.path.stat().st_size == 0:
+        except OSError as error:
+            return f'{self.relative} cannot be read ({error.strerror}); {_RIGHTS}'
+        if size == 0:
             return f'{self.relative} is empty (0 bytes)'
+        if not os.access(self.path, os.R_OK):
+            return f'{self.relative} cannot be read (Permission denied); {_RIGHTS}'
         return None

@@ -56,6 +56,7 @@ class CheckT1w(SimpleInterface):
         data, affine, facts = load_canonical(path)
         folder = Path(runtime.cwd)
         content = {**facts.as_dict(), 'sha256': remembered_sha256(path, self.inputs.memo)}
+        content |= {'source': str(path), 'mp2rage': path.name.split('.')[0].endswith('_UNIT1')}
         self._results['facts'] = _write_json(folder / 'facts.json', content)
         self._results['t1w'] = save_image(data, affine, folder / 't1w.nii')
         return runtime
@@ -97,7 +98,7 @@ class ExtractBrain(SimpleInterface):
         low, high = brainmask.PLAUSIBLE_ML
         if not low <= volume <= high:
             raise ProcessingError(
-                f'{self.inputs.t1w}: the brain mask ({method}) holds {volume:.0f} ml, expected '
+                f'{facts["source"]}: the brain mask ({method}) holds {volume:.0f} ml, expected '
                 f'{low:.0f} to {high:.0f} ml. The image may not be a T1w scan of a whole brain, '
                 'or its voxel size or orientation is wrong: open it in a viewer.'
             )
@@ -362,8 +363,11 @@ class AssessQuality(SimpleInterface):
     output_spec = _QualityOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.preprocessing.quality import header_measures
+
         facts = _read_json(self.inputs.facts)
         measures = {key: facts[key] for key in ('n_nonfinite', 'raised_by')}
+        measures |= header_measures(facts)
         measures |= _read_json(self.inputs.mask_measures)
         if isdefined(self.inputs.scores) and isdefined(self.inputs.volumes):
             measures |= {

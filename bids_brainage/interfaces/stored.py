@@ -21,7 +21,11 @@ from bids_brainage.interfaces.anatomical import (
 )
 from bids_brainage.preprocessing.image import load_image, save_image
 
-NATIVE_MEASURES = ('n_nonfinite', 'raised_by', 'mask_ml', 'border_cm2', 'mask_method')
+NATIVE_MEASURES = (
+    *('n_nonfinite', 'raised_by', 'mask_ml', 'border_cm2', 'mask_method', 'mp2rage'),
+    *('header_size_error_percent', 'header_angle_degrees', 'header_no_form'),
+    'header_foreign_unit',
+)
 """Measures of a scan that is not registered."""
 
 

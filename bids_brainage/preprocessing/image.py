@@ -7,6 +7,8 @@ that same RAS+ world.
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -14,6 +16,7 @@ from typing import cast
 import nibabel as nib
 import numpy as np
 
+from bids_brainage.dataset.header import Geometry, geometry_of
 from bids_brainage.errors import UnusableImageError
 
 MIN_EDGE_MM = 60.0
@@ -53,6 +56,8 @@ class ImageFacts:
         Voxels that were NaN or infinite; they were set to 0.
     raised_by : float
         What was added to intensities below zero, in units of the image; 0 for a usual image.
+    geometry : Geometry or None
+        What the header says of size and orientation, and where it contradicts itself.
     """
 
     shape: tuple[int, int, int]
@@ -64,6 +69,7 @@ class ImageFacts:
     skull_stripped: bool
     n_nonfinite: int
     raised_by: float
+    geometry: Geometry | None = None
 
     def as_dict(self) -> dict:
         """Return the facts as plain JSON types."""
@@ -125,7 +131,7 @@ def load_canonical(path: Path) -> tuple[np.ndarray, np.ndarray, ImageFacts]:
     UnusableImageError
         If the file cannot be read, is not 3-D, is constant, or its grid is impossible.
     """
-    data, affine, stored, data_type = _read(path)
+    data, affine, stored, data_type, geometry = _read(path)
     bad = ~np.isfinite(data)
     n_nonfinite = int(bad.sum())
     if n_nonfinite:
@@ -152,6 +158,7 @@ def load_canonical(path: Path) -> tuple[np.ndarray, np.ndarray, ImageFacts]:
         skull_stripped=constant_background(data) is not None and foreground_ml < MAX_STRIPPED_ML,
         n_nonfinite=n_nonfinite,
         raised_by=raised_by,
+        geometry=geometry,
     )
     return data, affine, facts
 
@@ -223,17 +230,53 @@ def constant_background(data: np.ndarray) -> float | None:
     return float(mode) if fills else None
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
-    """Return RAS+ float32 data, its affine, the affine as stored and the type on disk."""
+def check_stream(path: Path) -> None:
+    """Refuse a compressed image with a damaged stream.
+
+    Readers of images stop where the voxels end and never see the check sum behind them, so a
+    wrong byte would pass as voxels.
+
+    Raises
+    ------
+    UnusableImageError
+        The stream ends early, cannot be decoded, or has another check sum than it says; or the
+        name says compressed and the file is not, or the other way round.
+    """
+    with path.open('rb') as stream:
+        compressed = stream.read(2) == b'\x1f\x8b'
+    named = path.name.endswith('.gz')
+    if compressed != named:
+        what, name = ('', path.name + '.gz') if compressed else ('not ', path.name[:-3])
+        raise UnusableImageError(
+            f'{path}: cannot be read as an image: it is {what}compressed, against its name. '
+            f'Rename it to {name}, or check the copy (for example with gzip -t).'
+        )
+    if not compressed:
+        return
     try:
+        with gzip.open(path) as stream:
+            while stream.read(1 << 20):
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UnusableImageError(
+            f'{path}: cannot be read as an image: its compressed stream is corrupt ({error}). '
+            'Check the copy (for example with gzip -t) and fetch or convert it again.'
+        ) from error
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str, Geometry | None]:
+    """Return RAS+ float32 data, its affine, the affine as stored, type on disk, and geometry."""
+    try:
+        check_stream(path)
         image = cast('nib.spatialimages.SpatialImage', nib.load(path))
         stored = np.asarray(image.affine, dtype=float)
         data_type = str(image.get_data_dtype())
-        if not np.isfinite(stored).all() or abs(np.linalg.det(stored[:3, :3])) < 1e-6:
+        if not np.isfinite(stored).all() or abs(np.linalg.det(stored[:3, :3])) < 1e-12:
             raise UnusableImageError(
                 f'{path}: the header gives no usable orientation (affine {stored.tolist()}). '
                 'Convert the scan again, for example with dcm2niix.'
             )
+        geometry = _check_header(path, image)
         image = _squeeze(path, image)
         canonical = nib.as_closest_canonical(image)
         data = np.asarray(canonical.dataobj, dtype=np.float32)
@@ -241,18 +284,41 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
         raise
     except Exception as error:
         raise UnusableImageError(
-            f'{path}: cannot be read as an image ({type(error).__name__}: {error}). '
+            f'{path}: cannot be read as an image ({type(error).__name__}: {one_line(error)}). '
             'Expected an intact NIfTI file; check the copy (for example with gzip -t) and '
             'fetch or convert it again.'
         ) from error
     affine = np.asarray(canonical.affine, np.float32).astype(float)
-    return np.array(data, order='C'), affine, stored, data_type
+    return np.array(data, order='C'), affine, stored, data_type, geometry
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error without line ends, so that no part of it is lost."""
+    return ' '.join(str(error).split())
+
+
+def _check_header(path: Path, image: nib.spatialimages.SpatialImage) -> Geometry | None:
+    """Refuse images that are no magnitudes, and headers that contradict themselves."""
+    kind = image.get_data_dtype()
+    if kind.fields is not None or kind.kind == 'c':
+        what = 'colours (RGB)' if kind.fields is not None else 'complex numbers'
+        raise UnusableImageError(
+            f'{path}: the voxels are {what}, expected one number each. '
+            'Use the magnitude image as it came from the scanner.'
+        )
+    geometry = geometry_of(image)
+    if geometry is not None and geometry.refusal:
+        raise UnusableImageError(
+            f'{path}: {geometry.refusal}. Which is right cannot be known here: convert the scan '
+            'again (for example with dcm2niix), or correct the header.'
+        )
+    return geometry
 
 
 def _squeeze(path: Path, image: nib.spatialimages.SpatialImage) -> nib.spatialimages.SpatialImage:
     shape = image.shape
-    if len(shape) == 4 and shape[3] == 1:
-        return image.slicer[..., 0]
+    if len(shape) > 3 and set(shape[3:]) == {1}:
+        return cast('nib.spatialimages.SpatialImage', nib.funcs.squeeze_image(image))
     if len(shape) != 3:
         raise UnusableImageError(
             f'{path}: expected one 3-D volume, found shape {tuple(shape)}. '

@@ -24,7 +24,8 @@ def image_flags(measures: Mapping[str, float]) -> list[str]:
     Parameters
     ----------
     measures : mapping
-        ``n_nonfinite``, ``raised_by``, ``slice_thickness_mm`` (largest voxel edge),
+        What `header_measures` returns, ``n_nonfinite``, ``raised_by``,
+        ``slice_thickness_mm`` (largest voxel edge),
         ``border_cm2``, ``mask_ml``, ``overlap``, ``beyond_ml``, ``similarity``, ``scale``,
         ``rotation_degrees``, ``contrast`` (white over grey matter intensity).  What is absent
         was not measured and raises no flag.
@@ -39,6 +40,27 @@ def image_flags(measures: Mapping[str, float]) -> list[str]:
         for flag, key, fails in _CHECKS
         if key in measures and fails(measures[key], threshold(flag))
     ]
+
+
+def header_measures(facts: Mapping[str, Any]) -> dict[str, float]:
+    """Return the measures of flags that the header and the name of an image give.
+
+    Parameters
+    ----------
+    facts : mapping
+        ``mp2rage`` (whether the image is a UNIT1 image) and ``geometry``, the fields of
+        `bids_brainage.dataset.header.Geometry`.
+    """
+    measures = {'mp2rage': float(facts.get('mp2rage', False))}
+    geometry = facts.get('geometry')
+    if geometry:
+        measures |= {
+            'header_size_error_percent': geometry['size_error_percent'],
+            'header_angle_degrees': geometry['form_angle_degrees'],
+            'header_no_form': float(geometry['form'] == 'none'),
+            'header_foreign_unit': float(bool(geometry['foreign_unit'])),
+        }
+    return measures
 
 
 def prediction_flags(
@@ -149,6 +171,11 @@ def _outside(value: float, limits: list[float]) -> bool:
 
 
 _CHECKS = (
+    ('header_voxel_size', 'header_size_error_percent', _above),
+    ('header_orientation', 'header_angle_degrees', _above),
+    ('header_no_orientation', 'header_no_form', _above),
+    ('header_unit', 'header_foreign_unit', _above),
+    ('mp2rage', 'mp2rage', _above),
     ('image_nonfinite', 'n_nonfinite', _above),
     ('intensities_centred', 'raised_by', _above),
     ('anisotropic', 'slice_thickness_mm', _above),

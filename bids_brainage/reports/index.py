@@ -9,8 +9,7 @@ from typing import Any
 from bids_brainage.bundles.validation import leading_validation
 from bids_brainage.errors import BrainAgeError, MissingInputError
 from bids_brainage.flags import flag_table
-from bids_brainage.inference.consensus import MODEL as CONSENSUS
-from bids_brainage.names import report_path, source_entities
+from bids_brainage.names import CONSENSUS, report_path, source_entities
 from bids_brainage.outputs.collect import read_predictions
 from bids_brainage.outputs.files import write_text
 from bids_brainage.reports.wording import describe, years

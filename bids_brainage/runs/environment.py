@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_brainage.errors import OutputError
+from bids_brainage.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
     from bids_brainage.config import Config
@@ -60,6 +60,28 @@ def prepare_environment(config: Config) -> None:
         ) from error
     os.environ['NIPYPE_CONFIG_DIR'] = str(settings)
     os.environ.setdefault('MPLCONFIGDIR', str(work / 'matplotlib'))
+
+
+def check_device(config: Config) -> None:
+    """Refuse a device that is not here, before anything is done.
+
+    On a cluster the jobs run elsewhere, so that nothing can be said.
+
+    Raises
+    ------
+    OptionError
+        If ``--device`` names a GPU that torch cannot use.
+    """
+    kind = config.nipype.device.partition(':')[0]
+    if kind not in ('cuda', 'mps') or config.nipype.plugin not in ('MultiProc', 'Linear'):
+        return
+    import torch
+
+    there = torch.cuda.is_available() if kind == 'cuda' else torch.backends.mps.is_available()
+    if not there:
+        raise OptionError(
+            f'--device {config.nipype.device}: no such GPU can be used here. Give auto or cpu.'
+        )
 
 
 def template_root(work_dir: Path) -> Path:

@@ -22,17 +22,22 @@ from bids_brainage.outputs import (
 )
 from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.runs.claim import claimed
+from bids_brainage.runs.environment import check_device
 from bids_brainage.runs.ledger import Ledger
 from bids_brainage.runs.plan import (
     Plan,
     make_plan,
     names_of_combined,
+    people_missing,
     resolve_models,
     select_images,
     show_plan,
+    show_reports,
+    tell_headers,
 )
 from bids_brainage.runs.progress import summary_table
 from bids_brainage.runs.rows import refresh_rows, rows_of
+from bids_brainage.runs.series import series_asked_for
 from bids_brainage.runs.settle import settle
 from bids_brainage.workflows.naming import scan_workflow_name
 from bids_brainage.workflows.plugin import require_scheduler
@@ -64,13 +69,18 @@ def run_participant(config: Config) -> int:
     execution = config.execution
     digest = config_hash(config.workflow.image_options())
     scans, series = select_images(config)
+    check_device(config)
+    if execution.reports_only and execution.dry_run:
+        return show_reports(scans)
     if execution.reports_only:
         _refresh(config, scans)
         return _write_reports(config, scans)
     bundles = resolve_models(config)
+    series = series_asked_for(config, series, bundles)
     check_output(execution.output_dir, digest)
     ledger = Ledger(config, series, remember=not execution.dry_run)
     plan = make_plan(config, scans, series, bundles, ledger)
+    tell_headers(plan)
     if execution.dry_run:
         return show_plan(plan)
     require_scheduler(config.nipype.plugin)
@@ -249,6 +259,9 @@ def _finish(
         if page.exists():
             LOG.log(IMPORTANT, 'report    %s', page)
     LOG.log(IMPORTANT, 'citation  %s', config.execution.output_dir / 'logs' / 'CITATION.md')
+    missing = people_missing(config, plan.scans)
+    for label in missing:
+        LOG.error('sub-%s was asked for and has no T1w image to use', label)
     if failures == total:
         return 65
-    return 1 if failures or report_errors else 0
+    return 1 if failures or report_errors or missing else 0

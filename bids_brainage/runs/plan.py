@@ -12,6 +12,7 @@ from bids_brainage.bundles.bundle import Bundle, resolve_bundle
 from bids_brainage.bundles.places import DEFAULT_MODELS, model_dirs
 from bids_brainage.config import Config
 from bids_brainage.dataset import find_scans
+from bids_brainage.dataset.header import header_words
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import BundleError, MissingInputError, OptionError
 from bids_brainage.inputs.arrays import check_segmentation
@@ -115,7 +116,7 @@ def select_images(config: Config) -> tuple[tuple[Scan, ...], tuple[Series, ...]]
         session_labels=execution.session_label or None,
         task_ids=execution.task_id or None,
         filters=execution.bids_filters,
-        database_dir=execution.bids_database_dir,
+        database_dir=execution.database_to_use,
         validate=not execution.skip_bids_validation,
         age_column=config.workflow.age_column,
     )
@@ -126,14 +127,24 @@ def select_images(config: Config) -> tuple[tuple[Scan, ...], tuple[Series, ...]]
             f'({len(scans)} other images). Brain age needs a file like '
             'sub-01/anat/sub-01_T1w.nii.gz; check labels and filters.'
         )
-    for scan in found:
-        if scan.age.problem:
-            LOG.warning('%s: %s', scan.relative, scan.age.problem)
     if not config.execution.task_id and len(found) == len(scans):
         return found, ()
     from bids_brainage.runs.series import select_series
 
     return found, select_series(config, scans)
+
+
+def tell_headers(plan: Plan) -> None:
+    """Say of every image to do what contradicts itself in its header."""
+    for scan in plan.busy:
+        for word in [] if scan.problem else header_words(scan.path):
+            LOG.warning('%s: %s', scan.relative, word)
+
+
+def people_missing(config: Config, scans: Sequence[Scan]) -> list[str]:
+    """Return the participants that were asked for by name and have no T1w image to use."""
+    found = {scan.subject for scan in scans}
+    return [label for label in config.execution.participant_label if label not in found]
 
 
 def resolve_models(config: Config) -> tuple[Bundle, ...]:
@@ -259,6 +270,14 @@ def make_plan(
         tuple(without),
         frozenset(images),
     )
+
+
+def show_reports(scans: Sequence[Scan]) -> int:
+    """Say which reports would be written again, and write nothing."""
+    people = dict.fromkeys(f'sub-{scan.subject}.html' for scan in scans)
+    lines = [f'{len(people)} reports:', *(f'  {page}' for page in people), 'Nothing was written.']
+    sys.stdout.write('\n'.join(lines) + '\n')
+    return 0
 
 
 def show_plan(plan: Plan) -> int:

@@ -6,14 +6,17 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.config import Config
 from bids_brainage.dataset.derivatives import folder_of
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series, match_series
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.names import atlas_path
 from bids_brainage.outputs import derivative_path
 from bids_brainage.outputs.connectivity import Connectivity, choose_connectivity, matrix_path
-from bids_brainage.preprocessing.bold.names import atlas_label
+from bids_brainage.outputs.logs import IMPORTANT
+from bids_brainage.preprocessing.bold.names import DEFAULT_ATLAS, atlas_label
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 
 LOG = logging.getLogger('bids_brainage')
@@ -33,6 +36,30 @@ def select_series(config: Config, scans: Sequence[Scan]) -> tuple[Series, ...]:
         if series.note:
             LOG.warning('%s: %s', series.scan.relative, series.note)
     return tuple(found)
+
+
+def series_asked_for(
+    config: Config, series: Sequence[Series], bundles: Sequence[Bundle]
+) -> tuple[Series, ...]:
+    """Return the functional runs that a model or an option asks for: all or none.
+
+    Options are ``--connectivity``, and those that say which series, atlas or derivatives.
+    """
+    asked = (
+        config.workflow.connectivity
+        or bool(config.execution.task_id)
+        or folder_of(config.execution.derivatives, 'fmriprep') is not None
+        or config.workflow.atlas != DEFAULT_ATLAS
+        or any(kind_of(bundle.input).takes_graph for bundle in bundles)
+    )
+    if series and not asked:
+        LOG.log(
+            IMPORTANT,
+            '%d BOLD series are left out, as no model takes connectivity; --connectivity '
+            'processes them.',
+            len(series),
+        )
+    return tuple(series) if asked else ()
 
 
 def correlation_path(config: Config, series: Series) -> Path:

@@ -75,7 +75,7 @@ def prepare_job(config: Config, arch: str, recipe: Recipe) -> Job | None:
         participant_labels=execution.participant_label or None,
         session_labels=execution.session_label or None,
         filters=execution.bids_filters or None,
-        database_dir=execution.bids_database_dir,
+        database_dir=execution.database_to_use,
         validate=not execution.skip_bids_validation,
         age_column=config.workflow.age_column,
     )

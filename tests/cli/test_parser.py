@@ -85,6 +85,7 @@ SPELLINGS = [
         'workflow.output_spaces',
         ('T1w', 'MNI152NLin6Asym:res-2'),
     ),
+    ('--connectivity', 'workflow.connectivity', True),
     ('--aicbv-weights filter.json', 'workflow.aicbv_weights', 'filter.json'),
     ('--consensus', 'workflow.consensus', True),
     ('--synthetic-slices', 'workflow.synthetic_slices', True),
@@ -228,6 +229,8 @@ def test_work_dir_moves_out_of_the_input(folders, capsys, monkeypatch):
     monkeypatch.chdir(folders / 'bids')
     config = parse([str(folders / 'bids'), str(folders / 'out'), 'participant'], {})
     assert config.execution.work_dir == folders / 'out' / '.work'
+    described = folders / 'bids' / 'dataset_description.json'
+    described.write_text('{"Name": "n", "BIDSVersion": "1.10.0"}')
     with pytest.raises(SystemExit):
         parse([str(folders / 'bids'), 'derivatives/x', 'participant'], {})
     assert '--work-dir' in capsys.readouterr().err
@@ -319,8 +322,86 @@ def test_earlier_run_is_reused_and_the_command_line_wins(folders, capsys):
         '[execution]\nbids_filters = \'{"pet": {}}\'\nlist_models = true\n'
     )
     told = ' '.join(_problems(capsys, '--config-file', 'own.toml'))
-    for word in ('[section]', 'colour', 'sloppy', 'models', "'pet'", 'list_models'):
+    for word in ('[section]', 'colour', 'sloppy', 'models', 'pet', 'list_models'):
         assert word in told
+
+
+@pytest.mark.parametrize('text', ['derivatives = "{}"', 'derivatives = \'{"aicbv": "models"}\''])
+def test_derivatives_of_an_earlier_run_are_read_back(folders, text):
+    (folders / 'run.toml').write_text(f'[execution]\n{text}\n')
+    found = _parse('--config-file', 'run.toml').execution.derivatives
+    assert found == ({'aicbv': str(folders / 'models')} if 'aicbv' in text else {})
+
+
+def test_earlier_run_without_any_option_is_reused(folders):
+    first = _parse()
+    (folders / 'run.toml').write_text(first.to_toml())
+    assert _parse('--config-file', 'run.toml').workflow == first.workflow
+
+
+@pytest.mark.parametrize(
+    ('level', 'options', 'told'),
+    [
+        ('participant', '--group-column sex', '--group-column is an option of the group level'),
+        ('participant', '--arch vgg8', '--arch is an option of the train level'),
+        ('participant', '--covariates a b', 'a run of the participant level: leave it out'),
+        ('group', '--consensus', '--consensus is an option of the participant level'),
+        ('group', '-t rest', '--task-id is an option of the participant level'),
+        ('group', '--folds 3', '--folds is an option of the train level'),
+        ('train', '--correlate x', '--correlate is an option of the group level'),
+        ('train', '--anat-only', '--anat-only is an option of the participant level'),
+    ],
+)
+def test_options_of_another_level_are_refused(folders, capsys, level, options, told):
+    with pytest.raises(SystemExit) as caught:
+        parse(['bids', 'out', level, *options.split()], {})
+    assert caught.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_options_of_several_levels_and_files_are_accepted(folders):
+    train = ['--arch', 'vgg8', '--bundle-name', 'x', '--reference-group', 'group=control']
+    assert parse(['bids', 'out', 'train', *train], {}).group.reference_group == 'group=control'
+    (folders / 'run.toml').write_text('[group]\ngroup_column = "sex"\n')
+    assert _parse('--config-file', 'run.toml').group.group_column == 'sex'
+
+
+@pytest.mark.parametrize('text', ['01,02', '01;02', 'sub-01,02'])
+def test_labels_are_separated_by_blanks(folders, capsys, text):
+    (told,) = _problems(capsys, '--participant-label', text)
+    assert 'labels are separated by blanks: 01 02.' in told
+
+
+@pytest.mark.parametrize(('option', 'text'), [('--mem', '1'), ('--mem', '8'), ('--mem-gb', '0.1')])
+def test_memory_in_the_wrong_unit_is_refused(folders, capsys, option, text):
+    (told,) = _problems(capsys, option, text)
+    assert f'{option}: {text} is' in told
+    assert 'one step takes up to 2 GB' in told
+
+
+def test_connectivity_without_functional_images_is_refused(folders, capsys):
+    assert 'contradict' in _problems(capsys, '--connectivity', '--anat-only')[0]
+
+
+@pytest.mark.parametrize('options', [['--nprocs', '0'], ['--colour', 'red'], []])
+def test_what_is_wrong_stands_under_one_line_of_usage(folders, capsys, options):
+    arguments = ['bids', 'out', 'participant', *options] if options else ['bids']
+    with pytest.raises(SystemExit):
+        parse(arguments, {})
+    lines = capsys.readouterr().err.splitlines()
+    usage = 'usage: bids_brainage bids_dir output_dir {participant,group,train}'
+    assert lines[0].startswith(usage)
+    assert len(lines) <= 3
+    assert 'error' in lines[1]
+
+
+def test_folder_that_is_no_dataset_is_told_first(folders, capsys, monkeypatch):
+    monkeypatch.chdir(folders / 'bids')
+    with pytest.raises(SystemExit):
+        parse(['.', 'out', 'participant'], {})
+    told = capsys.readouterr().err
+    assert 'dataset_description.json is missing' in told
+    assert 'work folder' not in told
 
 
 def test_list_models_needs_no_positionals(folders, capsys):

@@ -103,19 +103,215 @@ def test_units_of_side_files_with_inheritance(tmp_path):
     assert _age(tmp_path).years == pytest.approx(104.357142857, abs=EXACT)
 
 
-def test_column_name_and_odd_tables(tmp_path):
+def test_column_name_in_any_case_and_by_option(tmp_path):
     _write(tmp_path / 'participants.tsv', '\ufeffparticipant_id Age scan_age\nsub-01 30 31\n')
     assert _age(tmp_path).years == 30.0
     assert _age(tmp_path, column='scan_age').years == 31.0
     assert 'nothing_like_it' in _age(tmp_path, column='nothing_like_it').problem
-    (tmp_path / 'participants.tsv').write_bytes(b'\xff\xfe\x00broken')
-    assert 'cannot be read' in _age(tmp_path).problem
-    _write(tmp_path / 'participants.tsv', 'id age\nsub-01 30\n')
-    assert 'no column participant_id' in _age(tmp_path).problem
-    _write(tmp_path / 'participants.tsv', 'participant_id age\nsub-01\n')
-    assert _age(tmp_path).years is None
-    _write(tmp_path / 'participants.tsv', '')
-    assert _age(tmp_path).years is None
+
+
+def _told(root, people=('01', '02'), session=None, column='age'):
+    """Return ages and messages of a dataset; cells of tables are written with blanks."""
+    demographics = Demographics(root, column)
+    ages = [demographics.age(p, session, f'anat/sub-{p}_T1w.nii.gz').years for p in people]
+    return ages, demographics.messages()
+
+
+TABLES = [
+    (
+        'participant_id age\n1 30\n2 31\n',
+        'writes ids otherwise',
+        'as the folders',
+        '01 (1), sub-02 (2)',
+    ),
+    (
+        'participant_id age\nSUB-01 30\nSUB-02 31\n',
+        'writes ids otherwise',
+        'as the',
+        'sub-02 (SUB-02)',
+    ),
+    (
+        'participant_id age\nsubject_1 3\nS02 3\n',
+        'writes ids otherwise',
+        'as the',
+        '(subject_1), sub-02 (S02)',
+    ),
+    ('participant_id age\nsub-07 30\n', 'has no row', 'ids found: sub-07', 'sub-01, sub-02'),
+    (
+        'participant_id age\nsub-01 3\nsub-01 4\nsub-02 5\nsub-02 6\n',
+        'different ages for one id',
+        'Leave one row',
+        'sub-01 (3 and 4), sub-02 (5 and 6)',
+    ),
+    (
+        'participant_id age Age\nsub-01 30 31\nsub-02 n/a 31\n',
+        'columns age and Age',
+        '--age-column Age',
+        'sub-01, sub-02',
+    ),
+    (
+        'participant_id age age\nsub-01 30 31\nsub-02 1 1\n',
+        'several columns age',
+        'Leave one',
+        '02',
+    ),
+    (
+        'participant_id sex age_at_scan\nsub-01 F 3\n',
+        'no column age',
+        '--age-column age_at_scan',
+        'sub-01, sub-02',
+    ),
+    ('participant_id AgeYears\nsub-01 3\n', 'no column age', '--age-column AgeYears', 'sub-02'),
+    ('participant_id age_years\nsub-01 3\n', 'no column age', 'participant_id, age_years', '02'),
+    ('participant_id sex language\nsub-01 F x\n', 'no column age', 'with --age-column if', '02'),
+    (
+        'participant_id sex age\nsub-01 30\nsub-02\n',
+        'fewer cells',
+        'n/a for what',
+        'sub-01, sub-02',
+    ),
+    (
+        'participant_id age\nsub-01 30 31\nsub-02 1 2\n',
+        'more cells',
+        'tabs that',
+        'sub-01, sub-02',
+    ),
+    ('', 'is empty', 'begins with participant_id', 'sub-01, sub-02'),
+    ('participant_id age\n', 'a header and no rows', 'Add a row', 'sub-01, sub-02'),
+    (
+        'id age\nsub-01 30\n',
+        'no column participant_id',
+        'Columns found: id, age',
+        'sub-01, sub-02',
+    ),
+    ('participant_id,age\nsub-01,30\n', 'separated by commas', 'with tabs', 'sub-01, sub-02'),
+    ('participant_id;age\nsub-01;30\n', 'separated by semicolons', 'with tabs', 'sub-01, sub-02'),
+    ('participant_id~age\nsub-01~30\n', 'separated by blanks', 'with tabs', 'sub-01, sub-02'),
+    ('participant_id age\nsub-01 -1\nsub-02 x\n', 'must be above 0', 'Units', "sub-01 ('-1')"),
+    ('participant_id age\nsub-01 300\nsub-02 301\n', '300 years', 'Units', "sub-01 ('300')"),
+]
+
+
+@pytest.mark.parametrize(('text', 'problem', 'remedy', 'people'), TABLES, ids=lambda v: v[:20])
+def test_an_age_that_could_not_be_used_is_told_with_the_remedy(
+    tmp_path, text, problem, remedy, people
+):
+    _write(tmp_path / 'participants.tsv', text)
+    path = tmp_path / 'participants.tsv'
+    path.write_text(path.read_text().replace('~', ' '))
+    ages, told = _told(tmp_path)
+    assert ages == [None, None]
+    (message,) = [m for m in told if problem in m]
+    assert message.startswith('participants.tsv')
+    assert remedy in message
+    assert people in message.partition('Age unknown: ')[2]
+    if "'-1'" not in people and "'300'" not in people:  # two values, two reasons
+        assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ('content', 'problem', 'remedy'),
+    [
+        ('participant_id\tage\nsub-01\t30\n'.encode('utf-16'), 'UTF-16', 'iconv -f UTF-16'),
+        ('participant_id\tage\nsub-01\t30\n'.encode('utf-16-le'), 'UTF-16', 'as UTF-8'),
+        ('participant_id\tage\nJos\xe9\t30\n'.encode('latin-1'), 'line 2; perhaps Lat', 'LATIN1'),
+        (b'/annex/objects/MD5E-s9--d41d8cd9.tsv\n', 'pointer', 'datalad get participants.tsv'),
+        (b'version https://git-lfs.github.com/spec/v1\noid x\n', 'pointer', 'Fetch it'),
+        (b'participant_id\tage\n' + b'x' * 200_000, 'is no table', 'Save it as UTF-8'),
+    ],
+    ids=['utf-16', 'utf-16 without mark', 'latin-1', 'annex', 'lfs', 'huge cell'],
+)
+def test_tables_that_are_no_text_are_told(tmp_path, content, problem, remedy):
+    (tmp_path / 'participants.tsv').write_bytes(content)
+    ages, (message,) = _told(tmp_path)
+    assert ages == [None, None]
+    assert problem in message
+    assert remedy in message
+    assert 'sub-01, sub-02' in message
+
+
+def test_table_that_is_a_dangling_link_or_of_another_format_is_told(tmp_path):
+    (tmp_path / 'participants.csv').write_text('participant_id,age\nsub-01,30\n')
+    assert 'is not there, but participants.csv is' in _told(tmp_path)[1][0]
+    (tmp_path / 'participants.tsv').symlink_to('.git/annex/objects/nowhere')
+    (message,) = _told(tmp_path)[1]
+    assert 'link to content that is not here' in message
+    assert 'datalad get participants.tsv' in message
+
+
+@pytest.mark.parametrize('content', ['{"age": {"Units": "months"},', '[]', None])
+def test_ages_are_not_taken_for_years_when_their_unit_cannot_be_read(tmp_path, content):
+    _write(tmp_path / 'participants.tsv', 'participant_id age\nsub-01 24\nsub-02 30\n')
+    path = tmp_path / 'participants.json'
+    path.symlink_to('nowhere') if content is None else path.write_text(content)
+    ages, (message,) = _told(tmp_path)
+    assert ages == [None, None]
+    assert 'participants.json' in message
+    assert 'not taken for years' in message
+
+
+def test_unit_that_is_no_text_is_refused(tmp_path):
+    _write(tmp_path / 'participants.tsv', 'participant_id age\nsub-01 24\n')
+    _write(tmp_path / 'participants.json', json.dumps({'age': {'Units': ['months']}}))
+    ages, (message,) = _told(tmp_path, people=['01'])
+    assert ages == [None]
+    assert 'none of year, month' in message
+
+
+def test_one_row_per_session_is_read_by_session(tmp_path):
+    text = 'participant_id session_id age\nsub-01 ses-1 30\nsub-01 2 32\nsub-02 1 40\n'
+    _write(tmp_path / 'participants.tsv', text)
+    assert _told(tmp_path, session='1') == ([30.0, 40.0], [])
+    ages, _ = _told(tmp_path, session='2')
+    assert ages == [32.0, 40.0]  # one row for a person is for all sessions
+    ages, (message,) = _told(tmp_path, session='3')
+    assert ages == [None, 40.0]
+    assert 'has no row for ses-3' in message
+
+
+def test_rows_that_say_the_same_are_one(tmp_path):
+    _write(tmp_path / 'participants.tsv', 'participant_id age sex\nsub-01 3 F\nsub-01 3 M\n')
+    assert _told(tmp_path, people=['01']) == ([3.0], [])
+    assert Demographics(tmp_path).sex('01', None, 'x') is None
+
+
+def test_characters_without_width_do_not_count(tmp_path):
+    text = 'participant_id\u200b\tage\u200b\nsub-01\u200b\t30\u2060\n\ufeffsub-02\xa0\t31\xa0\n'
+    (tmp_path / 'participants.tsv').write_text(text)
+    assert _told(tmp_path) == ([30.0, 31.0], [])
+
+
+def test_what_is_not_known_needs_no_word(tmp_path):
+    assert _told(tmp_path) == ([None, None], [])
+    _write(tmp_path / 'participants.tsv', 'participant_id age\nsub-01 n/a\nsub-02 30\n')
+    assert _told(tmp_path) == ([None, 30.0], [])
+    for person in ('01', '02'):
+        scans = f'filename acq_time\nanat/sub-{person}_T1w.nii.gz n/a\n'
+        _write(tmp_path / f'sub-{person}/sub-{person}_scans.tsv', scans)
+    assert _told(tmp_path) == ([None, 30.0], [])
+
+
+def test_tables_of_many_people_are_told_in_one_message(tmp_path):
+    people = [f'{n:03d}' for n in range(100)]
+    rows = ''.join(f'sub-{p} 30\n' for p in people)
+    _write(tmp_path / 'participants.tsv', f'participant_id age\n{rows}')
+    for person in people:
+        table = 'session_id age_at_session\nses-1 31\n'
+        _write(tmp_path / f'sub-{person}/sub-{person}_sessions.tsv', table)
+    ages, (message,) = _told(tmp_path, people, session='1')
+    assert ages == [30.0] * 100
+    assert message.startswith('sub-*/sub-*_sessions.tsv has no column age. ')
+    assert '--age-column age_at_session' in message
+    assert 'Age taken from elsewhere: sub-000, sub-001' in message
+    assert message.endswith('and 80 more.')
+    assert _told(tmp_path, people, session='1', column='age_at_session') == ([31.0] * 100, [])
+
+
+def test_people_without_a_folder_are_listed(tmp_path):
+    _write(
+        tmp_path / 'participants.tsv', 'participant_id age\n1 30\nsub-02 31\nsub-09 32\nn/a 1\n'
+    )
+    assert Demographics(tmp_path).without_folder(['01', '02']) == ['sub-09']
 
 
 @pytest.mark.parametrize(

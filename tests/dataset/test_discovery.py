@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
 
 import pytest
+from program import unprivileged
 
 from bids_brainage.dataset import find_scans, read_filters
+from bids_brainage.dataset.discovery import MOST_NAMES
+from bids_brainage.dataset.inventory import name_problem
 from bids_brainage.errors import (
     InvalidDatasetError,
     MissingInputError,
     NothingSelectedError,
     OptionError,
 )
+from bids_brainage.names import derivative_path
 
 SHARED_TREES = Path(__file__).parents[3] / 'shared' / 'data' / 'bids-trees'
 LIMIT_SECONDS = 1.0  # CPU time to find one participant among a thousand
@@ -131,7 +137,7 @@ def test_filters(tree, tmp_path):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('{"flair": {}}', "unknown query 'flair'.*t1w, bold"),
+        ('{"flair": {}}', 'unknown query flair.*t1w or bold'),
         ('["t1w"]', 'expected a JSON object'),
         ('{"t1w": "x"}', 'must be an object'),
         ('{"t1w"', 'not valid JSON'),
@@ -144,6 +150,20 @@ def test_bad_filter_files(tmp_path, text, message):
         read_filters(path)
     with pytest.raises(OptionError, match='No such file'):
         read_filters(tmp_path / 'absent.json')
+
+
+def test_filter_files_of_other_programs_are_understood(tree, tmp_path, caplog):
+    path = tmp_path / 'filter.json'
+    names = ('fmap', 'sbref', 'flair', 't2w', 'roi')
+    content = {name: {'datatype': 'x'} for name in names} | {
+        't1w': {'datatype': 'anat', 'suffix': 'T1w', 'acq': 'hi', 'ce': None},
+        'bold': {'datatype': 'func', 'suffix': 'bold', 'task': 'none'},
+    }
+    path.write_text(json.dumps(content))
+    filters = read_filters(path)
+    assert 'fmap, sbref, flair, t2w, roi are passed over' in caplog.text
+    assert filters['t1w']['ceagent'] == [None]
+    assert _stems(find_scans(tree, filters=filters)) == ['sub-01_ses-a_acq-hi_run-1_T1w']
 
 
 def test_unknown_entity_in_filter(tree):
@@ -175,7 +195,175 @@ def test_foreign_names_are_passed_over_with_a_word(tree, caplog):
         scans = find_scans(tree)
     assert len(scans) == 8
     assert [scan.path.name for scan in scans if scan.session == 'b'] == ['sub-01_ses-b_T1w.nii.gz']
-    assert sum('passed over' in record.message for record in caplog.records) == 3
+    told = [r.message for r in caplog.records if 'passed over' in r.message]
+    assert len(told) == 4  # and one for the phase image
+
+
+ODD_NAMES = [
+    ('sub-02_acq-mid-2pt0_T1w.nii.gz', "'mid-2pt0' of acq-", 'sub-02_acq-mid2pt0_T1w.nii.gz'),
+    ('sub-02_acq-0.8mm_T1w.nii.gz', "'0.8mm' of acq-", 'sub-02_acq-0p8mm_T1w.nii.gz'),
+    ('sub-02_loc-spine_T1w.nii', 'loc- is no entity', 'sub-02_acq-locspine_T1w.nii'),
+    ('sub-02_ACQ-x_T1w.nii.gz', 'ACQ- is not in small', 'sub-02_acq-x_T1w.nii.gz'),
+    ('sub-02_T1w.NII.GZ', 'extension .NII.GZ', 'sub-02_T1w.nii.gz'),
+    ('sub-02_run-3_T1.nii.gz', 'suffix T1 is not', 'sub-02_run-3_T1w.nii.gz'),
+    ('sub-02_t1w.nii.gz', 'suffix t1w is not', 'sub-02_T1w.nii.gz'),
+    ('sub-02_suffix_T1w.nii.gz', "'suffix' is not made", 'sub-02_acq-suffix_T1w.nii.gz'),
+    ('sub-02_acq-_T1w.nii.gz', "'acq-' is not made", 'sub-02_acq-acq_T1w.nii.gz'),
+    ('sub-02_acq-é_T1w.nii.gz', "'acq-é' is not made", 'sub-02_acq-acq_T1w.nii.gz'),
+    ('sub-02_acq-a_acq-b_T1w.nii.gz', 'acq- stands in it twice', 'sub-02_acq-b_T1w.nii.gz'),
+    ('T1w.nii.gz', 'not a BIDS name', None),
+]
+
+
+@pytest.mark.parametrize(('name', 'reason', 'better'), ODD_NAMES)
+def test_one_odd_name_costs_only_itself_and_a_good_one_is_told(tree, caplog, name, reason, better):
+    before = _stems(find_scans(tree))
+    _touch(tree, f'sub-02/anat/{name}')
+    caplog.clear()
+    assert _stems(find_scans(tree)) == before
+    (told,) = [r.message for r in caplog.records if f'anat/{name} is passed over' in r.message]
+    assert reason in told
+    if better is not None:
+        assert f'rename it to {better}.' in told
+        assert name_problem(f'sub-02/anat/{better}') is None
+
+
+def test_odd_folders_and_tasks_cost_only_themselves(tree, caplog):
+    before = _stems(find_scans(tree))
+    _touch(
+        tree,
+        'sub-A-02/anat/sub-A-02_T1w.nii.gz',
+        'sub-02/func/sub-02_task-rest-eyes_bold.nii.gz',
+        'sub-02/sub-02_run-8_T1w.nii.gz',
+        'sub-02/func/sub-02_run-9_T1w.nii.gz',
+    )
+    assert _stems(find_scans(tree)) == before
+    told = caplog.text
+    assert 'rename it to sub-A02_T1w.nii.gz, in a folder sub-A02' in told
+    assert 'rename it to sub-02_task-resteyes_bold.nii.gz' in told
+    assert told.count('it belongs into sub-02/anat') == 2
+
+
+def test_every_name_that_is_taken_can_be_written(tree):
+    _touch(tree, *(f'sub-02/anat/{better}' for *_, better in ODD_NAMES if better))
+    for scan in find_scans(tree):
+        derivative_path({**scan.entities, 'suffix': 'brainage'}, scan.datatype)
+
+
+def test_many_odd_names_are_counted(tree, caplog):
+    _touch(tree, *(f'sub-02/anat/sub-02_acq-x.{n}_T1w.nii.gz' for n in range(MOST_NAMES + 7)))
+    find_scans(tree)
+    assert '7 more images are passed over for their names' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('chunk', 'what', 'entity'),
+    [
+        ('ce-gad', 'with contrast agent', 'ceagent'),
+        ('inv-1', 'one inversion time', 'inv'),
+        ('flip-1', 'one flip angle', 'flip'),
+        ('mt-on', 'magnetisation transfer', 'mt'),
+        ('part-imag', 'phase, not magnitude', 'part'),
+    ],
+)
+def test_images_of_another_kind_are_taken_only_when_asked_for(tree, caplog, chunk, what, entity):
+    _touch(tree, f'sub-010/anat/sub-010_{chunk}_T1w.nii.gz')
+    assert f'sub-010_{chunk}_T1w' not in _stems(find_scans(tree))
+    (told,) = [r.message for r in caplog.records if what in r.message]
+    assert f'sub-010_{chunk}_T1w.nii.gz' in told
+    assert f'{{"t1w": {{"{entity}": "*"}}}}' in told
+    asked = find_scans(tree, filters={'t1w': {entity: chunk[-1:] if entity == 'inv' else '*'}})
+    (scan,) = [scan for scan in asked if scan.subject == '010']
+    derivative_path({**scan.entities, 'suffix': 'brainage'}, scan.datatype)
+
+
+def test_mp2rage_is_used_where_it_is_the_only_anatomy_or_asked_for(tree, caplog):
+    _touch(tree, 'sub-03/anat/sub-03_UNIT1.nii.gz', 'sub-010/anat/sub-010_acq-mp_UNIT1.nii.gz')
+    (scan,) = [scan for scan in find_scans(tree) if scan.subject == '03']
+    assert (scan.stem, scan.suffix, scan.path.name) == ('sub-03', 'T1w', 'sub-03_UNIT1.nii.gz')
+    assert 'as there is no T1w image: sub-03/anat/sub-03_UNIT1.nii.gz' in caplog.text
+    assert 'sub-010_acq-mp' not in _stems(find_scans(tree))
+    asked = find_scans(tree, filters={'t1w': {'suffix': 'UNIT1'}})
+    assert [s.path.name for s in asked if s.suffix == 'T1w'] == [
+        'sub-010_acq-mp_UNIT1.nii.gz', 'sub-03_UNIT1.nii.gz',
+    ]  # fmt: skip
+
+
+def test_mp2rage_beside_a_t1w_image_of_the_same_name_is_left(tree):
+    _touch(tree, 'sub-010/anat/sub-010_UNIT1.nii.gz')
+    both = find_scans(tree, filters={'t1w': {'suffix': ['T1w', 'UNIT1'], 'subject': '010'}})
+    assert [s.path.name for s in both if s.suffix == 'T1w'] == ['sub-010_T1w.nii.gz']
+
+
+def test_everyone_is_accounted_for(tree, caplog):
+    _touch(
+        tree,
+        'sub-03/anat/sub-03_T2w.nii.gz',
+        'sub-03/anat/sub-03_FLAIR.nii.gz',
+        'sub-04/dwi/sub-04_dwi.nii.gz',
+        'sub-05/anat/sub-05_T1w.NII.GZ',
+        'sub-06/anat/sub-06_suffix_T1.nii.gz',
+        'sub-07/func/sub-07_task-rest_bold.nii.gz',
+    )
+    (tree / 'sub-08').mkdir()
+    find_scans(tree)
+    (told,) = [r.message for r in caplog.records if 'have no T1w image' in r.message]
+    assert told.splitlines() == [
+        '6 of the participants have no T1w image to use:',
+        '  sub-03: found 1 FLAIR, 1 T2w',
+        '  sub-04: no image in anat or func',
+        '  sub-05: found 1 T1w, passed over or not selected',
+        '  sub-06: found 1 T1, passed over or not selected',
+        '  sub-07: found 1 bold',
+        '  sub-08: no image in anat or func',
+    ]
+
+
+def test_folder_links_are_followed_and_loops_are_not(tree, tmp_path):
+    store = tmp_path / 'store'
+    plain = _stems(find_scans(tree))
+    (tree / 'sub-02').rename(store)
+    (tree / 'sub-02').symlink_to(store)  # a person, as in a superdataset
+    (tree / 'sub-010/anat').rename(tmp_path / 'anat')
+    (tree / 'sub-010/anat').symlink_to('../../anat')  # one folder, as on scratch
+    (store / 'func').rename(tmp_path / 'func')
+    (store / 'func').symlink_to(tmp_path / 'func')  # a link below a link
+    assert _stems(find_scans(tree)) == plain
+    (tree / 'sub-02/anat/loop').symlink_to(tree / 'sub-02')
+    (tree / 'sub-010/ses-z').symlink_to('..')
+    (tree / 'sub-09').symlink_to(tree / 'sub-09')
+    assert _stems(find_scans(tree)) == plain
+    linked = tmp_path / 'link'
+    linked.symlink_to(tree)
+    assert _stems(find_scans(linked)) == plain
+
+
+def test_what_must_not_be_read_costs_only_itself(tree):
+    """In a process without root's right to read everything."""
+    closed = [tree / 'sub-010/anat', tree / 'sub-01/ses-b']
+    secret = tree / 'sub-02/anat/sub-02_part-mag_T1w.nii.gz'
+    for path in (*closed, secret):
+        path.chmod(0)
+    code = (
+        'import logging, sys; from bids_brainage.dataset import find_scans\n'
+        'logging.basicConfig(level=logging.WARNING)\n'
+        'for s in find_scans(sys.argv[1]): print(s.stem, s.suffix, s.problem, sep="|")\n'
+    )
+    done = subprocess.run(
+        [*unprivileged(), sys.executable, '-c', code, tree], capture_output=True, text=True
+    )
+    for path in (*closed, secret):
+        path.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split('|') for line in done.stdout.splitlines()]
+    assert {row[0] for row in rows if row[1] == 'T1w'} == {
+        'sub-01_ses-a_acq-hi_run-1', 'sub-01_ses-a_run-2', 'sub-02_part-mag',
+    }  # fmt: skip
+    problems = {row[0]: row[2] for row in rows}
+    assert 'cannot be read (Permission denied)' in problems['sub-02_part-mag']
+    assert 'chmod' in problems['sub-02_part-mag']
+    assert 'sub-010: no permission to read sub-010/anat' in done.stderr
+    assert 'sub-01/ses-b must not be read' in done.stderr
 
 
 def test_metadata_inheritance(tree):

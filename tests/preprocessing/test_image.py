@@ -1,12 +1,15 @@
 """Reading a T1w image: what is accepted, what is refused, and what is said about it."""
 
 import gzip
+from dataclasses import asdict
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from bids_brainage.dataset.header import header_words
 from bids_brainage.errors import UnusableImageError
+from bids_brainage.preprocessing.bold.series import load_bold
 from bids_brainage.preprocessing.image import (
     MAX_STRIPPED_ML,
     constant_background,
@@ -16,6 +19,7 @@ from bids_brainage.preprocessing.image import (
     raised,
     save_image,
 )
+from bids_brainage.preprocessing.quality import header_measures, image_flags
 
 AFFINE_MM = 1e-3  # float32 of the header
 VOLUME_TOLERANCE = 0.03
@@ -117,16 +121,164 @@ def test_unusable_images_are_refused_with_file_finding_and_advice(tmp_path, make
     assert refusal.match(advice)
 
 
-@pytest.mark.parametrize('content', ['truncated', 'text', 'empty'])
+def with_header(path, *, shape=SHAPE, forms=(1, 1), **changes):
+    """Save an image whose header is changed field by field."""
+    image = nib.Nifti1Image(noise(shape), np.diag([4.0, 4.0, 4.0, 1.0]))
+    image.set_sform(image.affine, forms[0])
+    image.set_qform(image.affine, forms[1])
+    for name, value in {'vox_offset': 352, **changes}.items():
+        image.header[name] = value
+    with path.open('wb') as stream:
+        stream.write(image.header.binaryblock + b'\0' * 4 + noise(shape).tobytes(order='F'))
+    return path
+
+
+def sform(x, y=4.0, z=4.0):
+    return {'srow_x': [x, 0, 0, 0], 'srow_y': [0, y, 0, 0], 'srow_z': [0, 0, z, 0]}
+
+
+CONTRADICTIONS = [
+    ('sform 3 times', sform(12, 12, 12), ['12 x 12 x 12', '4 x 4 x 4', 'its code is 1']),
+    ('sform 17 % off', sform(4.68), ['4.68 x 4 x 4', '4 x 4 x 4']),
+    ('left-right', {'srow_x': [-4, 0, 0, 0]}, ['sform (LAS)', 'qform (RAS)', 'take it first']),
+    ('metre', {'xyzt_units': 1, 'pixdim': [1, *[4e-3] * 3, 1, 1, 1, 1], **sform(4e-3, 4e-3, 4e-3)},
+     ['in meters', '0.004 x 0.004 x 0.004']),
+    ('micron', {'xyzt_units': 3, 'pixdim': [1, *[4e3] * 3, 1, 1, 1, 1], **sform(4e3, 4e3, 4e3)},
+     ['in microns', '4000 x 4000 x 4000']),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(('name', 'changes', 'found'), CONTRADICTIONS)
+def test_geometry_that_contradicts_itself_is_refused_with_both_values(
+    tmp_path, name, changes, found
+):
+    path = with_header(tmp_path / 'sub-01_T1w.nii', **changes)
+    with pytest.raises(UnusableImageError, match=r'sub-01_T1w\.nii: ') as refusal:
+        load_canonical(path)
+    for text in (*found, 'convert the scan again'):
+        assert text in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'flag', 'words'),
+    [
+        (sform(4.2), 'header_voxel_size', ['4.2 x 4 x 4', '4 x 4 x 4 mm']),
+        ({'quatern_d': np.sin(0.1)}, 'header_orientation', ['11 degrees', 'the sform was used']),
+        ({'forms': (0, 0)}, 'header_no_orientation', ['codes are 0', 'left and right']),
+        ({'xyzt_units': 1}, 'header_unit', ['unit meter', 'as millimetres only']),
+        ({'xyzt_units': 3}, 'header_unit', ['unit micron', '4 x 4 x 4']),
+    ],
+    ids=['5 % off', 'turned', 'no form', 'metre', 'micron'],
+)
+def test_small_contradictions_are_told_and_flagged(tmp_path, changes, flag, words):
+    path = with_header(tmp_path / 'sub-01_T1w.nii', **changes)
+    facts = load_canonical(path)[2].as_dict()
+    measures = header_measures(facts)
+    assert image_flags(measures) == [flag]
+    (told,) = header_words(path)
+    assert told == facts['geometry']['words'][0]
+    for word in words:
+        assert word in told
+
+
+@pytest.mark.parametrize('forms', [(1, 1), (2, 1), (1, 0), (0, 1)])
+def test_consistent_header_needs_no_word(tmp_path, forms):
+    path = with_header(tmp_path / 'sub-01_T1w.nii', forms=forms, xyzt_units=2)
+    geometry = load_canonical(path)[2].geometry
+    assert (geometry.words, geometry.refusal) == ((), '')
+    assert geometry.form == ('sform' if forms[0] else 'qform')
+    assert image_flags(header_measures({'geometry': asdict(geometry)})) == []
+
+
+def test_qform_that_is_no_rotation_is_told(tmp_path):
+    path = with_header(tmp_path / 'sub-01_T1w.nii', quatern_b=2.0)
+    assert 'the qform cannot be read' in load_canonical(path)[2].geometry.words[0]
+
+
+@pytest.mark.parametrize('slope', [0.0, np.nan])
+def test_scaling_that_is_none_is_left_out(tmp_path, slope):
+    path = with_header(tmp_path / 'sub-01_T1w.nii', scl_slope=slope, scl_inter=slope)
+    np.testing.assert_array_equal(load_canonical(path)[0], noise())
+
+
+def test_volumes_of_one_are_taken_along_any_axis(tmp_path):
+    data = load_canonical(save(tmp_path / 'a.nii', noise()[..., None, None]))[0]
+    np.testing.assert_array_equal(data, noise())
+
+
+@pytest.mark.parametrize(
+    ('data', 'what'),
+    [
+        (np.zeros(SHAPE, [('R', 'u1'), ('G', 'u1'), ('B', 'u1')]), r'colours \(RGB\)'),
+        (noise().astype(np.complex64), 'complex numbers'),
+    ],
+)
+def test_voxels_that_are_no_magnitudes_are_refused(tmp_path, data, what):
+    with pytest.raises(UnusableImageError, match=rf'a\.nii: the voxels are {what}.*magnitude'):
+        load_canonical(save(tmp_path / 'a.nii', data))
+
+
+def broken(path, content):
+    """Write a compressed image that is damaged in one way."""
+    whole = bytearray(save(path, noise()).read_bytes())
+    middle, names = len(whole) // 2, {'check sum': -8, 'length': -2}
+    if content in names:
+        whole[names[content]] ^= 1
+    elif content == 'one byte':
+        whole[middle] ^= 1
+    else:
+        whole = {'truncated': whole[:middle], 'text': gzip.compress(b'no'), 'empty': b''}[content]
+    path.write_bytes(whole)
+    return path
+
+
+CORRUPT = ['truncated', 'check sum', 'length', 'one byte']
+
+
+@pytest.mark.parametrize('content', [*CORRUPT, 'text', 'empty'])
 def test_broken_files_are_refused(tmp_path, content):
-    path = save(tmp_path / 'sub-01_T1w.nii.gz', noise())
-    whole = path.read_bytes()
-    broken = {'truncated': whole[: len(whole) // 2], 'text': gzip.compress(b'no'), 'empty': b''}
-    path.write_bytes(broken[content])
+    path = broken(tmp_path / 'sub-01_T1w.nii.gz', content)
     with pytest.raises(UnusableImageError, match=r'sub-01_T1w\.nii\.gz') as refusal:
         load_canonical(path)
     assert refusal.match('cannot be read as an image')
     assert refusal.match('gzip -t')
+    assert ('stream is corrupt' in str(refusal.value)) == (content in CORRUPT)
+
+
+@pytest.mark.parametrize('content', CORRUPT)
+def test_corrupt_series_are_refused(tmp_path, content):
+    path = broken(tmp_path / 'sub-01_task-rest_bold.nii.gz', content)
+    with pytest.raises(UnusableImageError, match=r'bold\.nii\.gz.*stream is corrupt'):
+        load_bold(path)
+
+
+def test_every_wrong_byte_of_a_stream_is_found(tmp_path):
+    whole = save(tmp_path / 'a.nii.gz', noise()).read_bytes()
+    path = tmp_path / 'b.nii.gz'
+    for place in np.random.default_rng(0).integers(10, len(whole), 50):
+        changed = bytearray(whole)
+        changed[place] ^= 4
+        path.write_bytes(changed)
+        with pytest.raises(UnusableImageError):
+            load_canonical(path)
+
+
+def test_compression_against_the_name_is_told(tmp_path):
+    plain, packed = save(tmp_path / 'a.nii', noise()), save(tmp_path / 'b.nii.gz', noise())
+    plain, packed = plain.rename(tmp_path / 'c.nii.gz'), packed.rename(tmp_path / 'd.nii')
+    with pytest.raises(UnusableImageError, match=r'not compressed.*Rename it to c\.nii,'):
+        load_canonical(plain)
+    with pytest.raises(UnusableImageError, match=r'it is compressed.*Rename it to d\.nii\.gz,'):
+        load_canonical(packed)
+
+
+def test_file_cut_short_is_told_on_one_line(tmp_path):
+    path = save(tmp_path / 'sub-01_T1w.nii', noise())
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(UnusableImageError, match='Expected 120960 bytes, got 4648') as refusal:
+        load_canonical(path)
+    assert '\n' not in str(refusal.value)
+    assert refusal.match('could the file be damaged')
 
 
 def test_skull_stripped_input_is_detected(take_scan, head):

@@ -20,9 +20,15 @@ KEYS = {'label', 'severity', 'threshold', 'unit', 'explanation', 'reason', 'advi
 GOOD = {
     'n_nonfinite': 0, 'raised_by': 0.0, 'slice_thickness_mm': 1.0, 'border_cm2': 0.0,
     'mask_ml': 1400.0, 'overlap': 0.98, 'beyond_ml': 1.0, 'similarity': 0.8, 'scale': 0.8,
-    'rotation_degrees': 10.0, 'contrast': 1.5,
+    'rotation_degrees': 10.0, 'contrast': 1.5, 'header_size_error_percent': 0.0,
+    'header_angle_degrees': 0.0, 'header_no_form': 0.0, 'header_foreign_unit': 0.0, 'mp2rage': 0.0,
 }  # fmt: skip
 MEASURE_OF = {
+    'header_voxel_size': 'header_size_error_percent',
+    'header_orientation': 'header_angle_degrees',
+    'header_no_orientation': 'header_no_form',
+    'header_unit': 'header_foreign_unit',
+    'mp2rage': 'mp2rage',
     'image_nonfinite': 'n_nonfinite',
     'intensities_centred': 'raised_by',
     'anisotropic': 'slice_thickness_mm',
@@ -77,7 +83,9 @@ def test_every_flag_is_raised_somewhere_and_every_raised_flag_is_known():
     assert set(bold_flags(beyond)) == set(SERIES)
     everything_bad = image_flags(
         {
-            'n_nonfinite': 9, 'raised_by': 1, 'slice_thickness_mm': 9, 'border_cm2': 99,
+            'header_size_error_percent': 9, 'header_angle_degrees': 9, 'header_no_form': 1,
+            'header_foreign_unit': 1, 'mp2rage': 1, 'n_nonfinite': 9, 'raised_by': 1,
+            'slice_thickness_mm': 9, 'border_cm2': 99,
             'mask_ml': 1, 'overlap': 0, 'beyond_ml': 99, 'similarity': 0, 'scale': 9,
             'rotation_degrees': 170, 'contrast': 9,
         }

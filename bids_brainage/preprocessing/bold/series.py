@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bids_brainage.errors import UnusableImageError
+from bids_brainage.preprocessing.image import check_stream, one_line
 
 MIN_VOLUMES = 5
 """Fewer volumes are a localiser or an aborted scan, not a series."""
@@ -201,8 +202,11 @@ def signal_mask(image: Any, *, volumes: int = 20) -> npt.NDArray[np.bool_]:
 
 def _open(path: Path) -> Any:
     try:
+        check_stream(path)
         image: Any = nib.load(path)
         shape = tuple(image.shape)
+    except UnusableImageError:
+        raise
     except Exception as error:
         raise _unreadable(path, error) from error
     if len(shape) != 4 or shape[3] < MIN_VOLUMES:
@@ -215,8 +219,8 @@ def _open(path: Path) -> Any:
 
 def _unreadable(path: Path, error: Exception) -> UnusableImageError:
     return UnusableImageError(
-        f'{path}: cannot be read as an image ({type(error).__name__}: {error}). Expected an '
-        'intact 4-D NIfTI file; check the copy and fetch or convert it again.'
+        f'{path}: cannot be read as an image ({type(error).__name__}: {one_line(error)}). '
+        'Expected an intact 4-D NIfTI file; check the copy and fetch or convert it again.'
     )
 
 
