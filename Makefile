@@ -45,6 +45,7 @@ lint: $(STAMP)  ## style and types of Python, and shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/shellcheck .ci/run container/*.sh examples/*.sh tools/*.sh
 
 format: $(STAMP)  ## let ruff put style right

@@ -9,12 +9,13 @@ import re
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bids_brainage import __version__
 from bids_brainage.cli.group_options import group_settings
-from bids_brainage.cli.parser import ListModels, build_parser, check_level
+from bids_brainage.cli.parser import build_parser, check_level
 from bids_brainage.cli.participant_options import (
     atlas_settings,
     derivative_folders,
@@ -45,6 +46,14 @@ _YES = frozenset({'1', 'true', 'yes', 'on'})
 _NOT_REUSED = frozenset({'run_id', 'bids_dir', 'output_dir', 'analysis_level'})
 _CONFIG_ONLY = frozenset({'bids_filters', 'plugin', 'plugin_args'})
 _LINE_ONLY = frozenset({'help', 'version', 'config_file', 'list_models', 'notrack'})
+
+
+@dataclass(frozen=True)
+class ListModels:
+    """Request of ``--list-models``: print the table of models and end."""
+
+    model_dir: Path | None
+    offline: bool
 
 
 def build_config(given: Settings, environ: Mapping[str, str], problems: Problems) -> Config | None:

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bids_brainage.cli.parser import ListModels, parse
+from bids_brainage.cli.request import parse
 from bids_brainage.errors import BrainAgeError
 
 if TYPE_CHECKING:
+    from bids_brainage.cli.check import ListModels
     from bids_brainage.config import Config
 
 
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer characters
             stream.reconfigure(errors='replace')
     request = parse(argv)
+    from bids_brainage.cli.check import ListModels  # not needed for --help
+
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         if isinstance(request, ListModels):

@@ -7,13 +7,9 @@ answers at once.
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bids_brainage import __version__
 from bids_brainage.cli.group_options import add_group_options
@@ -21,7 +17,7 @@ from bids_brainage.cli.participant_options import add_participant_options
 from bids_brainage.cli.train_options import add_train_options
 
 if TYPE_CHECKING:
-    from bids_brainage.config import Config
+    pass
 
 PROGRAM = 'bids_brainage'
 USAGE = f'{PROGRAM} bids_dir output_dir {{participant,group,train}} [options]; --help lists them'
@@ -35,66 +31,6 @@ class Level:
     name: str
     summary: str
     add_options: Callable[[argparse.ArgumentParser], None]
-
-
-@dataclass(frozen=True)
-class ListModels:
-    """Request of ``--list-models``: print the table of models and end."""
-
-    model_dir: Path | None
-    offline: bool
-
-
-def parse(
-    argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
-) -> Config | ListModels:
-    """Read the command line into the settings of a run.
-
-    All problems of the options are printed together; the process then ends with status 2.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments without the program; those of the process when not given.
-    environ : mapping, optional
-        Environment (``BIDS_BRAINAGE_MODEL_DIR``, ``BIDS_BRAINAGE_OFFLINE``,
-        ``BIDS_BRAINAGE_CONTAINER_TAG``); that of the process when not given.
-
-    Returns
-    -------
-    Config or ListModels
-        `ListModels` when ``--list-models`` is given, with or without other arguments.
-
-    Raises
-    ------
-    SystemExit
-        Status 0 after ``--help`` and ``--version``, 2 after an option problem.
-    """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    environ = os.environ if environ is None else environ
-    listing = '--list-models' in arguments
-    parser = build_parser(positionals=not listing)
-    if listing:
-        namespace, _ = parser.parse_known_args(arguments)
-    else:
-        namespace = parser.parse_args(arguments)
-
-    from bids_brainage.cli.check import build_config, list_request
-    from bids_brainage.config import Config
-
-    problems: list[str] = []
-    given = {name: value for name, value in vars(namespace).items() if value is not None}
-    request: Config | ListModels | None
-    if listing:
-        request = list_request(given, environ, problems)
-    else:
-        request = build_config(given, environ, problems)
-    if request is None or problems:
-        _fail(parser, problems)
-    if isinstance(request, Config):
-        command = shlex.join([PROGRAM, *arguments])
-        return replace(request, environment=replace(request.environment, command=command))
-    return request
 
 
 def level_options(level: Level) -> dict[str, str]:
@@ -288,12 +224,6 @@ def _add_other(parser: argparse.ArgumentParser) -> None:
         help='more messages; give it up to three times',
     )
     group.add_argument('--version', action='version', version=f'{PROGRAM} {__version__}')
-
-
-def _fail(parser: argparse.ArgumentParser, problems: Sequence[str]) -> NoReturn:
-    """Print all problems and end with status 2."""
-    lines = '\n'.join(f'  * {problem}' for problem in problems)
-    parser.exit(2, f'{parser.format_usage()}{PROGRAM}: error: in the options:\n{lines}\n')
 
 
 LEVELS: tuple[Level, ...] = (

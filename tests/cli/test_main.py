@@ -11,7 +11,7 @@ import pytest
 
 from bids_brainage.bundles.places import DEFAULT_MODELS, model_dirs
 from bids_brainage.cli import main as program
-from bids_brainage.cli.parser import parse
+from bids_brainage.cli.request import parse
 from bids_brainage.errors import MissingInputError, OutputError
 from bids_brainage.outputs.logs import IMPORTANT, VERBOSE, open_log
 from bids_brainage.runs.environment import prepare_environment, template_root

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from bids_brainage import __version__
-from bids_brainage.cli.check import parse_memory
-from bids_brainage.cli.parser import LEVELS, ListModels, build_parser, parse
+from bids_brainage.cli.check import ListModels, parse_memory
+from bids_brainage.cli.parser import LEVELS, build_parser
+from bids_brainage.cli.request import parse
 from bids_brainage.cli.resources import allowed_cpus, visible_memory_gb
 from bids_brainage.config import Config
 from bids_brainage.errors import MissingExecutableError

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from bids_brainage import __version__
-from bids_brainage.cli.parser import build_parser, parse
+from bids_brainage.cli.parser import build_parser
+from bids_brainage.cli.request import parse
 from bids_brainage.dataset import find_scans
 
 EXAMPLES = Path(__file__).parents[2] / 'examples'

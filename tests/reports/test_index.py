@@ -10,7 +10,7 @@ from browser_probe import ask, needs_browser
 from html_page import Page
 
 from bids_brainage.cli.main import main
-from bids_brainage.cli.parser import parse
+from bids_brainage.cli.request import parse
 from bids_brainage.errors import OptionError
 from bids_brainage.outputs.tables import brainage_row, write_brainage
 from bids_brainage.reports.index import write_index

@@ -9,7 +9,7 @@ import pytest
 from training_phantom import write_study
 
 from bids_brainage.cli.main import main
-from bids_brainage.cli.parser import parse
+from bids_brainage.cli.request import parse
 from bids_brainage.errors import OutputError, TemporaryError
 from bids_brainage.runs import claim
 from bids_brainage.runs.claim import claimed

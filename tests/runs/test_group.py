@@ -13,7 +13,7 @@ from browser_probe import ask, needs_browser
 from group_people import write_people
 
 from bids_brainage.cli.main import main
-from bids_brainage.cli.parser import parse
+from bids_brainage.cli.request import parse
 from bids_brainage.config import Config
 from bids_brainage.dataset.phenotype import acquisition_days, parse_days, phenotype_columns
 from bids_brainage.errors import MissingInputError, NothingSelectedError, OptionError

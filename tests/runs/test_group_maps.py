@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bids_brainage.cli.parser import parse
+from bids_brainage.cli.request import parse
 from bids_brainage.errors import OptionError, UnusableImageError
 from bids_brainage.inference.saliency.group import (
     average_anatomy,

@@ -8,7 +8,7 @@ from run_tree import leave_results
 
 from bids_brainage.bundles.bundle import resolve_bundle
 from bids_brainage.bundles.places import model_dirs
-from bids_brainage.cli.parser import parse
+from bids_brainage.cli.request import parse
 from bids_brainage.dataset.scan import Age, Scan
 from bids_brainage.names import log_dir
 from bids_brainage.outputs import StatusLog, read_brainage

@@ -13,7 +13,7 @@ from simulated_cohort import cached_cohort, normalised, take_scan, write_derivat
 
 from bids_brainage.bundles.bundle import load_bundle
 from bids_brainage.bundles.check import check_bundle
-from bids_brainage.cli.parser import parse
+from bids_brainage.cli.request import parse
 from bids_brainage.inputs.kinds import prepare_input
 from bids_brainage.outputs import read_brainage
 from bids_brainage.runs.train import run_train

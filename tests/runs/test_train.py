@@ -9,7 +9,7 @@ from training_phantom import RECIPE, STUDY_AFFINE, STUDY_GRID, write_study
 
 from bids_brainage.bundles.bundle import load_bundle
 from bids_brainage.bundles.check import check_bundle
-from bids_brainage.cli.parser import parse
+from bids_brainage.cli.request import parse
 from bids_brainage.errors import MissingInputError, OptionError
 from bids_brainage.names import derivative_path
 from bids_brainage.preprocessing.template import DEFAULT_SPACE

@@ -125,7 +125,7 @@ def test_volumes_of_another_segmentation_are_refused(bundle, files, tmp_path):
 
 
 def test_bundle_of_another_segmentation_is_refused_before_anything_runs(tmp_path, monkeypatch):
-    from bids_brainage.cli.parser import parse
+    from bids_brainage.cli.request import parse
     from bids_brainage.errors import MissingInputError
     from bids_brainage.runs.plan import resolve_models
 

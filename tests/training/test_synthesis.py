@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bids_brainage.cli.parser import parse
+from bids_brainage.cli.request import parse
 from bids_brainage.dataset import find_scans
 from bids_brainage.errors import OptionError, WorkflowError
 from bids_brainage.inference.aicbv import load_generator

@@ -6,7 +6,7 @@ from region_cohort import region_volumes, side_file, write_region_study, write_r
 
 from bids_brainage.bundles.bundle import load_bundle
 from bids_brainage.bundles.check import check_bundle
-from bids_brainage.cli.parser import parse
+from bids_brainage.cli.request import parse
 from bids_brainage.errors import MissingInputError, OptionError
 from bids_brainage.inference.interval import conformal_interval
 from bids_brainage.inputs.kinds import prepare_input

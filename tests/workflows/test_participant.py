@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bids_brainage.bundles.untrained import make_untrained_bundle
-from bids_brainage.cli.parser import parse
+from bids_brainage.cli.request import parse
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.preprocessing.template import find_template
 from bids_brainage.workflows.participant import init_scan_wf

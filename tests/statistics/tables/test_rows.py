@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bids_brainage.cli.main import main
-from bids_brainage.cli.parser import parse
+from bids_brainage.cli.request import parse
 from bids_brainage.flags import stop_flags
 from bids_brainage.statistics.tables.analysis import analyse
 from bids_brainage.statistics.tables.options import GroupOptions
