@@ -1,8 +1,9 @@
 """Train the segmentation network that ships with the package.
 
     python tools/train_segmentation.py prepare SHARED_DATA WORK
-    python tools/train_segmentation.py train WORK A --steps 2200 --cooldown 800
-    python tools/train_segmentation.py train WORK B --steps 2200 --cooldown 800
+    python tools/train_segmentation.py train WORK A --steps 2100 --cooldown 650
+    python tools/train_segmentation.py train WORK A --steps 4200 --cooldown 1150 --rate 4e-3
+    (the same for B)
     python tools/train_segmentation.py export WORK OUT_DIR
 
 ``prepare`` reads the heads with DLMUSE labels (``ixi-hh`` and ``more-adults``; 2 mm) and divides
