@@ -61,6 +61,8 @@ def quality_rows(scan: ScanRecord) -> list[dict[str, Any]]:
     measures = scan.side.get('Quality')
     rows = []
     for found in checked_measures(measures if isinstance(measures, Mapping) else {}):
+        if found['unit'] == 'true or false':
+            continue  # there is no range; the flag itself says what was found
         low, high = (None if x is None else f'{x:g}' for x in (found['low'], found['high']))
         span = (
             f'{low} to {high}' if low and high else f'at least {low}' if low else f'at most {high}'
@@ -78,6 +80,8 @@ def quality_rows(scan: ScanRecord) -> list[dict[str, Any]]:
 
 
 _MEASURES = {
+    'header_voxel_size': 'Voxel sizes of the header differ by',
+    'header_orientation': 'Orientations of the header differ by',
     'image_nonfinite': 'Voxels that are not numbers',
     'intensities_centred': 'Intensities raised by',
     'anisotropic': 'Largest voxel edge',
