@@ -387,18 +387,3 @@ def correlation(
         limits = result.confidence_interval(level)
         r = r.with_limits(limits.low, limits.high)
     return r, defined(result.pvalue), n
-
-
-def fdr(p_values: Sequence[Stat]) -> list[Stat]:
-    """Benjamini–Hochberg adjusted p values of one family; undefined ones do not count.
-
-    Examples
-    --------
-    >>> [p.value for p in fdr([Stat(0.01), Stat(None, 'untested'), Stat(0.04)])]
-    [0.02, None, 0.04]
-    """
-    from scipy.stats import false_discovery_control
-
-    known = [p.get() for p in p_values if p]
-    adjusted = iter(false_discovery_control(known) if known else [])
-    return [defined(next(adjusted)) if p else p for p in p_values]

@@ -437,7 +437,7 @@ def test_wrong_memory_texts(text):
 def test_help_imports_little_and_answers_at_once():
     code = (
         'import json, resource, sys\n'
-        'from bids_brainage.cli.parser import parse\n'
+        'from bids_brainage.cli.request import parse\n'
         'try:\n    parse([sys.argv[1]])\n'
         'except SystemExit as end:\n    status = end.code\n'
         'usage = resource.getrusage(resource.RUSAGE_SELF)\n'

@@ -16,7 +16,6 @@ from bids_brainage.statistics.bias import (
 from bids_brainage.statistics.cohorts import (
     ancova,
     correlation,
-    fdr,
     games_howell,
     hedges_g,
     welch_anova,
@@ -29,6 +28,7 @@ from bids_brainage.statistics.conformal import (
     leave_one_out_half_widths,
     leave_one_out_half_widths_by_age,
 )
+from bids_brainage.statistics.fdr import fdr
 from bids_brainage.statistics.nested import FitRefusedError, fit_ols, fusion_table, nested_f
 from bids_brainage.statistics.result import Stat
 

@@ -12,12 +12,12 @@ from bids_brainage.statistics.cohorts import (
     Contrast,
     ancova,
     correlation,
-    fdr,
     games_howell,
     refused,
     welch_anova,
     z_test,
 )
+from bids_brainage.statistics.fdr import fdr
 from bids_brainage.statistics.result import Stat, undefined
 
 if TYPE_CHECKING:
