@@ -53,8 +53,9 @@ from bids_brainage.training.table import default_features
 
 LOG = logging.getLogger('fit_regions')
 LEFT_ALONE = 'hippocampus/brain'
-"""Not a feature: in these people its share hardly changes with age, and a smaller one would count as
-younger.  Without it people of left-out sources are 0.3 years closer, people left out 0.1 farther."""
+"""Not a feature: in these people its share hardly changes with age, and a smaller one would count
+as younger.  Without it people of left-out sources are 0.3 years closer, people left out 0.1
+farther."""
 
 FEATURES = [f for f in default_features() if f != LEFT_ALONE] + ['brain/intracranial']
 FLUID = FEATURES.index('brain/intracranial')
