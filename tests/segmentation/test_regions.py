@@ -280,7 +280,8 @@ def saved(bundle, files, derivatives, tmp_path_factory):
     node = SavePrediction(
         prediction=str(path), bundle=str(bundle.path), quality=str(derivatives['quality']),
         facts=str(derivatives['facts']), scan=SCAN, source_file='/data/sub-01/anat/sub-01_T1w.nii',
-        provenance={}, base_directory=str(root), transform=str(derivatives['transform']),
+        provenance={}, made_from={'RandomSeed': 0}, base_directory=str(root),
+        transform=str(derivatives['transform']),
         mask_native=str(derivatives['mask_native']), template=str(derivatives['t1w']),
     )  # fmt: skip
     return root, node.run(cwd=str(folder)).outputs, found
