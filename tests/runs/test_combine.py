@@ -241,7 +241,7 @@ def test_packaged_models_have_a_consensus_weighed_on_the_same_real_scans():
     }
 
 
-def test_group_level_combines_no_prediction_that_is_combined_already():
+def test_group_level_combines_the_networks_of_system_b_and_nothing_else():
     import pandas as pd
 
     from bids_brainage.statistics.tables.fusion import fuse_models
@@ -252,4 +252,7 @@ def test_group_level_combines_no_prediction_that_is_combined_already():
     frame = pd.DataFrame(table)
     names = ('vgg8.cbv', 'vgg8.cbv-TAS', 'consensus', 'volumes.a', 'vgg8.cbv-T')
     models = {n: frame.assign(predicted_age=age + rng.normal(0, 5, 40)) for n in names}
-    assert [item.names['TA'] for item in fuse_models(models)] == ['vgg8.cbv + volumes.a']
+    fused = fuse_models(models, [('volumes.a', 'vgg8.cbv'), ('absent', 'vgg8.cbv')])
+    assert len(fused) == 1
+    assert {'volumes.a', 'vgg8.cbv'} == set(fused[0].names['TA'].split(' + '))
+    assert fuse_models(models, []) == []

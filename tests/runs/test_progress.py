@@ -9,7 +9,7 @@ import pytest
 
 from bids_brainage.config import Nipype
 from bids_brainage.outputs.tables import brainage_row
-from bids_brainage.runs import participant, progress
+from bids_brainage.runs import process, progress
 from bids_brainage.runs.progress import STEPS, Progress, duration, summary_table
 
 USUAL = {name: seconds for name, (_, seconds) in STEPS.items()}
@@ -131,6 +131,4 @@ def test_a_worker_that_died_is_told_with_what_to_do():
             raise BrokenProcessPool('a child process terminated abruptly')
 
     config = SimpleNamespace(nipype=Nipype(1, 1, 1.0, plugin='Linear'))
-    assert 'again with fewer --nprocs' in participant._execute(
-        config, Dying(), Progress({}, 1, print)
-    )
+    assert 'again with fewer --nprocs' in process.execute(config, Dying(), Progress({}, 1, print))
