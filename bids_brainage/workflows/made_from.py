@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.config import Config
 from bids_brainage.dataset.scan import Scan
+from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.outputs.provenance import config_hash, sha256_file
 from bids_brainage.segmentation.weights import card
 from bids_brainage.workflows.naming import takes_cbv, takes_native
@@ -111,5 +112,5 @@ def bundle_hash(
 
 def is_sliced(config: Config, scan: Scan, bundle: Bundle) -> bool:
     """Return whether a scan is predicted as the thick-slice scans that it contains."""
-    clinical = bundle.input['kind'] == 't1w_clinical'
+    clinical = kind_of(bundle.input).native
     return config.workflow.synthetic_slices and clinical and not takes_native(scan, bundle)
