@@ -362,7 +362,7 @@ def table_after(page, title):
 def test_first_page_has_volumes_with_percentiles_and_curves_with_all_scans(page):
     text = page.text
     first = text.index('Ventricles')
-    assert re.search(r'Ventricles 1\d\.\d 1\.\d+ 5\d ', text[first : first + 60])
+    assert re.search(r'Ventricles [12]\d\.\d 1\.\d+ 5\d ', text[first : first + 60])
     assert re.search(r'Ventricles \d\d\.\d \d\.\d+ (> )?99 ', text[first + 60 :])
     assert 'Intracranial volume 15' in text
     charts = [a for a in page.of('svg') if a.get('class') == 'chart curve']
