@@ -3,7 +3,6 @@
     python tools/train_segmentation.py prepare SHARED_DATA WORK
     python tools/train_segmentation.py train WORK A --steps 2100 --cooldown 650
     python tools/train_segmentation.py train WORK A --steps 4200 --cooldown 1150 --rate 4e-3
-    python tools/train_segmentation.py train WORK A --steps 5700 --cooldown 1500 --rate 3e-3
     (the same for B)
     python tools/train_segmentation.py export WORK OUT_DIR
 
@@ -60,11 +59,6 @@ VOLUME_WEIGHT, VOLUME_FROM, VOLUME_RISE = 0.2, 800, 400
 """Of the error in log volume beside cross-entropy and soft Dice, and the steps when it comes in;
 without it summed probabilities of small regions come out too large, and from the first step on it
 is met by probabilities that are spread over the whole brain."""
-
-SHARP_FROM, SHARP, CLEAN = 4200, 0.5, (0.2, 0.4)
-"""Step from which half of the heads keep their voxels (mirrored and moved by whole ones only), and
-two fifths instead of one keep their own contrast: a warp by linear interpolation blurs, and
-networks that only know blurred heads draw the shares of cortex and white matter to the middle."""
 
 AVERAGE = 0.997
 """Decay of the running mean of the weights, which is what is used."""
@@ -167,30 +161,14 @@ class Augmenter:
     def __call__(self, step: int) -> Head:
         """Return intensities (1, 1, X, Y, Z) and labels (1, X, Y, Z)."""
         rng = np.random.default_rng([self.seed, step])
-        late = step >= SHARP_FROM
-        sharp = late and rng.random() < SHARP
-        image, labels = self.placed(rng) if sharp else self.warped(rng)
-        clean = rng.random() < CLEAN[late] + 0.6 * max(0, 1 - step / EASY)
+        image, labels = self.warped(rng)
+        clean = rng.random() < 0.2 + 0.6 * max(0, 1 - step / EASY)
         image = self.recoloured(rng, image, labels, 0.9 if clean else rng.random())
         image, labels = stripped(rng, image.clamp(0), labels)
         image, labels = cut(rng, image, labels)
         image = shaded(rng, image, clean)
         low, high = (_quantile(image, level) for level in (0.005, 0.995))
         return ((image - low) / (high - low + 1e-6) - 0.5)[None, None], labels[None]
-
-    def placed(self, rng: np.random.Generator) -> Head:
-        """Return one head voxel by voxel, mirrored or not, near the middle of the box."""
-        image, labels = self.heads[rng.integers(len(self.heads))]
-        shift = rng.integers(-4, 5, 3)
-        placed = torch.zeros(BOX), torch.zeros(BOX, dtype=torch.int64)
-        pairs = zip(image.shape, BOX, shift, strict=True)
-        starts = [(n - size) // 2 + int(by) for n, size, by in pairs]
-        whole = list(zip(starts, image.shape, BOX, strict=True))
-        source = tuple(slice(max(a, 0), min(a + size, n)) for a, n, size in whole)
-        target = tuple(slice(s.start - a, s.stop - a) for s, a in zip(source, starts, strict=True))
-        for new, old in zip(placed, (image, labels), strict=True):
-            new[target] = old[source].to(new.dtype)
-        return (placed[0].flip(0), placed[1].flip(0)) if rng.random() < 0.5 else placed
 
     def warped(self, rng: np.random.Generator) -> Head:
         """Return one head, rotated, scaled, mirrored or not, and smoothly deformed."""
