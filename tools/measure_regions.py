@@ -25,7 +25,13 @@ import pandas as pd
 
 from bids_brainage.preprocessing.brainmask import find_brain
 from bids_brainage.preprocessing.image import load_canonical
-from bids_brainage.segmentation.measure import network_input, probabilities, region_volumes
+from bids_brainage.preprocessing.resample import onto_grid
+from bids_brainage.segmentation.measure import (
+    network_grid,
+    probabilities,
+    region_volumes,
+    scaled,
+)
 from bids_brainage.segmentation.regions import load_regions
 from bids_brainage.segmentation.weights import load_networks
 
@@ -106,7 +112,8 @@ def main() -> None:
         person = same_person(name, row)
         seen = learnt.get(name, aliases.get(person))
         data, affine, mask, without_skull = brain_of(path, options.work)
-        box, _ = network_input(data, affine, mask)
+        shape, target = network_grid(mask, affine)
+        box = scaled(onto_grid(data, affine, shape, target))
         found = {str(i): probabilities([n], box) for i, n in enumerate(networks)}
         found['all'] = np.mean(list(found.values()), axis=0)
         for member, shares in found.items():

@@ -12,12 +12,7 @@ SUPPORT = 4.0
 
 
 def onto_grid(
-    data: np.ndarray,
-    affine: np.ndarray,
-    shape: tuple[int, ...],
-    target: np.ndarray,
-    *,
-    order: int = 1,
+    data: np.ndarray, affine: np.ndarray, shape: tuple[int, ...], target: np.ndarray
 ) -> np.ndarray:
     """Resample a map onto another grid of the same space.
 
@@ -27,22 +22,19 @@ def onto_grid(
         Map and its grid, RAS+ mm.
     shape, target
         Wanted grid.
-    order : int
-        Of the spline: 1 is trilinear; 3 keeps more of the sharpness of an image whose voxels are
-        about as large as those of the grid.
 
     Returns
     -------
     ndarray of float32, ``shape``
-        Samples; a coarser grid is smoothed first (Gaussian whose width at half
+        Trilinear samples; a coarser grid is smoothed first (Gaussian whose width at half
         maximum is the root of the difference of the squared voxel sizes).
     """
     source_size = np.linalg.norm(affine[:3, :3], axis=0)
     target_size = np.linalg.norm(target[:3, :3], axis=0)
     width = np.sqrt(np.maximum(target_size**2 - source_size**2, 0)) / source_size
     index = to_index(affine, grid_points(shape, target))
-    sigma = width / np.sqrt(8 * np.log(2))
-    if order > 1 or (width > 0).any():
+    if (width > 0).any():
+        sigma = width / np.sqrt(8 * np.log(2))
         # smoothing what is not sampled takes most of the time for a small box in a large head
         margin = np.ceil(SUPPORT * sigma) + 2
         low = np.clip(np.floor(index.min(axis=1)) - margin, 0, np.array(data.shape) - 1)
@@ -50,6 +42,4 @@ def onto_grid(
         box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
         data = ndimage.gaussian_filter(data[box], sigma, truncate=SUPPORT)
         index -= low.astype(np.float32)[:, None]
-    return ndimage.map_coordinates(data, index, order=order, mode='constant', cval=0.0).reshape(
-        shape
-    )
+    return ndimage.map_coordinates(data, index, order=1, mode='constant', cval=0.0).reshape(shape)

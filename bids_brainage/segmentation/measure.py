@@ -59,8 +59,7 @@ def network_grid(mask: np.ndarray, affine: np.ndarray) -> tuple[tuple[int, ...],
     shape : tuple of int
         At least `BOX`, more in steps of 16 for a brain that is larger.
     affine : ndarray, shape (4, 4)
-        The brain's middle in the middle of the box to within a voxel of the image, axes along
-        those of the image, and the box's middle voxel on one of the image.
+        The brain's middle in the middle of the box, axes along those of the image.
     """
     size = np.linalg.norm(affine[:3, :3], axis=0)
     where = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
@@ -71,35 +70,9 @@ def network_grid(mask: np.ndarray, affine: np.ndarray) -> tuple[tuple[int, ...],
     )
     target = np.eye(4)
     target[:3, :3] = affine[:3, :3] / size * VOXEL_MM
-    middle = np.round((low + high) / 2)
-    target[:3, 3] = (
-        affine[:3, :3] @ middle + affine[:3, 3] - target[:3, :3] @ (np.array(shape) // 2)
-    )
+    centre = affine[:3, :3] @ ((low + high) / 2) + affine[:3, 3]
+    target[:3, 3] = centre - target[:3, :3] @ ((np.array(shape) - 1) / 2)
     return shape, target
-
-
-def network_input(
-    data: np.ndarray, affine: np.ndarray, mask: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the networks are shown of an image.
-
-    Cubic, and voxel on voxel where sizes are alike: on a linear grid that lies half a voxel off, a
-    head of 2 mm has 2 % less cortex and 8 % more of the ventricles.
-
-    Parameters
-    ----------
-    data, affine, mask
-        As for `measure`.
-
-    Returns
-    -------
-    data : ndarray of float32
-        Scaled intensities in a box of `VOXEL_MM`.
-    affine : ndarray, shape (4, 4)
-        Of the box.
-    """
-    shape, target = network_grid(mask, affine)
-    return scaled(onto_grid(data, affine, shape, target, order=3)), target
 
 
 def scaled(data: np.ndarray) -> np.ndarray:
@@ -176,6 +149,6 @@ def measure(
     -------
     Regions
     """
-    box, target = network_input(data, affine, mask)
-    found = probabilities(networks, box, mirror=mirror)
+    shape, target = network_grid(mask, affine)
+    found = probabilities(networks, scaled(onto_grid(data, affine, shape, target)), mirror=mirror)
     return Regions(found.argmax(axis=-1).astype(np.uint8), target, region_volumes(found))
