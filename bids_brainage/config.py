@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+BIAS_CORRECTIONS = ('linear', 'tails', 'none')
+"""Ways to correct the ages of a study: the first is the default."""
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -140,7 +143,7 @@ class Group:
 
     `retest_sessions` holds pairs one after the other, with ``ses-``; `retest_max_days` is the
     longest interval of test-retest sessions; `reference_group` is ``COLUMN=VALUE``;
-    `bias_correction` is one of `bids_brainage.statistics.bias.METHODS`;
+    `bias_correction` is one of `BIAS_CORRECTIONS`;
     `exclude_flags` are quality flags whose images are left out, beside those that say "do not
     use", which only `include_flagged` counts; `ratings` is a table saved from ``index.html``.
     """

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bids_brainage.config import BIAS_CORRECTIONS
 from bids_brainage.settings import flag, texts
 
 if TYPE_CHECKING:
@@ -143,12 +144,12 @@ def _ratings(settings: Mapping[str, Any], problems: list[str]) -> Path | None:
 
 def _method(settings: Mapping[str, Any], problems: list[str]) -> str:
     """Return how the age bias is corrected."""
-    from bids_brainage.statistics.bias import METHODS
-
-    value = settings.get('bias_correction', METHODS[0])
-    if value not in METHODS:
-        problems.append(f'--bias-correction: expected {", ".join(METHODS)}, found {value!r}.')
-        return METHODS[0]
+    value = settings.get('bias_correction', BIAS_CORRECTIONS[0])
+    if value not in BIAS_CORRECTIONS:
+        problems.append(
+            f'--bias-correction: expected {", ".join(BIAS_CORRECTIONS)}, found {value!r}.'
+        )
+        return BIAS_CORRECTIONS[0]
     return str(value)
 
 

@@ -16,8 +16,6 @@ import numpy as np
 
 from bids_brainage.dataset.header import SAME_GRID_MM
 from bids_brainage.errors import BundleError, MissingInputError
-from bids_brainage.inputs.clinical import prepare_clinical, synthetic_slices
-from bids_brainage.inputs.connectivity import prepare_structural, read_connectivity
 from bids_brainage.inputs.intensity import scale_by_top_percent
 from bids_brainage.inputs.kinds import Files, PreparedInput
 from bids_brainage.inputs.reduce import reduce_half
@@ -134,6 +132,8 @@ def prepare_slices(declared: Mapping[str, Any], files: Files) -> list[PreparedIn
     list of PreparedInput
         One for each offset, see `bids_brainage.inputs.clinical.synthetic_slices`.
     """
+    from bids_brainage.inputs.clinical import synthetic_slices
+
     return [
         _clinical(declared, files, data, affine)
         for data, affine in synthetic_slices(*_native_brain(files))
@@ -150,6 +150,8 @@ def _native_brain(files: Files) -> tuple[np.ndarray, np.ndarray]:
 def _clinical(
     declared: Mapping[str, Any], files: Files, data: np.ndarray, affine: np.ndarray
 ) -> PreparedInput:
+    from bids_brainage.inputs.clinical import prepare_clinical
+
     sizes = declared['voxel_size_mm']
     if len(set(sizes)) != 1:
         raise BundleError(
@@ -168,6 +170,8 @@ def _clinical(
 
 def t1w_connectivity(declared: Mapping[str, Any], files: Files) -> PreparedInput:
     """Aligned brain and connectivity of System D, or the one that is there."""
+    from bids_brainage.inputs.connectivity import prepare_structural, read_connectivity
+
     image = affine = matrix = None
     missing = []
     if files.get('t1w'):

@@ -10,6 +10,7 @@ from bids_brainage.preprocessing.transforms import (
     SpatialTransform,
     grid_points,
     sample_image,
+    sample_vectors_on_grid,
     voxel_points,
 )
 
@@ -70,7 +71,10 @@ def template_coordinates(
     ndarray of float32, shape (N, 3)
         Native RAS+ mm, last axis of the grid fastest.
     """
-    return _in_chunks(transform.to_native, grid_points(shape, affine))
+    points = aligned_coordinates(transform, shape, affine)
+    points @= transform.affine[:3, :3].T.astype(np.float32)
+    points += transform.affine[:3, 3].astype(np.float32)
+    return points
 
 
 def aligned_coordinates(
@@ -81,7 +85,9 @@ def aligned_coordinates(
     Parameters and result are those of `template_coordinates`, but in millimetres of the template:
     sampling an aligned map there deforms it to the template.
     """
-    return _in_chunks(transform.to_aligned, grid_points(shape, affine))
+    points = sample_vectors_on_grid(transform.displacement, transform.grid, shape, affine)
+    points += grid_points(shape, affine)
+    return points
 
 
 def align_labels(

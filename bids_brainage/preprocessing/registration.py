@@ -36,6 +36,7 @@ Mask = npt.NDArray[np.bool_]
 
 AFFINE_ITERATIONS = '100x50x10'
 DEFORMABLE_ITERATIONS = '100x70x30'
+SLOPPY_ITERATIONS = '60x0x0', '60x10x0'
 NCC_RADIUS = '2x2x2'
 SMOOTHING = '1.732vox', '0.707vox'
 """Smoothing of the gradient and of the total field, greedy's own defaults."""
@@ -129,9 +130,9 @@ def register(
         'moving': _to_itk(moving * moving_mask, moving_affine),
     }
     affine, overlap, starts = _best_affine(
-        images, fixed_mask, fixed_affine, moving_mask, moving_affine
+        images, fixed_mask, fixed_affine, moving_mask, moving_affine, sloppy=sloppy
     )
-    iterations = '60x10x0' if sloppy else DEFORMABLE_ITERATIONS
+    iterations = SLOPPY_ITERATIONS[1] if sloppy else DEFORMABLE_ITERATIONS
     out = _greedy(
         f'-i fixed moving -it START -n {iterations} {REPEATABLE} -m NCC {NCC_RADIUS} '
         f'-s {SMOOTHING[0]} {SMOOTHING[1]} -o warp -oinv inverse -wp 0 -threads {threads}',
@@ -213,13 +214,16 @@ def _best_affine(
     fixed_affine: Affine,
     moving_mask: Mask,
     moving_affine: Affine,
+    *,
+    sloppy: bool,
 ) -> tuple[Affine, float, int]:
     """Try starting points until one gives a plausible affine; return it, its overlap, tries."""
     best, best_overlap = np.eye(4), -1.0
+    iterations = SLOPPY_ITERATIONS[0] if sloppy else AFFINE_ITERATIONS
     for tries, tilt in enumerate(TILTS_DEGREES, start=1):
         start = _moment_start(fixed_mask, fixed_affine, moving_mask, moving_affine, tilt)
         out = _greedy(
-            f'-i fixed moving -a -ia START -n {AFFINE_ITERATIONS} -jitter 0 {REPEATABLE} '
+            f'-i fixed moving -a -ia START -n {iterations} -jitter 0 {REPEATABLE} '
             f'-m NCC {NCC_RADIUS} -o affine -threads 1',
             results=('affine',),
             start=start,

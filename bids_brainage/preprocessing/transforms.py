@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+PARALLEL = 1e-9
+"""Largest part of one axis along another of grids that count as parallel."""
+
 DISPLACEMENT_STEP_MM = 1 / 1024
 """Displacements are stored as multiples of this length, far below any registration error, so
 that the files compress well."""
@@ -102,8 +105,11 @@ class SpatialTransform:
 
 
 def save_transform(path: Path, transform: SpatialTransform) -> None:
-    """Keep a transform between steps, with all its digits (``.npz``)."""
-    np.savez_compressed(
+    """Keep a transform between steps, with all its digits (``.npz``).
+
+    Not compressed: that takes six seconds and saves two fifths.
+    """
+    np.savez(
         path,
         affine=transform.affine,
         displacement=transform.displacement,
@@ -179,6 +185,51 @@ def sample_vectors(field: np.ndarray, grid: np.ndarray, points: np.ndarray) -> n
         [ndimage.map_coordinates(field[..., c], index, order=1, mode='nearest') for c in range(3)],
         axis=-1,
     )
+
+
+def sample_vectors_on_grid(
+    field: np.ndarray, grid: np.ndarray, shape: tuple[int, ...], affine: np.ndarray
+) -> np.ndarray:
+    """Sample a vector field linearly at the voxel centres of another grid.
+
+    The same as `sample_vectors` at `grid_points`, several times faster where the axes of both
+    grids are parallel: then one axis is interpolated after the other.
+
+    Parameters
+    ----------
+    field : ndarray, shape (X, Y, Z, 3)
+    grid : ndarray, shape (4, 4)
+        Voxel index → RAS+ mm.
+    shape, affine
+        Of the other grid.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, 3)
+        Last axis of the other grid fastest.
+
+    Examples
+    --------
+    >>> field = np.zeros((2, 2, 2, 3))
+    >>> field[1, ..., 2] = 4
+    >>> sample_vectors_on_grid(field, np.eye(4), (3, 1, 1), np.diag([0.5, 1, 1, 1]))[:, 2].tolist()
+    [0.0, 2.0, 4.0]
+    """
+    between = np.linalg.inv(grid) @ affine
+    if np.count_nonzero(np.abs(between[:3, :3]) > PARALLEL) > 3:
+        return sample_vectors(field, grid, grid_points(shape, affine)).astype(np.float32)
+    field = field.astype(np.float32)
+    for axis in (2, 1, 0):
+        index = between[axis, axis] * np.arange(shape[axis]) + between[axis, 3]
+        index = np.clip(index, 0, field.shape[axis] - 1)
+        low = np.floor(index).astype(int)
+        high = np.minimum(low + 1, field.shape[axis] - 1)
+        weight = (
+            (index - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(4)])
+        )
+        first = field.take(low, axis)
+        field = first + weight * (field.take(high, axis) - first)
+    return field.reshape(-1, 3)
 
 
 def grid_points(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ SERIES_STEPS = {
 }
 """The same for a functional run of 150 volumes."""
 
-SPACE_STEPS = {'restore': ('bias field', 9.0)}
+SPACE_STEPS = {'restore_brain': ('bias field', 9.0)}
 """The same for images in further spaces, which are finished within seconds otherwise."""
 
 ALL_STEPS = {**STEPS, **SERIES_STEPS, **SPACE_STEPS}

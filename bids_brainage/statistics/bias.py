@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bids_brainage.config import BIAS_CORRECTIONS
 from bids_brainage.statistics.accuracy import accuracy
 from bids_brainage.statistics.nested import Fit, fit_ols
 from bids_brainage.statistics.result import Stat
@@ -23,9 +24,6 @@ TAIL = 0.05
 
 MIN_SPAN_YEARS = 1.0
 """Smallest age range of the calibration people."""
-
-METHODS = ('linear', 'tails', 'none')
-"""Ways to correct the ages of a study: the first is the default."""
 
 LEAST = {'linear': 30, 'tails': 100}
 """Fewest people of a reference group.
@@ -128,7 +126,7 @@ class BiasCorrection(BiasLine):
 
 
 def fit_line(
-    age: ArrayLike, predicted: ArrayLike, reference: ArrayLike, method: str = METHODS[0]
+    age: ArrayLike, predicted: ArrayLike, reference: ArrayLike, method: str = BIAS_CORRECTIONS[0]
 ) -> tuple[RegressionLine | BiasCorrection, NDArray[np.intp]]:
     """Fit the line of a study's reference group.
 

@@ -91,7 +91,7 @@ def test_impossible_brain_is_refused(derivatives, tmp_path):
     tiny[30:] = 0
     nib.save(nib.Nifti1Image(tiny * (np.arange(84) > 50), image.affine), tmp_path / 'half.nii.gz')
     step = anatomical.ExtractBrain(t1w=str(tmp_path / 'half.nii.gz'), facts=derivatives['facts'])
-    with pytest.raises(ProcessingError, match=r'half\.nii\.gz.*expected 450 to 2300 ml'):
+    with pytest.raises(ProcessingError, match=r'stripped\.nii\.gz.*expected 450 to 2300 ml'):
         step.run(cwd=str(tmp_path))
     assert array(tmp_path / anatomical.MASK).any()  # kept, so that the report can show it
 

@@ -17,6 +17,7 @@ from bids_brainage.preprocessing.transforms import (
     quantised,
     sample_image,
     sample_vectors,
+    sample_vectors_on_grid,
     save_itk,
     save_transform,
     voxel_points,
@@ -185,6 +186,18 @@ def test_samples_outside_are_zero_or_the_edge():
     assert sample_image(data, np.eye(4), outside, outside='nearest')[0] == data[0, 1, 1]
     field = np.stack([data] * 3, axis=-1)
     assert sample_vectors(field, np.eye(4), outside)[0, 0] == data[0, 1, 1]
+
+
+@pytest.mark.parametrize('turn', [0.0, 0.2])
+def test_vectors_on_a_grid_are_those_at_its_points(turn):
+    grid = np.array([[5.0, 0, 0, -60], [0, -5.0, 0, 70], [0, 0, 4.0, -65], [0, 0, 0, 1]])
+    field = smooth_field(grid, (24, 28, 26))
+    affine = np.array([[1.3, turn, 0, -9], [0, 0.7, 0, 11], [0, 0, 1.0, -30], [0, 0, 0, 1]])
+    shape = (15, 40, 90)  # reaches beyond the field
+    found = sample_vectors_on_grid(field, grid, shape, affine)
+    expected = sample_vectors(field, grid, grid_points(shape, affine))
+    assert np.ptp(expected) > 1
+    np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 def test_grid_and_voxel_points_agree():

@@ -114,7 +114,8 @@ def test_training_prepares_the_array_that_prediction_prepares(tmp_path):
     raw = z_scored_thick_scan(tmp_path / 'bids')
     work, output_dir = tmp_path / 'work', tmp_path / 'out'
     work.mkdir()
-    checked = CheckT1w(t1w=str(raw.path)).run(cwd=str(work)).outputs
+    check = CheckT1w(t1w=str(raw.path), memo=str(work / 'memo.json'))
+    checked = check.run(cwd=str(work)).outputs
     brain = ExtractBrain(t1w=checked.t1w, facts=checked.facts).run(cwd=str(work)).outputs
     mask = output_dir / 'sub-01/ses-1/anat/sub-01_ses-1_desc-brain_mask.nii.gz'
     mask.parent.mkdir(parents=True)

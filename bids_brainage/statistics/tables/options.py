@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bids_brainage.config import BIAS_CORRECTIONS
 from bids_brainage.flags import stop_flags
-from bids_brainage.statistics.bias import METHODS
 from bids_brainage.statistics.bins import MIN_BIN_N
 
 
@@ -45,7 +45,7 @@ class GroupOptions:
     retest_sessions: tuple[tuple[str, str], ...] = ()
     retest_max_days: float = 90
     reference_group: tuple[str, str] | None = None
-    bias_correction: str = METHODS[0]
+    bias_correction: str = BIAS_CORRECTIONS[0]
     correlate: tuple[str, ...] = ()
     seed: int = 0
     draws: int = 2000
