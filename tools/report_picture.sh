@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Take the picture of a page for the documentation; the page must be of simulated people.
 #
-#   make demo && tools/report_picture.sh demo/out/sub-02.html docs/images/report.png 1500
-#   tools/report_picture.sh demo/out/index.html docs/images/index.png 620
+#   make demo && tools/report_picture.sh demo/out/sub-02.html docs/images/report.png 2130
+#   tools/report_picture.sh demo/out/index.html docs/images/index.png 960
 #   .venv/bin/python tests/group_demo.py demo/group
 #   tools/report_picture.sh demo/group/out/group.html docs/images/group.png 1750
 #
