@@ -62,6 +62,11 @@ setup(
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     author='The bids_brainage developers',
+    url='https://github.com/bids-apps/brainage',
+    project_urls={
+        'Documentation': 'https://bids-apps.github.io/brainage/',
+        'Changes': 'https://github.com/bids-apps/brainage/blob/main/CHANGES.md',
+    },
     license='Apache-2.0',
     license_files=['LICENSE', 'NOTICE'],
     keywords=['brain age', 'BIDS', 'BIDS App', 'MRI', 'Nipype', 'neuroimaging'],

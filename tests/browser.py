@@ -1,24 +1,23 @@
 """A page in a real browser: how many sheets it prints on, and where its parts lie."""
 
-import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
+import browser_probe
 import pytest
 
-NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
-_POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
+
+def _program() -> str:
+    if browser_probe.BROWSER is None:
+        pytest.skip(f'no browser: none of {", ".join(browser_probe.BROWSERS)} is on PATH')
+    return browser_probe.BROWSER
 
 
 def _run(*arguments: str) -> str:
-    program = next(filter(None, map(shutil.which, NAMES)), None)
-    if program is None:
-        pytest.skip(f'no browser: none of {", ".join(NAMES)} is on PATH')
     options = ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage')
     done = subprocess.run(
-        [program, *options, *arguments], capture_output=True, text=True, timeout=300, check=True
+        [_program(), *options, *arguments], capture_output=True, text=True, timeout=300, check=True
     )
     return done.stdout
 
@@ -32,20 +31,8 @@ def sheets(html: str, folder: Path, size: str) -> int:
 
 
 def ask(html: str, folder: Path, width: int, script: str) -> object:
-    """Lay a page out at a width (CSS pixels) and return what a script's expression gives.
-
-    Narrow windows are as wide as the browser allows, with the page inside them at the width.
-    """
+    """Lay a page out at a width (CSS pixels) and return what a script's expression gives."""
     page = folder / f'{width}.html'
-    style = f'<style>html {{ width: {width}px; }}</style>'
-    probe = (
-        f'<script>addEventListener("load", () => {{ const found = JSON.stringify({script}); '
-        'document.body.innerHTML = ""; document.body.dataset.found = found; })</script>'
-    )
-    text = _POLICY.sub('', html).replace('</head>', f'{style}{probe}</head>', 1)
-    page.write_text(text, 'utf-8')
-    window = f'--window-size={max(width, 500)},2000'
-    dom = _run(window, '--virtual-time-budget=5000', '--dump-dom', page.as_uri())
-    found = re.search(r'data-found="([^"]*)"', dom)
-    assert found, dom[-2000:]
-    return json.loads(found[1].replace('&quot;', '"').replace('&lt;', '<').replace('&amp;', '&'))
+    page.write_text(html, 'utf-8')
+    _program()
+    return browser_probe.ask(page, f'return ({script.strip()});', folder, width)

@@ -1,6 +1,6 @@
 """Derivatives of a simulated study, as the participant level leaves them, for the group level.
 
-24 people with two sessions, half of them a month apart (test-retest) and half about two years,
+60 people with two sessions, half of them a month apart (test-retest) and half about two years,
 two models, and explanation maps made from the packaged atlas.  Nothing in it was measured::
 
     python tests/group_demo.py FOLDER
@@ -21,11 +21,14 @@ from bids_brainage.outputs.tables import brainage_row, write_brainage
 from bids_brainage.preprocessing.atlas import load_atlas
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 
-PEOPLE = 24
+PEOPLE = 60
 MODELS = {'volumes.demo': (0.85, 1.4), 'wholebrain.demo': (0.93, 2.4)}
 """Slope of predicted on true age, and spread of single scans in years."""
 
-OPTIONS = ('--group-column', 'diagnosis', '--correlate', 'mmse')
+OPTIONS = (
+    *('--group-column', 'diagnosis', '--reference-group', 'diagnosis=control'),
+    *('--correlate', 'mmse'),
+)
 INTENSITY = {'CSF': 0.25, 'GM': 0.7, 'WM': 1.0}
 
 
@@ -107,12 +110,13 @@ def write_images(
         strong = {'lateral_ventricle': 3.0, 'hippocampus': 2.0, 'thalamus': 1.5, 'cortex': 1.0}
         weight[k] = strong.get(s.name, 0.1) * (age - 50) / 10 + rng.normal(0, 0.3)
     values = np.where(anatomy > 0, np.tensordot(weight, atlas.priors, 1), 0).astype(np.float32)
-    name = f'{stem}_space-{DEFAULT_SPACE}_res-2_model-volumesdemo_desc-contribution_saliency'
+    # the name of what the group level reads, for a coarser image
+    name = f'{stem}_space-{DEFAULT_SPACE}_res-1_model-volumesdemo_desc-contribution_saliency'
     nib.save(nib.Nifti1Image(values, atlas.affine), home / f'{name}.nii.gz')
     facts = {'Method': 'contribution', 'Units': 'year', 'Resolution': '2 x 2 x 2 mm'}
     write_json(home / f'{name}.json', facts)
     t1w = (900 + 200 * rng.random()) * anatomy
-    target = home / f'{stem}_space-{DEFAULT_SPACE}_res-2_desc-preproc_T1w.nii.gz'
+    target = home / f'{stem}_space-{DEFAULT_SPACE}_res-1_desc-preproc_T1w.nii.gz'
     nib.save(nib.Nifti1Image(t1w.astype(np.float32), atlas.affine), target)
 
 

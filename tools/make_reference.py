@@ -1,8 +1,7 @@
 """Write the reference pages of the documentation from the package itself.
 
-    python tools/make_reference.py FOLDER
-
-The documentation's ``conf.py`` calls this at every build, so that the pages cannot go stale.
+python tools/make_reference.py           write docs/reference/generated
+python tools/make_reference.py --check   end with 1 when a page is not up to date
 """
 
 from __future__ import annotations
@@ -16,10 +15,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import python_reference
+
 from bids_brainage import errors
+from bids_brainage.bundles.places import DEFAULT_MODELS
 from bids_brainage.cli.parser import LEVELS, PROGRAM, build_parser
 
 Row = list[str]
+
+FOLDER = Path(__file__).parents[1] / 'docs' / 'reference' / 'generated'
+MADE = '<!-- Made by tools/make_reference.py: change the program, then run it. -->\n'
 
 
 def table(head: Row, rows: list[Row]) -> str:
@@ -153,8 +158,59 @@ def file_names_page() -> str:
     )
 
 
-def architectures_page() -> str:
-    """Return the table of architectures, for inclusion in a page."""
+def models_page() -> str:
+    """Return the packaged weights with what they state of themselves, and the architectures."""
+    folder = files('bids_brainage') / 'data' / 'bundles'
+    bundles = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    first = [name for name in bundles if name in DEFAULT_MODELS]
+    parts = [
+        '# Models\n',
+        'Weights that travel with the program, and what they state of themselves: '
+        f'{", ".join(code(name) for name in bundles)}. Which one to take for which scan: '
+        '[choose a model](../../howto/choose-model.md). Errors are mean absolute errors in years, '
+        'of people that were not used to fit, beside that of always answering their median age.\n',
+    ]
+    for name in dict.fromkeys([*first, *bundles]):
+        parts.append(_model_part(read(f'bundles/{name}/metadata.json')))
+    parts.append(f'## Architectures\n\nAll can be trained.\n\n{_architectures()}')
+    return '\n'.join(parts)
+
+
+def _model_part(facts: dict[str, Any]) -> str:
+    """Describe one bundle."""
+    training, default = facts['training'], facts['name'] in DEFAULT_MODELS
+    people = 'generated people' if training['simulated'] else 'real people'
+    ages = f'{training["age_min"]:.0f} to {training["age_max"]:.0f} years'
+    rows = [
+        [
+            plain(check['dataset']),
+            *(_figure(check.get(k)) for k in ('n', 'mae', 'bias', 'r', 'median_baseline_mae')),
+            plain(check.get('method', '')),
+        ]
+        for check in facts['validation']
+    ]
+    head = ['people', 'n', 'error', 'bias', 'r', 'always the median', 'how']
+    return '\n\n'.join(
+        [
+            f'## {code(facts["name"])}',
+            f'**{plain(facts["title"])}**, version {facts["version"]}'
+            + (', the default.' if default else '.'),
+            plain(facts['description']),
+            f'*For:* {plain(facts["intended_use"])}',
+            f'*Not for:* {plain(facts["limitations"])}',
+            f'*Fitted on:* {training["n"]:,} {people} of {ages}. '
+            f'*Licence:* {plain(facts["license"])}.',
+            table(head, rows),
+        ]
+    )
+
+
+def _figure(value: float | None) -> str:
+    return 'n/a' if value is None else f'{value:.4g}'
+
+
+def _architectures() -> str:
+    """Return the table of architectures."""
     rows = []
     for name, entry in read('architectures.json').items():
         source, shape = entry['reference'], entry['input'].get('shape')
@@ -171,31 +227,62 @@ def architectures_page() -> str:
     return table(['name', 'what it is', 'source', 'input'], rows)
 
 
+def api_page() -> str:
+    """Return what can be called from Python, with links to the source."""
+    parts = [python_reference.INTRODUCTION]
+    for title, modules in python_reference.API.items():
+        rows = [
+            [f'[{code(f"{module}.{name}")}](../../../{path})', plain(text)]
+            for module, names in modules.items()
+            for name, path, text in python_reference.summaries(module, names)
+        ]
+        parts.append(f'## {title}\n\n{table(["name in `bids_brainage`", "what it is"], rows)}')
+    return '\n'.join(parts)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     'options.md': options_page,
     'columns.md': columns_page,
     'qc-flags.md': flags_page,
     'exit-codes.md': exit_codes_page,
     'file-names.md': file_names_page,
-    'architectures.md': architectures_page,
+    'models.md': models_page,
+    'api.md': api_page,
 }
 
 
+def stale_pages(folder: Path) -> list[str]:
+    """Name the pages of a folder that are not what the program says now, or are not its own."""
+    there = {path.name for path in folder.glob('*.md')}
+    other = [
+        name
+        for name, page in PAGES.items()
+        if name not in there or (folder / name).read_text('utf-8') != MADE + page()
+    ]
+    return sorted([*other, *(there - set(PAGES))])
+
+
 def write_pages(folder: Path) -> None:
-    """Write all pages; a file with the same content is left alone."""
+    """Write all pages; a file with the same content is left alone, other pages are removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, page in PAGES.items():
-        path, text = folder / name, page()
-        if not path.is_file() or path.read_text(encoding='utf-8') != text:
-            path.write_text(text, encoding='utf-8')
+    for name in stale_pages(folder):
+        if name in PAGES:
+            (folder / name).write_text(MADE + PAGES[name](), encoding='utf-8')
+        else:
+            (folder / name).unlink()
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the pages into a folder given on the command line."""
+    """Write the pages, or only look whether they are up to date."""
     parser = argparse.ArgumentParser(description='Write the reference pages.')
-    parser.add_argument('folder', type=Path)
-    write_pages(parser.parse_args(argv).folder)
-    return 0
+    parser.add_argument('--check', action='store_true', help='only compare')
+    if not parser.parse_args(argv).check:
+        write_pages(FOLDER)
+        return 0
+    stale = stale_pages(FOLDER)
+    for name in stale:
+        sys.stderr.write(f'{FOLDER / name} is not up to date: run tools/make_reference.py\n')
+    return 1 if stale else 0
 
 
 if __name__ == '__main__':

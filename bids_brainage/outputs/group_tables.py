@@ -24,12 +24,13 @@ TABLES = (
     'differences',
     'fusion',
     'saliency',
+    'volumes',
     'exclusions',
 )
 """Group tables in the order of the reports; the files are ``group_<table>.tsv``.
 
-``fusion`` is there only with both networks of System B, ``saliency`` only when participants have
-explanation maps.
+``fusion`` is there only with both networks of System B, ``saliency`` and ``volumes`` only when
+participants have explanation maps and tables of volumes.
 """
 
 _COUNTS = frozenset(

@@ -113,7 +113,8 @@ def _groups_figure(model: str, plots: Tables, pages: Pages) -> Iterator[dict[str
     reference = people.loc[people['reference'].to_numpy(bool), 'group'].astype(str).unique()
     band = _band(plots, model, '')
     caption = 'On the dashed line the predicted age is the true one.'
-    if band is not None and len(reference) == 1:
+    of_reference = band is not None and len(reference) == 1
+    if of_reference:
         caption = (
             f'The solid line is the regression of “{reference[0]}” with its 95 % confidence band: '
             f'people above it look older than that group at their age. {caption}'
@@ -126,6 +127,7 @@ def _groups_figure(model: str, plots: Tables, pages: Pages) -> Iterator[dict[str
         ),
         'n': age.size,
         'caption': caption,
+        'line_of_first': of_reference,
         'key': [
             {'kind': f'g{k % COLOURS}', 'name': name, 'n': int((people['group'] == name).sum())}
             for k, name in enumerate(levels)

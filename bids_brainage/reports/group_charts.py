@@ -14,7 +14,7 @@ from bids_brainage.reports.charts import Axis, nice_axis
 Array = NDArray[np.float64]
 
 WIDTH, HEIGHT = 480, 360
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 46
+LEFT, RIGHT, TOP, BOTTOM = 64, 14, 12, 54
 MAX_POINTS = 1500
 """Most points that one figure draws; of more, an even selection is shown."""
 
@@ -80,7 +80,7 @@ class Plane:
         for tick in self.x.ticks:
             x = self.px(tick)
             parts.append(tag('line', x1=x, x2=x, y1=TOP, y2=floor, class_='grid'))
-            parts.append(text(_number(tick), x, floor + 16, text_anchor='middle'))
+            parts.append(text(_number(tick), x, floor + 23, text_anchor='middle'))
         for tick in self.y.ticks:
             y = self.py(tick)
             parts.append(tag('line', x1=self.left, x2=end, y1=y, y2=y, class_='grid'))
@@ -91,9 +91,9 @@ class Plane:
             text(x_title, across, self.height - 8, text_anchor='middle', class_='axis-title')
         )
         if y_title:
-            turned = f'rotate(-90 13 {middle})'
+            turned = f'rotate(-90 18 {middle})'
             style = {'text_anchor': 'middle', 'class_': 'axis-title'}
-            parts.append(text(y_title, 13, middle, transform=turned, **style))
+            parts.append(text(y_title, 18, middle, transform=turned, **style))
         return ''.join(parts)
 
     def line(self, x: Sequence[float], y: Sequence[float], kind: str) -> str:
@@ -222,7 +222,7 @@ def violins(groups: Mapping[str, Array], title: str) -> str:
     for k, (name, values) in enumerate(known.items()):
         centre = plane.py(len(known) - k - 0.5)
         parts.append(_violin(plane, centre, min(room * 0.42, 32), values))
-        label = text(names[name], left - 9, centre + 4, text_anchor='end')
+        label = text(names[name], left - 9, centre + 4, text_anchor='end', class_='group-name')
         parts.append(tag('g', tag('title', _escaped(name)) + label))
         count = f'n = {values.size}'
         parts.append(text(count, WIDTH - 4, centre + 4, text_anchor='end'))

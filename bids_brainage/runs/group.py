@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 def run_group(config: Config) -> int:
     """Run the group level.
 
-    Reads only prediction tables in the output dataset, tables of the raw dataset, and, unless
+    Reads only tables in the output dataset, tables of the raw dataset, and, unless
     ``--saliency none`` is given, the explanation maps and T1w images of at most `MAX_PEOPLE`
     people of each decade and model (see `bids_brainage.runs.group_maps`).
 
@@ -43,8 +43,8 @@ def run_group(config: Config) -> int:
     Returns
     -------
     int
-        0; 1 when a prediction table or map could not be read (the others are used); 65 when no
-        prediction can be used.
+        0; 1 when a table or map could not be read (the others are used); 65 when no prediction
+        can be used.
 
     Raises
     ------
@@ -102,22 +102,35 @@ def _compute(
     from bids_brainage.reports.index import write_index
     from bids_brainage.runs.group_maps import make_group_maps
     from bids_brainage.runs.group_summary import about, accuracy_lines, flagged, report_written
+    from bids_brainage.runs.group_volumes import gather_volumes
     from bids_brainage.statistics.tables.analysis import analyse
 
     output_dir = config.execution.output_dir
     result = analyse(table, options)
-    for note in result.warnings:
-        log.warning('%s', note)
     maps = make_group_maps(output_dir, chosen)
-    exclusions = _with_unreadable(result.tables['exclusions'], found.problems, maps.problems)
-    tables = {**result.tables, 'exclusions': exclusions}
-    if len(maps.table):
-        tables['saliency'] = maps.table
-    analysis = {**result.facts, 'warnings': result.warnings}
+    volumes = gather_volumes(output_dir, table)
+    warnings = [*result.warnings, *volumes.notes]
+    for note in warnings:
+        log.warning('%s', note)
+    unreadable = (
+        ('all', 'prediction table', found.problems),
+        ('saliency', 'image', maps.problems),
+        ('volumes', 'table of volumes', volumes.problems),
+    )
+    tables = {
+        **result.tables,
+        'exclusions': _with_unreadable(result.tables['exclusions'], unreadable),
+        **{
+            name: found_rows
+            for name, found_rows in (('saliency', maps.table), ('volumes', volumes.table))
+            if len(found_rows)
+        },
+    }
+    analysis = {**result.facts, 'warnings': warnings}
     names = write_group_tables(output_dir, tables, analysis, found.models)
     write_group_report(output_dir, tables, analysis, result.plots, maps.figures, about(config))
     write_index(output_dir)
-    problems = (*found.problems, *maps.problems)
+    problems = [problem for *_, some in unreadable for problem in some]
     for name, reason in problems:
         log.error('%s was left out: %s', name, reason)
     usable = len(tables['accuracy']) > 0
@@ -303,9 +316,9 @@ def require_results(output_dir: Path) -> None:
 
 
 def _with_unreadable(
-    table: pd.DataFrame, tables: Sequence[tuple[str, str]], maps: Sequence[tuple[str, str]]
+    table: pd.DataFrame, unreadable: Sequence[tuple[str, str, Sequence[tuple[str, str]]]]
 ) -> pd.DataFrame:
-    """Add a line to the exclusions for each prediction table and map that cannot be used."""
+    """Add a line to the exclusions for each file that cannot be used."""
     import pandas as pd
 
     rows = [
@@ -315,10 +328,7 @@ def _with_unreadable(
             'analysis': analysis,
             'reason': f'{what} cannot be read: {reason}',
         }
-        for analysis, what, problems in (
-            ('all', 'prediction table', tables),
-            ('saliency', 'image', maps),
-        )
+        for analysis, what, problems in unreadable
         for name, reason in problems
     ]
     if not rows:

@@ -1,8 +1,11 @@
 """The documentation speaks of the program as it is."""
 
 import argparse
+import ast
+import importlib
 import os
 import re
+import runpy
 import shlex
 import signal
 from importlib.util import find_spec
@@ -13,6 +16,7 @@ import make_reference
 import nibabel as nib
 import numpy as np
 import pytest
+import python_reference
 
 from bids_brainage.cli.main import main
 from bids_brainage.cli.parser import build_parser
@@ -136,15 +140,106 @@ def test_every_option_in_the_text_exists():
     assert named <= known
 
 
-def test_links_between_pages_lead_somewhere():
-    broken = []
-    for page in PAGES:
-        for target in re.findall(r'\]\(([^)#\s]+)', page.read_text('utf-8')):
-            path = page.parent / target
-            made = 'generated' in path.parts and path.name in make_reference.PAGES
-            if '://' not in target and not path.exists() and not made:
-                broken.append(f'{page.relative_to(ROOT)}: {target}')
-    assert not broken
+LINK = re.compile(r'\]\(<?([^)\s>]+)>?\)')
+SITE = re.compile(r'^[a-z][a-z+.-]*:')
+
+
+def prose(path):
+    """The text of a page without its blocks of code."""
+    return re.sub(r'^ *```.*?^ *```', '', path.read_text('utf-8'), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(path):
+    """Names of the headings of a page, as forges make them."""
+    found = []
+    for title in re.findall(r'^#{1,6} +(.*?) *$', prose(path), re.MULTILINE):
+        words = re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', title).lower()
+        name = re.sub(r'[^\w\- ]', '', words).replace(' ', '-')
+        found.append(name if name not in found else f'{name}-{found.count(name)}')
+    return found
+
+
+def dead_links(page):
+    """Links of a page to files or headings that are not there."""
+    for link in LINK.findall(prose(page)):
+        target, _, anchor = link.partition('#')
+        path = (page.parent / target).resolve() if target else page
+        if SITE.match(link):
+            continue
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            yield link
+
+
+ALL_PAGES = sorted({*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md'), *ROOT.glob('*/*.md')})
+ALL_PAGES = [page for page in ALL_PAGES if not {'_build', '.venv'} & set(page.parts)]
+
+
+@pytest.mark.parametrize('page', ALL_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    assert list(dead_links(page)) == []
+
+
+def test_dead_links_are_seen(tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text(
+        '# A `b-c`: d?\n[a](#a-b-c-d) [b](#absent) [c](absent.md) [d](page.md#nowhere) '
+        '[e](https://example.org/#x)\n```text\n[f](code.md)\n```\n',
+        'utf-8',
+    )
+    assert list(dead_links(page)) == ['#absent', 'absent.md', 'page.md#nowhere']
+
+
+@pytest.mark.parametrize('page', ALL_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_read_well_where_the_code_lies(page):
+    """No directive or role of Sphinx, which a forge shows as it stands."""
+    raw = re.findall(r'^ *(?:`{3,}|:{3,})\{.*$|\{[\w:]+\}`', page.read_text('utf-8'), re.MULTILINE)
+    raw += re.findall(r'^:::.*$|^: .*$', prose(page), re.MULTILINE)
+    assert raw == []
+
+
+def test_the_entry_page_leads_to_every_page():
+    listed = {
+        (ROOT / 'docs' / link.partition('#')[0]).resolve()
+        for link in LINK.findall((ROOT / 'docs' / 'index.md').read_text('utf-8'))
+    }
+    pages = {page.resolve() for page in ALL_PAGES if 'docs' in page.relative_to(ROOT).parts}
+    assert pages - listed == {ROOT / 'docs' / 'index.md'}
+
+
+def test_sphinx_gets_the_contents_from_the_links_of_the_entry_page():
+    """The settings turn the lists of links into the tables of contents that Sphinx needs."""
+    conf = runpy.run_path(str(ROOT / 'docs' / 'conf.py'))
+    source = [(ROOT / 'docs' / 'index.md').read_text('utf-8')]
+    conf['for_sphinx'](None, 'index', source)
+    trees = re.findall(
+        r'```\{toctree\}\n:hidden:\n:caption: (.*?)\n\n(.*?)```', source[0], re.DOTALL
+    )
+    assert [title for title, _ in trees][:2] == ['Start', 'For you']
+    names = [name for _, body in trees for name in body.split()]
+    assert len(names) == len(set(names))
+    assert {ROOT / 'docs' / f'{name}.md' for name in names} == {
+        page for page in ALL_PAGES if 'docs' in page.relative_to(ROOT).parts
+    } - {ROOT / 'docs' / 'index.md'}
+    assert '(<https://github.com/bids-apps/brainage/blob/main/CHANGES.md>)' in source[0]
+
+
+def test_reference_pages_are_up_to_date(capsys):
+    assert make_reference.main(['--check']) == 0, capsys.readouterr().err
+
+
+def test_documented_python_is_there():
+    """Names that examples in Python take from the package."""
+    taken = 0
+    for page in ALL_PAGES:
+        for block in re.findall(
+            r'^```python\n(.*?)^```', page.read_text('utf-8'), re.DOTALL | re.M
+        ):
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.ImportFrom) and node.module.startswith('bids_brainage'):
+                    module = importlib.import_module(node.module)
+                    assert all(hasattr(module, alias.name) for alias in node.names), page
+                    taken += 1
+    assert taken
 
 
 def test_reference_names_every_option_and_its_spellings():
@@ -161,9 +256,30 @@ def test_reference_pages_are_rewritten_only_when_they_change(tmp_path):
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert set(before) == set(make_reference.PAGES)
     (tmp_path / 'columns.md').write_text('old', 'utf-8')
+    (tmp_path / 'former.md').write_text('old', 'utf-8')
+    assert make_reference.stale_pages(tmp_path) == ['columns.md', 'former.md']
     make_reference.write_pages(tmp_path)
     after = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert set(after) == set(before)
     assert {name for name in before if before[name] != after[name]} == {'columns.md'}
+
+
+def test_models_page_states_what_every_packaged_bundle_states():
+    page = make_reference.models_page()
+    for path in (ROOT / 'bids_brainage' / 'data' / 'bundles').iterdir():
+        facts = make_reference.read(f'bundles/{path.name}/metadata.json')
+        assert f'## `{path.name}`' in page
+        for check in facts['validation']:
+            assert f'| {check["n"]} | {check["mae"]:.4g} |' in page
+    assert page.index('the default') < page.index('## `densenet169')
+
+
+def test_python_reference_names_what_the_package_has():
+    for modules in python_reference.API.values():
+        for module, names in modules.items():
+            there = [name for name, _, _ in python_reference.summaries(module, ())]
+            assert set(names) <= set(there)
+            assert all(text for _, _, text in python_reference.summaries(module, names))
 
 
 def test_table_escapes_what_would_break_a_row():

@@ -83,30 +83,99 @@ def test_babs_names_this_version(babs):
     assert list(babs['zip_foldernames'].values()) == [__version__.replace('.', '-')]
 
 
-def test_slurm_array_runs_the_participant_of_its_task(tmp_path):
-    program = tmp_path / 'bin' / 'bids_brainage'
-    program.parent.mkdir()
-    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n', 'utf-8')
-    program.chmod(0o755)
-    (tmp_path / 'labels.txt').write_text('01\n02\n03\n', 'utf-8')
-    answer = subprocess.run(
-        ['bash', EXAMPLES / 'slurm_array.sh', '/data', '/out', tmp_path / 'labels.txt', '-v'],
-        env={
-            'PATH': f'{program.parent}:{os.environ["PATH"]}',
-            'SLURM_ARRAY_TASK_ID': '2',
-            'SLURM_CPUS_PER_TASK': '3',
-        },
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    read = build_parser().parse_args(answer.stdout.splitlines())
+FAKE = '#!/bin/sh\nprintf "%s\\n" "$0" "$@"\n'
+
+
+@pytest.fixture
+def array(tmp_path):
+    """Place a program that tells its arguments, and run one task of the array script."""
+    (tmp_path / 'labels.txt').write_text('01\nsub-02\n03\n', 'utf-8')
+    script = tmp_path / 'spool' / 'slurm_script'  # Slurm runs a copy
+    script.parent.mkdir()
+    script.write_text((EXAMPLES / 'slurm_array.sh').read_text('utf-8'), 'utf-8')
+
+    def place(name):
+        program = tmp_path / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(FAKE, 'utf-8')
+        program.chmod(0o755)
+        return program
+
+    def submit(*options, task='2', **variables):
+        return subprocess.run(
+            ['bash', script, tmp_path / 'data', tmp_path / 'out', 'labels.txt', *options],
+            cwd=tmp_path,
+            env={
+                'PATH': f'{tmp_path / "bin"}:/usr/bin:/bin',
+                'SLURM_SUBMIT_DIR': str(tmp_path),
+                'SLURM_ARRAY_TASK_ID': task,
+                'SLURM_CPUS_PER_TASK': '3',
+                **variables,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return place, submit
+
+
+def test_slurm_array_runs_the_participant_of_its_task(array, tmp_path):
+    place, submit = array
+    program = place('bin/bids_brainage')
+    place('.venv/bin/bids_brainage')
+    answer = submit('-v')
+    assert answer.returncode == 0, answer.stderr
+    found, *arguments = answer.stdout.splitlines()
+    assert found == str(program)
+    read = build_parser().parse_args(arguments)
     assert (read.bids_dir, read.output_dir, read.analysis_level) == (
-        '/data',
-        '/out',
+        str(tmp_path / 'data'),
+        str(tmp_path / 'out'),
         'participant',
     )
     assert read.participant_label == ['02']
     assert read.nprocs == '3'
     assert read.verbosity == 1
-    assert read.work_dir == '/out/.work/sub-02'
+    assert read.work_dir == str(tmp_path / 'out' / '.work' / 'sub-02')
+
+
+def test_slurm_array_finds_the_program_of_the_folder_of_submission(array):
+    place, submit = array
+    program = place('.venv/bin/bids_brainage')
+    assert submit().stdout.splitlines()[0] == str(program)
+
+
+def test_slurm_array_takes_the_program_that_is_named(array, tmp_path):
+    place, submit = array
+    place('bin/bids_brainage')
+    program = place('opt/bids_brainage')
+    assert submit(BRAINAGE=str(program)).stdout.splitlines()[0] == str(program)
+
+
+def test_slurm_array_runs_a_container_image(array, tmp_path):
+    place, submit = array
+    place('bin/apptainer')
+    image = place('brainage.sif')
+    answer = submit('--offline', BRAINAGE=str(image), WORK_DIR=str(tmp_path / 'scratch'))
+    assert answer.returncode == 0, answer.stderr
+    words = answer.stdout.splitlines()[1:]
+    own, arguments = words[: words.index(str(image))], words[words.index(str(image)) + 1 :]
+    assert own[0] == 'run'
+    assert [word for word in own if ':' in word] == [
+        f'{tmp_path / "data"}:/data:ro',
+        f'{tmp_path / "out"}:/out',
+        f'{tmp_path / "scratch" / "sub-02"}:/work',
+    ]
+    assert (tmp_path / 'scratch' / 'sub-02').is_dir()  # else it cannot be bound
+    read = build_parser().parse_args(arguments)
+    assert (read.bids_dir, read.output_dir, read.work_dir) == ('/data', '/out', '/work')
+    assert read.participant_label == ['02'] and read.offline
+
+
+@pytest.mark.parametrize(('task', 'status', 'words'), [('2', 127, 'BRAINAGE'), ('4', 2, 'line 4')])
+def test_slurm_array_says_what_is_not_there(array, task, status, words):
+    _, submit = array
+    answer = submit(task=task)
+    assert answer.returncode == status
+    assert words in answer.stderr

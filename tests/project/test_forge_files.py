@@ -34,6 +34,22 @@ def test_workflow_calls_targets_of_the_makefile():
     assert 'make test' in (ROOT / '.ci' / 'run').read_text('utf-8')
 
 
+def test_documentation_is_built_and_published_where_the_metadata_say():
+    jobs = read(ROOT / '.github' / 'workflows' / 'docs.yml')['jobs']
+    steps = jobs['build']['steps']
+    assert 'make docs' in [step.get('run') for step in steps]
+    (made,) = re.findall(r'-q docs (\S+)', (ROOT / 'Makefile').read_text('utf-8'))
+    (artifact,) = [step for step in steps if 'pages-artifact' in step.get('uses', '')]
+    assert artifact['with']['path'] == made
+    assert jobs['publish']['needs'] == 'build'
+    assert jobs['publish']['permissions'] == {'pages': 'write', 'id-token': 'write'}
+    owner, name = read(ROOT / 'CITATION.cff')['repository-code'].split('/')[-2:]
+    address = f'https://{owner}.github.io/{name}/'
+    assert read(ROOT / 'CITATION.cff')['url'] == address
+    for file in ('setup.py', 'README.md', 'docs/conf.py'):
+        assert address in (ROOT / file).read_text('utf-8'), file
+
+
 def test_problem_form_insists_on_command_and_version():
     fields = {f.get('id'): f for f in read(ROOT / '.github/ISSUE_TEMPLATE/problem.yml')['body']}
     for name in ('command', 'version', 'log'):

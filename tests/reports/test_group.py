@@ -109,7 +109,7 @@ def test_the_line_of_the_reference_group_and_its_band(out):
 
 
 @needs_browser
-@pytest.mark.parametrize('width', [1280, 500])
+@pytest.mark.parametrize('width', [1280, 500, 390])
 def test_the_answer_is_read_without_scrolling_sideways(out, tmp_path, width):
     script = (
         VISIBLE
@@ -122,6 +122,9 @@ def test_the_answer_is_read_without_scrolling_sideways(out, tmp_path, width):
       return {
         wide: document.documentElement.scrollWidth > document.documentElement.clientWidth,
         answer: heads('data-answer', 6),
+        cells: Array.from(document.querySelectorAll('#data-answer tbody td')).map(seen),
+        whole: Array.from(document.querySelectorAll('#data-answer tbody td.num')).every(
+          (cell) => cell.getBoundingClientRect().height < 40),
         tests: heads('data-differences', 7),
         limits: seen(document.querySelector('#data-differences td small')),
         unfolded: fold.open,
@@ -131,10 +134,52 @@ def test_the_answer_is_read_without_scrolling_sideways(out, tmp_path, width):
     )
     found = ask(out / 'group.html', script, tmp_path, width)
     assert found['wide'] is False
-    assert found['answer'] == [True] * 6
+    assert found['cells'] == [True] * 6 and found['whole']
+    assert found['answer'] == [width > 720] * 6  # else each number stands beside its name
     assert found['unfolded'] and found['folded'] >= 3
     if width == 1280:
         assert found['tests'] == [True] * 7 and found['limits']
+
+
+CLASHES = """
+  const clash = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+  const found = [];
+  for (const plot of document.querySelectorAll('svg.plot')) {
+    const frame = plot.getBoundingClientRect();
+    const words = Array.from(plot.querySelectorAll('text'));
+    const boxes = words.map((word) => word.getBoundingClientRect());
+    words.forEach((word, k) => {
+      const box = boxes[k];
+      if (box.left < frame.left || box.right > frame.right || box.bottom > frame.bottom)
+        found.push(`${word.textContent} is cut`);
+      boxes.slice(k + 1).forEach((other, j) => {
+        const name = words[k + 1 + j].textContent;
+        if (clash(box, other)) found.push(`${word.textContent} on ${name}`);
+      });
+    });
+  }
+  const size = Math.min(...Array.from(document.querySelectorAll('svg.plot')).map(
+    (plot) => parseFloat(getComputedStyle(plot.querySelector('text')).fontSize)
+      * plot.getBoundingClientRect().width / 480));
+  return { found, legible: size >= 8.5 };
+"""
+
+
+@needs_browser
+@pytest.mark.parametrize('width', [1280, 390])
+def test_words_of_figures_are_legible_and_touch_nothing(out, tmp_path, width):
+    assert ask(out / 'group.html', CLASHES, tmp_path, width) == {'found': [], 'legible': True}
+
+
+@needs_browser
+def test_the_line_has_the_colour_of_the_reference_group(out, tmp_path):
+    script = """
+      const own = (kind) => getComputedStyle(document.querySelector(`#groups ${kind}`));
+      return [own('.mean-line').stroke, own('.confidence').fill, own('.point.g0').fill];
+    """
+    line, band, point = ask(out / 'group.html', script, tmp_path)
+    assert line == band == point
 
 
 def test_without_a_reference_the_page_says_whose_accuracy_it_is(out):

@@ -84,7 +84,7 @@ def test_no_result_no_page_and_the_same_page_twice(root, tmp_path):
 
 
 @needs_browser
-@pytest.mark.parametrize('width', [1280, 500])
+@pytest.mark.parametrize('width', [1280, 390])
 def test_pictures_filters_keys_and_the_saved_table(root, tmp_path, width):
     script = (
         PRESS
@@ -122,6 +122,8 @@ def test_pictures_filters_keys_and_the_saved_table(root, tmp_path, width):
       load(found.table);
       found.again = table() === found.table;
       found.kept = Object.keys(JSON.parse(localStorage.getItem(STORE))).length;
+      const boxes = Array.from(list.children[0].querySelectorAll('input[type="radio"]'));
+      found.rows = new Set(boxes.map((box) => Math.round(box.getBoundingClientRect().top))).size;
       found.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
       return found;
     """
@@ -141,6 +143,7 @@ def test_pictures_filters_keys_and_the_saved_table(root, tmp_path, width):
         'rated': '2',
         'again': True,
         'kept': 2,
+        'rows': 1,
         'wide': False,
     }
     path = tmp_path / 'ratings.tsv'

@@ -4,12 +4,13 @@ import re
 
 import pytest
 from browser import ask, sheets
-from report_tree import add_pictures, add_scan, add_volumes, save_head
+from report_tree import add_pictures, add_scan, add_volumes, make_tree, save_head
 
 from bids_brainage.reports.participant import build_participant_report
 
 OUTSIDE = """
-[...document.querySelectorAll('.chart text, .frame.brief text')].map(text => {
+[...document.querySelectorAll('.chart text, .frame.brief text')]
+  .filter(text => !text.closest('details:not([open])')).map(text => {
   const own = text.getBoundingClientRect();
   const frame = text.closest('.frame, .card').getBoundingClientRect();
   return [text.textContent, own.left - frame.left, frame.right - own.right,
@@ -56,3 +57,40 @@ def test_no_text_touches_a_frame_and_no_table_is_cut(page, tmp_path, width):
     found = ask(page, tmp_path, width, f'{{outside: {OUTSIDE.strip()}, wide: {WIDE.strip()}}}')
     assert found['outside'] == []
     assert found['wide'] == []
+
+
+@pytest.mark.parametrize('width', [1280, 390])
+def test_sessions_and_a_failed_scan_fit_every_width(tmp_path, width):
+    (path,) = build_participant_report(make_tree(tmp_path / 'out'), '01')
+    script = f"""{{
+      outside: {OUTSIDE.strip()}, wide: {WIDE.strip()},
+      failed: [...document.querySelectorAll('.hero')].map(part => part.innerText)
+        .filter(words => words.includes('No age was predicted')).join(),
+      trend: document.querySelector('#trend').getBoundingClientRect().top
+        < document.querySelector('.hero').getBoundingClientRect().top,
+    }}"""
+    found = ask(path.read_text('utf-8'), tmp_path, width, script)
+    assert found['outside'] == [] and found['wide'] == [] and found['trend']
+    assert 'Brain mask holds 312 mL' in found['failed']
+    assert 'No measured accuracy' not in found['failed']
+
+
+BARS = """
+[...document.querySelectorAll('table.bars')].map(table => {
+  const years = [...table.querySelectorAll('td.num')].map(
+    cell => parseFloat(cell.innerText.replace('−', '-')));
+  const drawn = [...table.querySelectorAll('tbody tr:not(.ends)')].map(row => {
+    const bars = [...row.querySelectorAll('svg rect')].map(bar => bar.getBoundingClientRect());
+    return Math.max(...bars.map(box => box.width));
+  });
+  return {years, drawn};
+})
+"""
+
+
+def test_bars_add_up_to_the_age_and_are_as_long_as_they_say(page, tmp_path):
+    (table,) = ask(page, tmp_path, 1280, BARS)
+    base, *parts, age = table['years']
+    assert base + sum(parts) == pytest.approx(age, abs=0.1)
+    scale = [length / abs(years) for length, years in zip(table['drawn'], parts, strict=True)]
+    assert min(scale) == pytest.approx(max(scale), rel=0.1)

@@ -238,7 +238,7 @@ def test_the_page_has_every_figure_and_table(dataset):
     run(dataset, *options)
     page = (dataset[1] / 'group.html').read_text()
     assert page.count('<svg') == page.count('<figure>') == 6
-    assert page.count('class="data"') == 7  # that of the answer, and no table of nothing
+    assert page.count('<table class="data') == 7  # that of the answer, and no table of nothing
     assert not re.search(r'https?:|src=|@import|url\(', page)
     assert not re.search(r'(?<![\w-])nan(?![\w-])', page, flags=re.IGNORECASE)
     assert page.count('n = 60.') == 6
