@@ -16,7 +16,7 @@ import argparse
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,13 @@ from bids_brainage.training.additive import balanced_weights, feature_distributi
 
 LOG = logging.getLogger('fit_tables')
 FOLDS, LEVEL, SEED = 10, 0.90, 0
-WAVES, WIDTH, TAIL, OFFSET_YEARS = 1500, 1.64, 3.0, 20.0
-"""Waves; their broadness in units of the distance between two people; where standardised features
-are cut off; years added to age before its logarithm."""
+WAVES, TAIL, EPSILON_YEARS = 1500, 3.0, 2.0
+"""Waves; where standardised features are cut off; errors that do not count."""
 
-COST, EPSILON_YEARS, WEIGHT_CAP = 30.0, 2.0, 5.0
 DECADES = ((0, 18), (18, 30), (30, 40), (40, 50), (50, 60), (60, 120))
 PARTS = {'adults (18 and older)': (18, 120), '18 to 45 years': (18, 45), '50 and older': (50, 120)}
 SHARES = (0.25, 0.5, 1.0)
-"""Parts of the data sets, for the learning curve."""
+"""Parts of the other people, for the learning curve."""
 
 FREESURFER = [
     *(f'{name}/brain' for name in STRUCTURES), 'brain', 'brain/head', 'cortex thickness',
@@ -54,6 +52,21 @@ FREESURFER = [
 DLMUSE = [
     *(f'{r.name}/brain' for r in load_regions() if r.name != OUTER_FLUID), 'brain/intracranial',
 ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a bundle is fitted.
+
+    `width`: of the waves, in units of the usual distance between two people.  `cost`: of errors.
+    `offset_years`: added to age before its logarithm; the larger, the more years count alike.
+    `weight_cap`: nobody weighs more than so many times the mean.
+    """
+
+    width: float
+    cost: float
+    offset_years: float
+    weight_cap: float
 
 
 @dataclass(frozen=True)
@@ -108,62 +121,66 @@ def ixi(folder: Path) -> People:
     return People(features, table['age'].to_numpy(float), table['site'].to_numpy(str))
 
 
-def distribution_of(people: People) -> dict[str, list]:
+def distribution_of(people: People, settings: Settings) -> dict[str, list]:
     """Return how people differ, from those with all measures; every decade weighs the same."""
     whole = np.isfinite(people.features).all(axis=1)
-    weights = balanced_weights(people.age[whole], cap=WEIGHT_CAP)
+    weights = balanced_weights(people.age[whole], cap=settings.weight_cap)
     return feature_distribution(people.features[whole], weights)
 
 
-def fit(people: People) -> tuple[dict[str, np.ndarray], dict[str, list]]:
+def fit(people: People, settings: Settings) -> tuple[dict[str, np.ndarray], dict[str, list]]:
     """Return the tensors of `WavesRegressor` and how people differ."""
-    known = distribution_of(people)
+    known = distribution_of(people, settings)
     features = np.array([filled(row, known) for row in people.features])
-    weights = balanced_weights(people.age, cap=WEIGHT_CAP)
+    weights = balanced_weights(people.age, cap=settings.weight_cap)
     share = weights / weights.sum()
     centre = share @ features
     spread = np.sqrt(share @ (features - centre) ** 2)
     n = features.shape[1]
     rng = np.random.default_rng(SEED)
-    directions = rng.normal(size=(WAVES, n)) / (WIDTH * np.sqrt(n))
+    directions = rng.normal(size=(WAVES, n)) / (settings.width * np.sqrt(n))
     phase = rng.uniform(0, 2 * np.pi, WAVES)
     z = np.clip((features - centre) / spread, -TAIL, TAIL)
     waves = np.sqrt(2 / WAVES) * np.cos(z @ directions.T + phase)
-    target = np.log(people.age + OFFSET_YEARS)
+    target = np.log(people.age + settings.offset_years)
     middle, stretch = share @ target, people.age.std() / target.std()
-    model = SVR(kernel='precomputed', C=COST, epsilon=EPSILON_YEARS)
+    model = SVR(kernel='precomputed', C=settings.cost, epsilon=EPSILON_YEARS)
     model.fit(waves @ waves.T, (target - middle) * stretch, sample_weight=weights)
     height = np.sqrt(2 / WAVES) * (model.dual_coef_[0] @ waves[model.support_]) / stretch
     return {
         'intercept': np.array([middle + model.intercept_[0] / stretch]),
         'centre': centre, 'scale': spread, 'tail': np.array([TAIL]), 'linear': np.zeros(n),
         'directions': directions, 'phase': phase, 'height': height,
-        'offset_years': np.array([OFFSET_YEARS]),
+        'offset_years': np.array([settings.offset_years]),
     }, known  # fmt: skip
 
 
-def predict(known: People, others: People, names: list[str]) -> np.ndarray:
+def predict(known: People, others: People, names: list[str], settings: Settings) -> np.ndarray:
     """Fit on some people and return the ages of others."""
-    tensors, distribution = fit(known)
+    tensors, distribution = fit(known, settings)
     model = WavesRegressor(names)
     model.load_tensors(tensors)
     return model(np.array([filled(row, distribution) for row in others.features]))
 
 
 def left_out(
-    people: People, names: list[str], groups: np.ndarray, share: float = 1.0
+    people: People, names: list[str], settings: Settings, share: float = 1.0
 ) -> np.ndarray:
     """Return the age of each person, told from sources that are not their own.
 
-    With a `share` only that part of the other sources is used.
+    With a `share` only that part of the other people is used: of their sources, where there are
+    many.
     """
     found = np.empty(len(people.age))
-    folds = min(FOLDS, len(np.unique(groups)))
+    groups = people.source
+    many = len(np.unique(groups)) > FOLDS
+    folds = FOLDS if many else len(np.unique(groups))
+    units = groups if many else np.arange(len(groups)).astype(str)
     rng = np.random.default_rng(SEED)
     for rest, mine in GroupKFold(folds).split(people.age, people.age, groups):
-        sources = rng.permutation(np.unique(groups[rest]))
-        used = rest[np.isin(groups[rest], sources[: max(1, round(share * len(sources)))])]
-        found[mine] = predict(people.where(used), people.where(mine), names)
+        order = rng.permutation(np.unique(units[rest]))
+        used = rest[np.isin(units[rest], order[: round(share * len(order))])]
+        found[mine] = predict(people.where(used), people.where(mine), names, settings)
     return found
 
 
@@ -211,21 +228,22 @@ def usual_people(people: People, known: dict[str, list]) -> dict[str, list]:
 
 def export(people: People, names: list[str], text: dict[str, Any], out: Path) -> None:
     """Fit on everybody, judge and calibrate on sources left out, and write the bundle."""
-    groups = people.source
-    found = left_out(people, names, groups)
+    groups, takes = people.source, text.pop('takes')
+    settings = Settings(**text.pop('settings'))
+    found = left_out(people, names, settings)
     error = found - people.age
     interval = calibrate_by_age(error, found, LEVEL)
     widths = leave_one_out_half_widths_by_age(error, found, LEVEL, groups=list(groups))
     rows = validation(people, found, np.abs(error) <= widths, text.pop('method'))
     adult = people.age >= 18
     curve = [
-        {'share_of_sources': share, **figures(people.age[adult], ages[adult])}
+        {'share': share, **figures(people.age[adult], ages[adult])}
         for share in SHARES
-        for ages in [found if share == 1 else left_out(people, names, groups, share)]
+        for ages in [found if share == 1 else left_out(people, names, settings, share)]
     ]
     for row in (*rows, *curve):
         LOG.info('%s', row)
-    tensors, known = fit(people)
+    tensors, known = fit(people, settings)
     age = people.age
     metadata = {
         **text,
@@ -233,7 +251,7 @@ def export(people: People, names: list[str], text: dict[str, Any], out: Path) ->
         'input': {
             'kind': 'measures', 'space': None, 'voxel_size_mm': None, 'affine': None,
             'orientation': None, 'normalisation': 'log_ratio', 'skull_stripped': None,
-            'shape': [len(names)], 'features': names, **text.pop('takes'),
+            'shape': [len(names)], 'features': names, **takes,
         },
         'output': {'quantity': 'age', 'unit': 'year', 'kind': 'scalar'},
         'training': {
@@ -242,8 +260,7 @@ def export(people: People, names: list[str], text: dict[str, Any], out: Path) ->
             'age_mean': round(float(age.mean()), 1), 'feature_distribution': known,
             'reference_curves': usual_people(people, known), 'learning_curve': curve,
             'recipe': {
-                'waves': WAVES, 'width': WIDTH, 'tail': TAIL, 'cost': COST,
-                'epsilon_years': EPSILON_YEARS, 'weight_cap': WEIGHT_CAP,
+                'waves': WAVES, 'tail': TAIL, 'epsilon_years': EPSILON_YEARS, **asdict(settings),
             },
         },
         'validation': rows,
@@ -258,7 +275,6 @@ def export(people: People, names: list[str], text: dict[str, Any], out: Path) ->
         'saliency': ['contribution'], 'tolerance_years': 1e-3,
         'golden': {'seed': 0, 'scale': known['mean']},
     }  # fmt: skip
-    metadata.pop('takes', None)
     export_bundle(out / text['name'], tensors, metadata, dtype='float32', overwrite=True)
 
 
