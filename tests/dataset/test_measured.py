@@ -90,7 +90,7 @@ def test_cortex_alone_is_not_enough(bids, freesurfer):
     folder = write_subject(freesurfer, 'sub-01')
     (folder / 'stats' / 'aseg.stats').unlink()
     (scan,) = found(bids, freesurfer)
-    with pytest.raises(UnusableImageError, match='no aseg.stats'):
+    with pytest.raises(UnusableImageError, match='there is no aseg'):
         scan.measures()
 
 
