@@ -38,6 +38,12 @@ from bids_brainage.workflows.made_from import of_prediction
 from bids_brainage.workflows.naming import scan_columns
 
 LOG = logging.getLogger('bids_brainage')
+_SPELLED = {
+    'freesurfer': 'FreeSurfer',
+    'fastsurfer': 'FastSurfer',
+    'synthseg': 'SynthSeg',
+    'dlmuse': 'DLMUSE',
+}
 OF_THE_HEAD = 'brain/head'
 """Feature that a wrong size of the head leaves out; its flag says so."""
 
@@ -73,13 +79,12 @@ def predict_tables(config: Config, plan: Plan, ledger: Ledger, status: StatusLog
 
 
 def methods_of(plan: Plan) -> str:
-    """Return the paragraph of the methods text, empty without tables."""
-    names = {'freesurfer': 'FreeSurfer', 'fastsurfer': 'FastSurfer', 'synthseg': 'SynthSeg'}
-    names['dlmuse'] = 'DLMUSE'
-    found = ' and '.join(names[p] for p in sorted({s.program for s in plan.elsewhere.scans}))
+    """Return the methods text of the models of tables, the same whoever is selected."""
     return '\n\n'.join(
         f'Brain age was predicted with {bundle.name} (version {bundle.version}; '
-        f'{bundle.metadata["reference"]["text"]}) from the tables of {found}, without an image.'
+        f'{bundle.metadata["reference"]["text"]}) from the tables of '
+        f'{" or ".join(_SPELLED[program] for program in bundle.input["programs"])}, without an '
+        'image.'
         for bundle in plan.elsewhere.bundles
     )
 

@@ -156,7 +156,7 @@ def test_output_is_valid_bids(finished):
 
 def test_group_level_counts_tables_as_images(finished):
     root, _ = finished
-    process = run('bids', 'out', 'group', cwd=root)
+    process = run('bids', 'out', 'group', '--include-flagged', cwd=root)  # made-up brains
     assert process.returncode == 0, process.stderr
     table = (root / 'out' / 'group_brainage.tsv').read_text()
     assert table.count('\ttable\t') == 7
