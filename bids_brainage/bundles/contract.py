@@ -191,7 +191,8 @@ def _table_problems(metadata: Mapping[str, Any]) -> list[str]:
 
 def _curve_problems(metadata: Mapping[str, Any]) -> list[str]:
     curves = metadata['training'].get('reference_curves')
-    elsewhere = kind_of(metadata['input']).elsewhere
+    kind = KINDS.get(metadata['input']['kind'])
+    elsewhere = kind is not None and kind.elsewhere
     if curves is None:
         needed = elsewhere and metadata['status'] == 'trained'
         return ['`training.reference_curves` is missing'] if needed else []
