@@ -30,6 +30,12 @@ CBV_DESC = 'aicbv'
 CONSENSUS = 'consensus'
 """Name of the consensus of the models in the column ``model``."""
 
+CSV_PROGRAMS = ('synthseg', 'dlmuse')
+"""Programs that write one table of many people."""
+
+PROGRAMS = ('freesurfer', 'fastsurfer', *CSV_PROGRAMS)
+"""Programs whose measures are read, as their derivatives are named."""
+
 _FREE = frozenset({'suffix', 'extension', 'datatype'})
 _DERIVED = frozenset(
     {'from', 'to', 'mode', 'space', 'atlas', 'seg', 'scale', 'res', 'den', 'label', 'stat'}

@@ -161,6 +161,8 @@ def _input_problems(declared: Mapping[str, Any]) -> list[str]:
         or not {'name', 'weights_sha256'} <= set(segmentation)
     ):
         problems.append('`input.segmentation` must hold `name` and `weights_sha256`')
+    if kind.elsewhere and not (declared.get('programs') and declared.get('features')):
+        problems.append('`input.programs` and `input.features` must name what is taken')
     if not isinstance(declared.get('structural_only', False), bool):
         problems.append('`input.structural_only` must be true or false')
     if declared.get('modality', 't1w') not in MODALITIES:
@@ -189,20 +191,24 @@ def _table_problems(metadata: Mapping[str, Any]) -> list[str]:
 
 def _curve_problems(metadata: Mapping[str, Any]) -> list[str]:
     curves = metadata['training'].get('reference_curves')
+    kind = KINDS.get(metadata['input']['kind'])
+    elsewhere = kind is not None and kind.elsewhere
     if curves is None:
-        return []
+        needed = elsewhere and metadata['status'] == 'trained'
+        return ['`training.reference_curves` is missing'] if needed else []
+    what = 'features' if elsewhere else 'contributions'
     expected = '`training.reference_curves` must hold '
-    if not isinstance(curves, Mapping) or not {'age', 'contributions'} <= set(curves):
-        return [expected + '`age` and `contributions`']
+    if not isinstance(curves, Mapping) or not {'age', what} <= set(curves):
+        return [f'{expected}`age` and `{what}`']
     try:
-        ages, found = (np.asarray(curves[key], dtype=float) for key in ('age', 'contributions'))
+        ages, found = (np.asarray(curves[key], dtype=float) for key in ('age', what))
     except (TypeError, ValueError):
         return [expected + 'a list of numbers and one for each feature']
     n = metadata['input']['shape'][0]
     if ages.ndim != 1 or len(ages) < 2 or not (np.diff(ages) > 0).all():
         return [expected + 'two or more ascending ages']
     if found.shape != (n, len(ages)):
-        return [f'{expected}{n} x {len(ages)} contributions, found {found.shape}']
+        return [f'{expected}{n} x {len(ages)} {what}, found {found.shape}']
     return []
 
 

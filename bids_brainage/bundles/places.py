@@ -9,6 +9,13 @@ from pathlib import Path
 DEFAULT_MODELS = ('volumes.adults',)
 """Models that run without ``--models``: the best on real scans of those that are packaged."""
 
+DEFAULT_BY_PROGRAM = {
+    'freesurfer': 'tables.openneuro',
+    'fastsurfer': 'tables.openneuro',
+    'dlmuse': 'tables.ixi',
+}
+"""Program whose tables are given → model that runs for them without ``--models``."""
+
 
 def user_model_dir() -> Path:
     """Return the folder where a person's own bundles live when no ``--model-dir`` is given."""

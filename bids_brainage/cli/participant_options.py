@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-DERIVATIVES = ('fmriprep', 'aicbv')
+from bids_brainage.names import CSV_PROGRAMS, PROGRAMS
+
+DERIVATIVES = ('fmriprep', 'aicbv', *PROGRAMS)
 """Kinds of precomputed derivatives that are understood; a name may go on, as fmriprep-25.2."""
 
 _SPACE = re.compile(r'[0-9a-zA-Z]+(:(res|resolution|cohort)-[0-9a-zA-Z]+)*')
@@ -75,7 +77,9 @@ def _add_bold(group: argparse._ArgumentGroup) -> None:
         nargs='+',
         metavar='NAME=PATH',
         help='derivatives to use: fmriprep=PATH (preprocessed BOLD), aicbv=PATH (maps of cerebral '
-        'blood volume, desc-aicbv_T1w); a bare path is named by its folder',
+        'blood volume, desc-aicbv_T1w), freesurfer=PATH, fastsurfer=PATH (subject folders with '
+        'stats), synthseg=PATH, dlmuse=PATH (CSV tables): ages from these tables, images or not; '
+        'a bare path is named by its folder',
     )
     group.add_argument(
         '--connectivity',
@@ -137,9 +141,19 @@ def derivative_folders(settings: Mapping[str, Any], problems: list[str]) -> dict
             )
         elif any(other.lower().startswith(kind) for other in found):
             problems.append(f'--derivatives: {kind} was given twice.')
-        elif not folder.is_dir():
+        elif not folder.is_dir() and not (kind in CSV_PROGRAMS and folder.is_file()):
             problems.append(f'--derivatives: {folder} is not a folder.')
         found.setdefault(name, str(folder))
+    return _with_freesurfer(found)
+
+
+def _with_freesurfer(found: dict[str, str]) -> dict[str, str]:
+    """Add the FreeSurfer folder that fMRIPrep leaves in its own, unless one was given."""
+    kinds = {re.split(r'[._-]', name.lower(), maxsplit=1)[0]: name for name in found}
+    if 'fmriprep' in kinds and 'freesurfer' not in kinds:
+        inside = Path(found[kinds['fmriprep']]) / 'sourcedata' / 'freesurfer'
+        if inside.is_dir():
+            return {**found, 'freesurfer': str(inside)}
     return found
 
 

@@ -50,13 +50,15 @@ class Scan:
         All entities of the name by short key, in the order of the name.
     suffix, datatype : str
         What the image is used as: ``T1w`` and ``anat`` (also a ``UNIT1`` image), or ``bold`` and
-        ``func``.
+        ``func``; ``table`` and ``anat`` for what another program measured.
     age : Age
         Age at the scan.
     sex : str or None
         ``M``, ``F``, another value as in the dataset, or None.
     metadata : dict
         JSON sidecar content with BIDS inheritance applied.
+    dataset : str
+        Name of the dataset in URIs.
     """
 
     path: Path
@@ -70,6 +72,12 @@ class Scan:
     age: Age = field(default_factory=Age)
     sex: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    dataset: str = 'raw'
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that a prediction is made from."""
+        return (self.path,)
 
     @property
     def stem(self) -> str:
@@ -78,8 +86,8 @@ class Scan:
 
     @property
     def uri(self) -> str:
-        """BIDS URI of the image (``bids:raw:<relative>``)."""
-        return f'bids:raw:{self.relative}'
+        """BIDS URI of the image (``bids:raw:<relative>``) or table."""
+        return f'bids:{self.dataset}:{self.relative}'
 
     @property
     def problem(self) -> str | None:

@@ -13,7 +13,7 @@ ROLES = tuple(
     dict.fromkeys(
         role
         for kind in KINDS.values()
-        if kind.gives_age
+        if kind.gives_age and not kind.elsewhere
         for role in (*kind.roles, CONNECTIVITY, 'mask', 'mask_native')
     )
 )

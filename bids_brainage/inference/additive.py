@@ -55,7 +55,8 @@ def predict_additive(
     base = compared = None
     from_mean: dict[str, float] = {}
     if curves is not None:
-        compared, usual = _people_of(curves, age if reference_age is None else reference_age)
+        at = age if reference_age is None else reference_age
+        compared, usual = people_of(curves, at, 'contributions')
         base = float(model.tensors['intercept'][0] + usual.sum())
         from_mean = dict(zip(model.features, values.tolist(), strict=True))
         values = values - usual
@@ -74,18 +75,18 @@ def predict_additive(
         beyond=model.beyond(features),
         estimated=tuple(n for n, x in zip(model.features, measured, strict=True) if np.isnan(x)),
         maps=maps,
-        typicality=_typicality(bundle, features + model.tensors['offset']),
+        typicality=typicality(bundle, features + model.tensors['offset']),
     )
 
 
-def _people_of(curves: Mapping[str, Any], age: float) -> tuple[float, np.ndarray]:
-    """Return the age within the curves, and the mean contributions of people of that age."""
+def people_of(curves: Mapping[str, Any], age: float, what: str) -> tuple[float, np.ndarray]:
+    """Return the age within the curves, and what they say of people of that age."""
     ages = np.asarray(curves['age'], float)
     inside = float(np.clip(age, ages[0], ages[-1]))
-    return inside, np.array([np.interp(inside, ages, row) for row in curves['contributions']])
+    return inside, np.array([np.interp(inside, ages, row) for row in curves[what]])
 
 
-def _typicality(bundle: Bundle, features: np.ndarray) -> float | None:
+def typicality(bundle: Bundle, features: np.ndarray) -> float | None:
     """Return the quantile of the distance from the training people, if they are known."""
     from scipy.stats import chi2
 

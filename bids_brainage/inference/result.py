@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -165,7 +166,15 @@ def save_prediction(
                 'outside_brain': outside,
             }
         )
-    content = {
+    content = content_of(prediction, maps)
+    target = folder / 'prediction.json'
+    target.write_text(json.dumps(content, indent=1), 'utf-8')
+    return target
+
+
+def content_of(prediction: Prediction, maps: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Return what ``prediction.json`` says of a prediction and its maps."""
+    return {
         'predicted_age': prediction.age,
         'predicted_age_sd': prediction.sd,
         'interval': prediction.interval,
@@ -181,8 +190,5 @@ def save_prediction(
         'note': prediction.note,
         'synthetic_scans': prediction.n_scans if prediction.n_scans > 1 else None,
         'fusion': asdict(prediction.fusion) if prediction.fusion else None,
-        'maps': maps,
+        'maps': list(maps),
     }
-    target = folder / 'prediction.json'
-    target.write_text(json.dumps(content, indent=1), 'utf-8')
-    return target

@@ -68,7 +68,8 @@ Files = Mapping[str, Path]
 """Derivatives by role: ``t1w`` (brain, aligned with the template by an affine), ``gm_modulated``
 (deformed to the template), ``volumes`` (table), ``region_volumes`` (table) with ``regions``
 (labels, own space), ``t1w_uncorrected`` (own space, RAS+, bias field left in), ``mask_native``,
-``connectivity``, ``structures`` (labels, in the space of ``t1w``).  The image
+``connectivity``, ``structures`` (labels, in the space of ``t1w``), ``measures`` (of another
+program) with ``segmentation`` (its labels, or None).  The image
 ``t1w_uncorrected`` may be the scan itself or what the check of the program made of it: both give
 the same array."""
 
@@ -104,6 +105,8 @@ class InputKind:
         Takes the connectivity of the session beside the image, with a matrix for `CONNECTIVITY`.
     gives_age : bool
         False for what a generator of maps learns from.
+    elsewhere : bool
+        What other programs measured: no image is prepared for it.
     """
 
     name: str
@@ -116,6 +119,7 @@ class InputKind:
     native: bool = False
     takes_graph: bool = False
     gives_age: bool = True
+    elsewhere: bool = False
 
     @property
     def is_aligned(self) -> bool:
@@ -224,6 +228,14 @@ KINDS = {
             derivatives={},
             prepared_by=f'{_ARRAYS}:volumes',
             is_table=True,
+        ),
+        InputKind(
+            'measures',
+            roles=('measures', 'segmentation'),
+            derivatives={},
+            prepared_by='bids_brainage.inputs.measures:measures',
+            is_table=True,
+            elsewhere=True,
         ),
         InputKind(
             'cbv_pair',

@@ -14,6 +14,7 @@ import numpy as np
 
 from bids_brainage.errors import ProcessingError
 from bids_brainage.inputs.kinds import KINDS
+from bids_brainage.inputs.measure_titles import measure_title
 
 OUTER_FLUID = 'csf'
 """Structure that counts as intracranial but not as brain."""
@@ -100,7 +101,8 @@ def title_of(feature: str, kind: str = 'volumes') -> str:
     feature : str
     kind : str
         Input kind of the model: the structures of ``'volumes'`` are those of the atlas, of
-        ``'region_volumes'`` those of the segmentation network.
+        ``'region_volumes'`` those of the segmentation network, of ``'measures'`` those of
+        another program.
 
     Examples
     --------
@@ -113,9 +115,11 @@ def title_of(feature: str, kind: str = 'volumes') -> str:
     from bids_brainage.segmentation.regions import load_regions
 
     above = feature.split('/')[0]
+    if KINDS[kind].elsewhere and above not in {region.name for region in load_regions()}:
+        return measure_title(feature)
     if above == 'brain':
         return 'Brain within its envelope'
-    if KINDS[kind].is_segmented:
+    if KINDS[kind].is_segmented or KINDS[kind].elsewhere:
         titles = {region.name: region.title for region in load_regions()}
     else:
         titles = structure_titles()

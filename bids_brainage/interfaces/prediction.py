@@ -102,8 +102,7 @@ class SavePrediction(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         from bids_brainage.bundles.bundle import load_bundle
-        from bids_brainage.bundles.facts import model_facts
-        from bids_brainage.inputs.volumes import by_title, title_of
+        from bids_brainage.inference.row import prediction_facts, prediction_row
         from bids_brainage.interfaces.explanation import save_maps
         from bids_brainage.interfaces.importance import functional_facts, save_importances
         from bids_brainage.names import derivative_path, parse_name
@@ -123,22 +122,12 @@ class SavePrediction(SimpleInterface):
         flags = self._flags(prediction, bundle) + functional_flags
         row = prediction_row(self.inputs.scan, prediction, bundle, flags)
         facts = json.loads(Path(self.inputs.facts).read_text('utf-8'))
-        kind = bundle.input['kind']
         write_brainage(
             table,
             [row],
             models={
                 bundle.name: {
-                    **model_facts(bundle),
-                    'Device': prediction['device'],
-                    'Contributions': by_title(prediction['contributions'], kind),
-                    'BaseAge': prediction['base_age'],
-                    'ReferenceAge': prediction['reference_age'],
-                    'ContributionsFromMean': by_title(prediction['from_mean'], kind),
-                    'Beyond': [title_of(name, kind) for name in prediction['beyond']],
-                    'Estimated': [title_of(name, kind) for name in prediction['estimated']],
-                    'Note': prediction['note'],
-                    'SyntheticScans': prediction['synthetic_scans'],
+                    **prediction_facts(prediction, bundle),
                     **functional,
                     **self.inputs.cbv,
                     MADE_FROM: {**self.inputs.made_from, 'InputSHA256': facts['sha256']},
@@ -184,50 +173,6 @@ class SavePrediction(SimpleInterface):
             estimated=bool(prediction['estimated']),
             simulated=self.inputs.simulated,
         )
-
-
-def prediction_row(
-    scan: dict[str, Any], prediction: dict[str, Any], bundle: Any, flags: list[str]
-) -> dict[str, Any]:
-    """Return the table row of a successful prediction.
-
-    Parameters
-    ----------
-    scan : dict
-        Columns that come from the dataset (``source``, ``age``...).
-    prediction : dict
-        Content of ``prediction.json``.
-    bundle : Bundle
-    flags : list of str
-
-    Returns
-    -------
-    dict
-        As `bids_brainage.outputs.tables.brainage_row` makes it; ages in years.
-    """
-    from bids_brainage.inference.interval import corrected_age, in_training_range
-    from bids_brainage.outputs.tables import brainage_row
-
-    age = scan['age']
-    training = bundle.metadata['training']
-    limits = training['age_min'], training['age_max']
-    interval = prediction['interval'] or (None, None, None)
-    return brainage_row(
-        **scan,
-        model=bundle.name,
-        model_version=bundle.version,
-        predicted_age=prediction['predicted_age'],
-        predicted_age_sd=prediction['predicted_age_sd'],
-        interval_low=interval[0],
-        interval_high=interval[1],
-        interval_level=interval[2],
-        predicted_age_corrected=corrected_age(
-            prediction['predicted_age'], age, bundle.metadata['bias_correction']
-        ),
-        in_training_range=in_training_range(age, limits),
-        qc_flag=';'.join(flags) or None,
-        status='ok',
-    )
 
 
 class _FiguresInputSpec(BaseInterfaceInputSpec):

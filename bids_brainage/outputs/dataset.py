@@ -29,6 +29,7 @@ BIDSIGNORE = (
     '*_xfm.*',
     '*_brainage.*',
     '*_volumes.*',
+    '*_measures.*',
     '*_saliency.*',
     '*_timeseries.*',
     '*_relmat.*',

@@ -187,6 +187,10 @@ _CHECKS = (
     ('registration_scale', 'scale', _outside),
     ('registration_rotation', 'rotation_degrees', _above),
     ('tissue_contrast', 'contrast', _outside),
+    ('tables_head', 'head_litres', _outside),
+    ('tables_share', 'brain_share', _outside),
+    ('tables_holes', 'surface_holes', _above),
+    ('tables_hemisphere', 'hemispheres_missing', _above),
 )
 """Flag, the measure it rests on, and when the measure fails."""
 

@@ -93,6 +93,9 @@ _MEASURES = {
     'registration_scale': 'Size against the template',
     'registration_rotation': 'Rotation against the template',
     'tissue_contrast': 'White over grey matter intensity',
+    'tables_head': 'Intracranial volume (eTIV)',
+    'tables_share': 'Brain in its intracranial volume',
+    'tables_holes': 'Defects of the surfaces before correction',
 }
 """Flag \u2192 what its measure is called."""
 

@@ -106,7 +106,7 @@ def _scan(
         'source': source,
         'person': person,
         'session': session or 'n/a',
-        'title': ' '.join([person, *(f'{k}-{v}' for k, v in _labels(stem) if k != 'sub')]),
+        'title': ' '.join([person, *_words(stem, row)]),
         'page': page,
         'picture': next((p for p in pictures if (output_dir / p).is_file()), ''),
         'age': years(age),
@@ -124,6 +124,13 @@ def _labels(stem: str) -> list[tuple[str, str]]:
         return list(source_entities(stem).items())
     except BrainAgeError:
         return []
+
+
+def _words(stem: str, row: Mapping[str, Any]) -> list[str]:
+    """Return what tells an image from others of the person: labels of its name, or its session."""
+    if row.get('modality') == 'table':
+        return [str(word) for word in (row.get('session_id'), 'tables') if word]
+    return [f'{key}-{label}' for key, label in _labels(stem) if key != 'sub']
 
 
 def _number(cell: Any) -> float | None:

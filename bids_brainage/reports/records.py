@@ -110,7 +110,8 @@ class ScanRecord:
         words |= {'rec': 'Reconstruction', 'ce': 'Contrast', 'echo': 'Echo'}
         entities = source_entities(self.stem)
         named = [f'{words.get(k, k)} {v}' for k, v in entities.items() if k != 'sub']
-        kind = 'resting or task fMRI' if self.modality == 'bold' else self.modality
+        kinds = {'bold': 'resting or task fMRI', 'table': 'tables of another program'}
+        kind = kinds.get(self.modality, self.modality)
         return ' · '.join([*named, kind])
 
 

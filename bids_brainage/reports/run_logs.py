@@ -38,7 +38,7 @@ def status_messages(output_dir: Path, subject: str) -> dict[str, tuple[str, ...]
         current: dict[str, tuple[str, ...]] = {}
         for row in read_tsv(path):
             source = row.get('source', '')
-            if not re.search(rf'/sub-{re.escape(subject)}_[^/]*$', source):
+            if not re.search(rf'[/:#]sub-{re.escape(subject)}(?![0-9a-zA-Z+])', source):
                 continue
             texts = current.setdefault(source, ())
             if row.get('status') == 'failed':

@@ -75,10 +75,15 @@ class Combiner:
     config : Config
     bundles : sequence of Bundle
         Models of the run.
+    measured : sequence of Scan
+        What other programs measured; the consensus of an image takes the ages of its session.
     """
 
-    def __init__(self, config: Config, bundles: Sequence[Bundle]) -> None:
+    def __init__(
+        self, config: Config, bundles: Sequence[Bundle], measured: Sequence[Scan] = ()
+    ) -> None:
         self._root = config.execution.output_dir
+        self._measured = measured
         self._fusions = fusions_of(bundles)
         self._members = consensus_of(bundles) if config.workflow.consensus else []
 
@@ -87,7 +92,7 @@ class Combiner:
         table = table_path(self._root, scan)
         if not (self._fusions or self._members) or not table.is_file():
             return
-        rows = {r['model']: r for r in read_brainage(table) if r['source'] == scan.uri}
+        rows = {**self._of_session(scan), **self._own(scan)}
         made: dict[str, tuple[Row, dict[str, Any]]] = {}
         for fusion in self._fusions:
             made.update(fused_rows(fusion, scan, rows))
@@ -99,6 +104,26 @@ class Combiner:
             [row for row, _ in made.values()],
             models={name: facts for name, (_, facts) in made.items()},
         )
+
+    def write_all(self, scans: Sequence[Scan]) -> None:
+        """Write the combined rows of images, and of visits with tables and no image."""
+        visits = {(s.subject, s.session) for s in scans if s not in self._measured}
+        for scan in scans:
+            if scan not in self._measured or (scan.subject, scan.session) not in visits:
+                self.write(scan)
+
+    def _own(self, scan: Scan) -> dict[str, Row]:
+        table = table_path(self._root, scan)
+        found = read_brainage(table) if table.is_file() else []
+        return {row['model']: row for row in found if row['source'] == scan.uri}
+
+    def _of_session(self, scan: Scan) -> dict[str, Row]:
+        """Return the rows of what other programs measured in the session of an image."""
+        found: dict[str, Row] = {}
+        for other in self._measured:
+            if (other.subject, other.session) == (scan.subject, scan.session):
+                found = {**self._own(other), **found}
+        return found
 
 
 def combined_names(config: Config, bundles: Sequence[Bundle]) -> list[str]:

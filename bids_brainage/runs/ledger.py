@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.config import Config
+from bids_brainage.dataset.measured import MeasuredScan
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.names import derivative_path, memo_path, side_file
@@ -16,7 +17,14 @@ from bids_brainage.outputs import read_brainage
 from bids_brainage.outputs.files import read_json
 from bids_brainage.outputs.provenance import MADE_FROM, remembered_sha256
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
-from bids_brainage.workflows.images import IMAGES, cbv_path, image_path, table_path
+from bids_brainage.workflows.images import (
+    IMAGES,
+    cbv_path,
+    image_path,
+    map_path,
+    measures_path,
+    table_path,
+)
 from bids_brainage.workflows.made_from import (
     bundle_hash,
     of_cbv,
@@ -231,7 +239,21 @@ class Ledger:
         return quality
 
     def _from(self, scan: Scan, facts: Facts) -> Facts:
-        return {**facts, 'InputSHA256': self.sha256(scan.path, scan.subject)}
+        return {**facts, 'InputSHA256': self.input_sha256(scan)}
+
+    def input_sha256(self, scan: Scan) -> str | dict[str, str]:
+        """Return the hash of the file of a scan; of several by name."""
+        found = {path.name: self.sha256(path, scan.subject) for path in scan.files}
+        return found if len(found) > 1 else found[scan.path.name]
+
+    def _maps_elsewhere(self, scan: MeasuredScan, bundle: Bundle) -> list[Path]:
+        chosen = self.config.workflow.saliency
+        methods = bundle.metadata['saliency'] if scan.segmentation is not None else ()
+        return [measures_path(self._root, scan)] + [
+            map_path(self._root, scan, bundle.label, method)
+            for method in methods
+            if chosen is None or method in chosen
+        ]
 
     def _waits(self, scan: Scan) -> bool:
         own = session_series(scan, self.series)
@@ -245,6 +267,8 @@ class Ledger:
 
     def _maps(self, scan: Scan, bundle: Bundle) -> list[Path]:
         """Return the files of a prediction beside its row."""
+        if isinstance(scan, MeasuredScan):
+            return self._maps_elsewhere(scan, bundle)
         place = {**scan.entities, 'space': DEFAULT_SPACE, 'res': '1'}
         paths = []
         if takes_native(scan, bundle):

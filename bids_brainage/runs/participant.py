@@ -20,17 +20,20 @@ from bids_brainage.outputs import (
     write_dataset_files,
     write_sessions_summary,
 )
+from bids_brainage.outputs.citation import append_methods
 from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.runs.claim import claimed
 from bids_brainage.runs.environment import check_device
 from bids_brainage.runs.ledger import Ledger
+from bids_brainage.runs.measure import methods_of, predict_tables
 from bids_brainage.runs.plan import (
     Plan,
+    images_needed,
     make_plan,
     names_of_combined,
     people_missing,
     resolve_models,
-    select_images,
+    select_all,
     show_plan,
     show_reports,
     tell_headers,
@@ -68,18 +71,17 @@ def run_participant(config: Config) -> int:
     """
     execution = config.execution
     digest = config_hash(config.workflow.image_options())
-    scans, series = select_images(config)
+    scans, series, measured = select_all(config)
     check_device(config)
-    if execution.reports_only and execution.dry_run:
-        return show_reports(scans)
     if execution.reports_only:
-        _refresh(config, scans)
-        return _write_reports(config, scans)
-    bundles = resolve_models(config)
+        return _only_reports(config, (*scans, *measured))
+    programs = {scan.program for scan in measured}
+    bundles = resolve_models(config, programs, images=bool(scans))
     series = series_asked_for(config, series, bundles)
+    scans = scans if images_needed(bundles, series) else ()
     check_output(execution.output_dir, digest)
     ledger = Ledger(config, series, remember=not execution.dry_run)
-    plan = make_plan(config, scans, series, bundles, ledger)
+    plan = make_plan(config, scans, series, bundles, ledger, measured)
     tell_headers(plan)
     if execution.dry_run:
         return show_plan(plan)
@@ -93,6 +95,14 @@ def run_participant(config: Config) -> int:
         if execution.clean_workdir:
             clean_work(execution.work_dir, plan)
         return _run(config, plan, ledger, spaces)
+
+
+def _only_reports(config: Config, scans: Sequence[Scan]) -> int:
+    """Bring rows and pages up to date, or say which pages that would be; return the status."""
+    if config.execution.dry_run:
+        return show_reports(scans)
+    _refresh(config, scans)
+    return _write_reports(config, scans)
 
 
 def _refresh(config: Config, scans: Sequence[Scan]) -> None:
@@ -119,16 +129,17 @@ def _run(config: Config, plan: Plan, ledger: Ledger, spaces: Sequence[OutputSpac
     execution = config.execution
     _announce(config, plan)
     _write_root(config)
-    for scan in plan.scans:
+    for scan in plan.all_scans:
         refresh_rows(execution.output_dir, scan)
     status = StatusLog(execution.output_dir, execution.run_id)
     combiner = None
-    if names_of_combined(config, plan.bundles):
+    if names_of_combined(config, plan.all_bundles):
         from bids_brainage.runs.combine import Combiner
 
-        combiner = Combiner(config, plan.bundles)
+        combiner = Combiner(config, plan.all_bundles, plan.elsewhere.scans)
     failures, lost, unwritten, ended, crashed = 0, 0, 0, False, ''
     try:
+        without = predict_tables(config, plan, ledger, status)
         if plan.todo or plan.series_todo:
             from bids_brainage.runs.process import process
 
@@ -138,19 +149,22 @@ def _run(config: Config, plan: Plan, ledger: Ledger, spaces: Sequence[OutputSpac
             from bids_brainage.runs.spaces import write_spaces
 
             unwritten = write_spaces(config, plan.scans, spaces, status, partial(execute, config))
+        if plan.elsewhere.scans:
+            append_methods(execution.output_dir, methods_of(plan))
         ended = True
     finally:
         if ended:  # a run that was stopped has scans that are neither done nor failed
             failures, lost = settle(plan, ledger, status, crashed)
+            failures += without
             if combiner is not None:
-                for scan in plan.scans:
-                    combiner.write(scan)
-        report_errors = _write_reports(config, plan.scans, ended)
+                combiner.write_all(plan.all_scans)
+        report_errors = _write_reports(config, plan.all_scans, ended)
     return _finish(config, plan, failures, lost + unwritten + report_errors, status)
 
 
 def _announce(config: Config, plan: Plan) -> None:
     people = len({scan.subject for scan in plan.scans})
+    tables = plan.elsewhere
     LOG.log(IMPORTANT, 'bids_brainage %s', config.environment.version)
     LOG.log(IMPORTANT, 'dataset   %s', config.execution.bids_dir)
     LOG.log(IMPORTANT, 'output    %s', config.execution.output_dir)
@@ -161,9 +175,11 @@ def _announce(config: Config, plan: Plan) -> None:
         people,
         len(plan.todo),
     )
+    if tables.scans:
+        LOG.log(IMPORTANT, 'tables    %d visits, %d to do', len(tables.scans), len(tables.todo))
     if plan.series:
         LOG.log(IMPORTANT, 'series    %d BOLD, %d to do', len(plan.series), len(plan.series_todo))
-    for bundle in plan.bundles:
+    for bundle in plan.all_bundles:
         LOG.log(
             IMPORTANT,
             'model     %s, version %s, weights %s',
@@ -236,11 +252,11 @@ def _write_reports(config: Config, scans: Sequence[Scan], ended: bool = True) ->
 def _finish(
     config: Config, plan: Plan, failures: int, report_errors: int, status: StatusLog
 ) -> int:
-    names = [b.name for b in plan.bundles] + names_of_combined(config, plan.bundles)
-    rows = rows_of(config.execution.output_dir, plan.scans, names)
+    names = [b.name for b in plan.all_bundles] + names_of_combined(config, plan.all_bundles)
+    rows = rows_of(config.execution.output_dir, plan.all_scans, names)
     status.write()
     sys.stdout.write('\n' + summary_table(rows) + '\n\n')
-    total = len(plan.scans) * len(plan.bundles)
+    total = plan.n_ages
     skipped = sum(scan.uri not in plan.cbv.problems for scan, _ in plan.without)
     LOG.log(
         IMPORTANT,
@@ -248,20 +264,20 @@ def _finish(
         total - failures - skipped,
         failures,
         total
-        - sum(len(b) for _, b in plan.todo)
+        - sum(len(b) for _, b in (*plan.todo, *plan.elsewhere.todo))
         - len(plan.unreadable) * len(plan.bundles)
         - len(plan.without),
     )
     if skipped:
         LOG.warning('%d ages skipped for want of a blood-volume map', skipped)
-    for subject in dict.fromkeys(scan.subject for scan in plan.scans):
+    for subject in dict.fromkeys(scan.subject for scan in plan.all_scans):
         page = config.execution.output_dir / f'sub-{subject}.html'
         if page.exists():
             LOG.log(IMPORTANT, 'report    %s', page)
     LOG.log(IMPORTANT, 'citation  %s', config.execution.output_dir / 'logs' / 'CITATION.md')
-    missing = people_missing(config, plan.scans)
+    missing = people_missing(config, plan.all_scans)
     for label in missing:
-        LOG.error('sub-%s was asked for and has no T1w image to use', label)
+        LOG.error('sub-%s was asked for and has nothing to use', label)
     if failures == total:
         return 65
     return 1 if failures or report_errors or missing else 0

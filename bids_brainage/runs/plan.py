@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bids_brainage.bundles.bundle import Bundle, resolve_bundle
-from bids_brainage.bundles.places import DEFAULT_MODELS, model_dirs
+from bids_brainage.bundles.places import model_dirs
 from bids_brainage.config import Config
 from bids_brainage.dataset import find_scans
 from bids_brainage.dataset.header import header_words
+from bids_brainage.dataset.measured import MeasuredScan
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.errors import BundleError, MissingInputError, OptionError
+from bids_brainage.errors import BundleError, MissingInputError, NothingSelectedError, OptionError
 from bids_brainage.inputs.arrays import check_segmentation
 from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.names import model_label
 from bids_brainage.outputs.logs import IMPORTANT
+from bids_brainage.runs.elsewhere import (
+    Elsewhere,
+    check_programs,
+    default_models,
+    plan_elsewhere,
+    select_measured,
+)
 from bids_brainage.runs.ledger import CbvMaps, Ledger, session_series
 from bids_brainage.segmentation.weights import segmentation_facts
 from bids_brainage.workflows.naming import takes_cbv, takes_native
@@ -40,6 +48,7 @@ class Plan:
     scans : tuple of Scan
         All T1w images selected.
     bundles : tuple of Bundle
+        Models of images.
     todo : tuple of (Scan, bundles)
         What has no result yet.
     unreadable : tuple of (Scan, str)
@@ -54,6 +63,8 @@ class Plan:
         Models that have to do without such a map.
     images : frozenset of str
         URIs of the T1w images whose preprocessed images, or blood-volume map, are to be made.
+    elsewhere : Elsewhere
+        What other programs measured, with its models.
     """
 
     scans: tuple[Scan, ...]
@@ -65,6 +76,22 @@ class Plan:
     cbv: CbvMaps = field(default_factory=CbvMaps)
     without: tuple[tuple[Scan, Bundle], ...] = ()
     images: frozenset[str] = frozenset()
+    elsewhere: Elsewhere = field(default_factory=Elsewhere)
+
+    @property
+    def all_scans(self) -> tuple[Scan, ...]:
+        """Images, and visits that other programs measured."""
+        return (*self.scans, *self.elsewhere.scans)
+
+    @property
+    def all_bundles(self) -> tuple[Bundle, ...]:
+        """Models of images and of tables."""
+        return (*self.bundles, *self.elsewhere.bundles)
+
+    @property
+    def n_ages(self) -> int:
+        """How many predictions the run is asked for."""
+        return len(self.scans) * len(self.bundles) + self.elsewhere.n_ages
 
     @property
     def first(self) -> Work:
@@ -134,6 +161,27 @@ def select_images(config: Config) -> tuple[tuple[Scan, ...], tuple[Series, ...]]
     return found, select_series(config, scans)
 
 
+def select_all(
+    config: Config,
+) -> tuple[tuple[Scan, ...], tuple[Series, ...], tuple[MeasuredScan, ...]]:
+    """Find images, functional runs, and what other programs measured.
+
+    Raises
+    ------
+    BrainAgeError
+        There is neither an image nor a table among what was selected.
+    """
+    measured = select_measured(config)
+    try:
+        scans, series = select_images(config)
+    except (MissingInputError, NothingSelectedError) as error:
+        if not measured:
+            raise
+        LOG.warning('tables only: %s', error)
+        return (), (), select_measured(config, tell=True)
+    return scans, series, measured
+
+
 def tell_headers(plan: Plan) -> None:
     """Say of every image to do what contradicts itself in its header."""
     for scan in plan.busy:
@@ -147,8 +195,18 @@ def people_missing(config: Config, scans: Sequence[Scan]) -> list[str]:
     return [label for label in config.execution.participant_label if label not in found]
 
 
-def resolve_models(config: Config) -> tuple[Bundle, ...]:
+def resolve_models(
+    config: Config, programs: Collection[str] = (), *, images: bool = True
+) -> tuple[Bundle, ...]:
     """Find all bundles, telling all problems together.
+
+    Parameters
+    ----------
+    config : Config
+    programs : collection of str
+        Programs whose tables there are.
+    images : bool
+        Whether there are images, too.
 
     Raises
     ------
@@ -157,7 +215,7 @@ def resolve_models(config: Config) -> tuple[Bundle, ...]:
     OptionError
         If two would write the same file names, or an option suits none of them.
     """
-    names = config.workflow.models or DEFAULT_MODELS
+    names = config.workflow.models or default_models(programs, images=images)
     bundles, problems = [], []
     for name in dict.fromkeys(names):
         try:
@@ -169,6 +227,7 @@ def resolve_models(config: Config) -> tuple[Bundle, ...]:
             problems.append(str(error))
     if problems:
         raise MissingInputError('\n'.join(problems))
+    check_programs(bundles, programs, images=images)
     bundles += _partners(config, bundles)
     labels = [bundle.label for bundle in bundles]
     labels += [model_label(name) for name in names_of_combined(config, bundles)]
@@ -234,8 +293,11 @@ def make_plan(
     series: Sequence[Series],
     bundles: tuple[Bundle, ...],
     ledger: Ledger,
+    measured: Sequence[MeasuredScan] = (),
 ) -> Plan:
     """Compare what is asked for with what stands in the output dataset."""
+    elsewhere = plan_elsewhere(measured, bundles, ledger)
+    bundles = tuple(b for b in bundles if b not in elsewhere.bundles)
     series_todo = tuple(s for s in series if not ledger.connectivity(s).is_current)
     aligned = {s.t1w.uri for s in series_todo if s.t1w is not None}
     maps = CbvMaps()
@@ -269,7 +331,13 @@ def make_plan(
         maps,
         tuple(without),
         frozenset(images),
+        elsewhere,
     )
+
+
+def images_needed(bundles: Sequence[Bundle], series: Sequence[Series]) -> bool:
+    """Return whether a model or a functional run takes T1w images."""
+    return bool(series) or any(not kind_of(bundle.input).elsewhere for bundle in bundles)
 
 
 def show_reports(scans: Sequence[Scan]) -> int:
@@ -288,6 +356,7 @@ def show_plan(plan: Plan) -> int:
         names = [b.name for b in bundles] or ['images']
         lines.append(f'  {scan.relative}  ({age})  → {", ".join(names)}')
     lines += [f'  {scan.relative}  cannot be read: {why}' for scan, why in plan.unreadable]
+    lines += plan.elsewhere.lines()
     lines += [
         f'  {scan.relative}  {bundle.name}: '
         + plan.cbv.problems.get(scan.uri, 'no blood-volume map')

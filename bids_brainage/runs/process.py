@@ -86,18 +86,23 @@ def _check_atlas(config: Config) -> None:
 def _settings(config: Config, root: Path) -> RunSettings:
     from bids_brainage.workflows.settings import RunSettings
 
-    options = config.workflow.image_options()
     return RunSettings(
         config=config,
         registration_template=find_template(root, resolution=2),
         output_template=find_template(root, resolution=1),
-        provenance={
-            'ConfigurationHash': config_hash(options),
-            'Options': options,
-            'RandomSeed': config.seeds.random_seed,
-            'SoftwareVersions': software_versions(PACKAGES),
-        },
+        provenance=provenance_of(config),
     )
+
+
+def provenance_of(config: Config) -> dict[str, Any]:
+    """Return options and versions for the side files."""
+    options = config.workflow.image_options()
+    return {
+        'ConfigurationHash': config_hash(options),
+        'Options': options,
+        'RandomSeed': config.seeds.random_seed,
+        'SoftwareVersions': software_versions(PACKAGES),
+    }
 
 
 @dataclass

@@ -43,6 +43,18 @@ def table_path(output_dir: Path, scan: Scan) -> Path:
     return output_dir / derivative_path(named, scan.datatype)
 
 
+def measures_path(output_dir: Path, scan: Scan) -> Path:
+    """Return the table of what another program measured at a visit."""
+    named: dict[str, Any] = {**scan.entities, 'suffix': 'measures', 'extension': '.tsv'}
+    return output_dir / derivative_path(named, scan.datatype)
+
+
+def map_path(output_dir: Path, scan: Scan, label: str, method: str) -> Path:
+    """Return the explanation map of a visit on the labels of the program that measured it."""
+    named = {**scan.entities, 'space': 'T1w', 'model': label, 'desc': method, 'suffix': 'saliency'}
+    return output_dir / derivative_path(named, scan.datatype)
+
+
 def volumes_path(output_dir: Path, scan: Scan) -> Path:
     """Return the table of volumes of a scan."""
     named: dict[str, Any] = {**scan.entities, 'suffix': 'volumes', 'extension': '.tsv'}

@@ -80,6 +80,8 @@ SPELLINGS = [
     ('-d fmriprep=models', 'execution.derivatives', {'fmriprep': 'models'}),
     ('--derivatives fmriprep-25.2=models', 'execution.derivatives', {'fmriprep-25.2': 'models'}),
     ('-d aicbv=models', 'execution.derivatives', {'aicbv': 'models'}),
+    ('-d freesurfer-7=models', 'execution.derivatives', {'freesurfer-7': 'models'}),
+    ('-d dlmuse=filter.json', 'execution.derivatives', {'dlmuse': 'filter.json'}),
     ('--anat-only', 'workflow.anat_only', True),
     (
         '--output-spaces T1w MNI152NLin6Asym:res-2 T1w',
@@ -193,14 +195,14 @@ def test_all_problems_are_told_together(folders, capsys):
         *('--use-plugin', 'nowhere.yml', '--bids-filter-file', 'nowhere.json'),
         *('--aggregate-session-reports', '0', '--config-file', 'nowhere.toml'),
         *('--task-id', 'n_1', '--atlas', 'nowhere.nii.gz', '--atlas-labels', 'nowhere.tsv'),
-        *('--derivatives', 'freesurfer=models', 'fmriprep=nowhere', 'fmriprep-2=models'),
+        *('--derivatives', 'cat12=models', 'fmriprep=nowhere', 'fmriprep-2=models'),
         environ={},
     )
     told = ' '.join(found)
     assert len(found) == 20
     words = 's_1 nprocs omp-nthreads --mem --mem-gb device random-seed saliency same nowhere.yml '
     words += 'nowhere.json aggregate-session-reports nowhere.toml model-dir task-id atlas-labels '
-    words += 'nowhere.nii.gz nowhere.tsv freesurfer twice'
+    words += 'nowhere.nii.gz nowhere.tsv cat12 twice'
     for word in words.split():
         assert word in told
 
@@ -325,6 +327,15 @@ def test_earlier_run_is_reused_and_the_command_line_wins(folders, capsys):
     told = ' '.join(_problems(capsys, '--config-file', 'own.toml'))
     for word in ('[section]', 'colour', 'sloppy', 'models', 'pet', 'list_models'):
         assert word in told
+
+
+def test_freesurfer_within_fmriprep_is_found(folders):
+    inside = folders / 'fmriprep' / 'sourcedata' / 'freesurfer'
+    inside.mkdir(parents=True)
+    found = _parse('--derivatives', 'fmriprep').execution.derivatives
+    assert found == {'fmriprep': str(folders / 'fmriprep'), 'freesurfer': str(inside)}
+    given = ('--derivatives', 'fmriprep', 'freesurfer=models')
+    assert _parse(*given).execution.derivatives['freesurfer'] == str(folders / 'models')
 
 
 @pytest.mark.parametrize('text', ['derivatives = "{}"', 'derivatives = \'{"aicbv": "models"}\''])

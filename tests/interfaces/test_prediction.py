@@ -12,12 +12,12 @@ import pytest
 from bids_brainage.bundles.bundle import resolve_bundle
 from bids_brainage.bundles.facts import model_facts
 from bids_brainage.bundles.places import model_dirs
+from bids_brainage.inference.row import prediction_row
 from bids_brainage.interfaces import prediction
 from bids_brainage.interfaces.prediction import (
     PredictAge,
     SavePrediction,
     figure_path,
-    prediction_row,
 )
 from bids_brainage.outputs.tables import read_brainage
 

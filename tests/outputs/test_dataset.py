@@ -355,7 +355,8 @@ def test_root_files_repeat_exactly_and_other_options_are_refused(raw, tmp_path):
     assert _tree(out) == first
     assert first['.bidsignore'].decode().split('\n') == [
         *('*.html', 'figures', 'log', 'group_*', '*_xfm.*', '*_brainage.*'),
-        *('*_volumes.*', '*_saliency.*', '*_timeseries.*', '*_relmat.*', ''),
+        *('*_volumes.*', '*_measures.*', '*_saliency.*', '*_timeseries.*'),
+        *('*_relmat.*', ''),
     ]
     assert {row['desc_id'] for row in read_tsv(out / 'descriptions.tsv')} >= {
         *('desc-preproc', 'desc-brain', 'desc-modulated', 'desc-gradcam')

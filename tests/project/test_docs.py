@@ -17,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import python_reference
+from stats_tree import write_fastsurfer, write_subject
 
 from bids_brainage.cli.main import main
 from bids_brainage.cli.parser import build_parser
@@ -86,6 +87,10 @@ def study(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir(parents=True)
     for name in ('atlas.nii.gz', 'atlas.tsv', 'my/models/aicbv_mamba.mystudy.safetensors'):
         (tmp_path / name).write_bytes(b'')
+    derivatives = tmp_path / 'data' / 'derivatives'
+    write_subject(derivatives / 'freesurfer', 'sub-01')
+    write_fastsurfer(derivatives / 'fastsurfer', 'sub-01')
+    (derivatives / 'dlmuse.csv').write_text('MRID,4,11\nsub-01_run-1_T1w,900,1500\n', 'utf-8')
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

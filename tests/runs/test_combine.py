@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ import pytest
 from bids_brainage.bundles.bundle import Bundle, load_bundle
 from bids_brainage.bundles.places import model_dirs
 from bids_brainage.bundles.untrained import untrained_metadata
+from bids_brainage.dataset.measured import MeasuredScan
 from bids_brainage.dataset.scan import Age, Scan
 from bids_brainage.errors import MissingInputError, OptionError
-from bids_brainage.outputs import brainage_row
-from bids_brainage.runs.combine import consensus_of, consensus_row, fused_rows
+from bids_brainage.outputs import brainage_row, read_brainage, write_brainage
+from bids_brainage.runs.combine import Combiner, consensus_of, consensus_row, fused_rows
 from bids_brainage.runs.fusions import fusions_of
+from bids_brainage.workflows.images import table_path
 
 COEFFICIENTS = {
     'T': (2.0, 0.9),
@@ -256,3 +259,31 @@ def test_group_level_combines_the_networks_of_system_b_and_nothing_else():
     assert len(fused) == 1
     assert {'volumes.a', 'vgg8.cbv'} == set(fused[0].names['TA'].split(' + '))
     assert fuse_models(models, []) == []
+
+
+def test_consensus_of_an_image_takes_the_age_of_its_sessions_tables(tmp_path, scan):
+    config = SimpleNamespace(
+        execution=SimpleNamespace(output_dir=tmp_path),
+        workflow=SimpleNamespace(consensus=True),
+    )
+    tables, alone = (
+        MeasuredScan(
+            Path('aseg.stats'), f'sub-{label}/stats/aseg.stats', label, None, None,
+            {'sub': label, 'rec': 'freesurfer'}, 'table', 'anat', dataset='freesurfer',
+        )
+        for label in ('01', '02')
+    )  # fmt: skip
+    models = [bundle('sfcn.image', mae=4.0), bundle('vgg8.tables', mae=4.0)]
+    for one, name, age in (
+        (scan, 'sfcn.image', 50.0), (tables, 'vgg8.tables', 60.0), (alone, 'vgg8.tables', 70.0),
+    ):  # fmt: skip
+        write_brainage(table_path(tmp_path, one), [row(one, name, age)])
+    Combiner(config, models, [tables, alone]).write_all([scan, tables, alone])
+    found = {r['model']: r for r in read_brainage(table_path(tmp_path, scan))}
+    assert found['consensus']['predicted_age'] == pytest.approx(55.0)
+    assert set(found) == {'sfcn.image', 'consensus'}
+    assert [r['model'] for r in read_brainage(table_path(tmp_path, tables))] == ['vgg8.tables']
+    found = {r['model']: r for r in read_brainage(table_path(tmp_path, alone))}
+    assert (found['consensus']['status'], found['consensus']['qc_flag']) == (
+        'skipped', 'member_missing',
+    )  # fmt: skip

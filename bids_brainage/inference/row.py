@@ -1,0 +1,77 @@
+"""The row and the facts of one prediction, for the table and its side file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bids_brainage.bundles.bundle import Bundle
+from bids_brainage.bundles.facts import model_facts
+from bids_brainage.inference.interval import corrected_age, in_training_range
+from bids_brainage.inputs.volumes import by_title, title_of
+from bids_brainage.outputs.tables import brainage_row
+
+
+def prediction_facts(prediction: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
+    """Return what the side file says of a prediction and of its model.
+
+    Parameters
+    ----------
+    prediction : mapping
+        Content of ``prediction.json``.
+    bundle : Bundle
+    """
+    kind = bundle.input['kind']
+    return {
+        **model_facts(bundle),
+        'Device': prediction['device'],
+        'Contributions': by_title(prediction['contributions'], kind),
+        'BaseAge': prediction['base_age'],
+        'ReferenceAge': prediction['reference_age'],
+        'ContributionsFromMean': by_title(prediction['from_mean'], kind),
+        'Beyond': [title_of(name, kind) for name in prediction['beyond']],
+        'Estimated': [title_of(name, kind) for name in prediction['estimated']],
+        'Note': prediction['note'],
+        'SyntheticScans': prediction['synthetic_scans'],
+    }
+
+
+def prediction_row(
+    scan: dict[str, Any], prediction: dict[str, Any], bundle: Any, flags: list[str]
+) -> dict[str, Any]:
+    """Return the table row of a successful prediction.
+
+    Parameters
+    ----------
+    scan : dict
+        Columns that come from the dataset (``source``, ``age``...).
+    prediction : dict
+        Content of ``prediction.json``.
+    bundle : Bundle
+    flags : list of str
+
+    Returns
+    -------
+    dict
+        As `bids_brainage.outputs.tables.brainage_row` makes it; ages in years.
+    """
+    age = scan['age']
+    training = bundle.metadata['training']
+    limits = training['age_min'], training['age_max']
+    interval = prediction['interval'] or (None, None, None)
+    return brainage_row(
+        **scan,
+        model=bundle.name,
+        model_version=bundle.version,
+        predicted_age=prediction['predicted_age'],
+        predicted_age_sd=prediction['predicted_age_sd'],
+        interval_low=interval[0],
+        interval_high=interval[1],
+        interval_level=interval[2],
+        predicted_age_corrected=corrected_age(
+            prediction['predicted_age'], age, bundle.metadata['bias_correction']
+        ),
+        in_training_range=in_training_range(age, limits),
+        qc_flag=';'.join(flags) or None,
+        status='ok',
+    )

@@ -1,0 +1,55 @@
+"""The packaged models of tables of other programs."""
+
+import numpy as np
+import pytest
+
+from bids_brainage.bundles.bundle import resolve_bundle
+from bids_brainage.bundles.contract import metadata_problems
+from bids_brainage.bundles.places import DEFAULT_BY_PROGRAM, model_dirs
+from bids_brainage.names import PROGRAMS
+
+NAMES = sorted(set(DEFAULT_BY_PROGRAM.values()))
+LEFT_OUT = {'tables.openneuro': 'data sets left out (10 folds)', 'tables.ixi': 'hospital left out'}
+
+
+@pytest.fixture(scope='module', params=NAMES)
+def bundle(request):
+    return resolve_bundle(request.param, model_dirs(None)[-1:])
+
+
+def test_every_program_has_a_model_that_takes_it():
+    for program, name in DEFAULT_BY_PROGRAM.items():
+        assert program in PROGRAMS
+        found = resolve_bundle(name, model_dirs(None)[-1:])
+        assert program in found.input['programs']
+
+
+def test_the_card_states_errors_with_whole_sources_left_out(bundle):
+    rows = {row['dataset']: row for row in bundle.metadata['validation']}
+    adults = rows['real tables, adults (18 and older)']
+    assert adults['method'] == LEFT_OUT[bundle.name]
+    assert adults['mae'] < 0.8 * adults['median_baseline_mae']
+    assert 0.85 <= adults['interval_coverage'] <= 0.95
+    errors = [step['mae'] for step in bundle.metadata['training']['learning_curve']]
+    assert errors == sorted(errors, reverse=True)  # more people, smaller errors
+
+
+def test_the_model_of_freesurfer_is_closer_than_six_years():
+    found = resolve_bundle('tables.openneuro', model_dirs(None)[-1:])
+    rows = {row['dataset']: row for row in found.metadata['validation']}
+    assert rows['real tables, adults (18 and older)']['mae'] < 6.2
+    assert rows['real tables, 18 to 45 years']['mae'] < 5.6
+
+
+def test_people_look_older_the_older_they_are(bundle):
+    curves = bundle.metadata['training']['reference_curves']
+    ages = bundle.instantiate()(np.array(curves['features']).T)
+    assert np.all(np.diff(ages[2:]) > 0)
+
+
+def test_a_trained_model_of_tables_needs_the_usual_people(bundle):
+    training = {k: v for k, v in bundle.metadata['training'].items() if k != 'reference_curves'}
+    problems = metadata_problems({**bundle.metadata, 'training': training})
+    assert problems == ['`training.reference_curves` is missing']
+    wrong = {**bundle.metadata['input'], 'programs': []}
+    assert '`input.programs`' in metadata_problems({**bundle.metadata, 'input': wrong})[0]

@@ -1,0 +1,302 @@
+"""Fit the bundles on tables of other programs: `tables.openneuro` and `tables.ixi`.
+
+    python tools/fit_tables.py NORMATIVE_DIR OUT_DIR
+
+``NORMATIVE_DIR`` holds FreeSurfer's measures of people of 67 OpenNeuro data sets and DLMUSE's of
+people of IXI.  Age is told by support vectors (Vapnik 1995) on random Fourier features (Rahimi and
+Recht 2007), so that no row of a person is kept; every decade of age weighs the same, up to a cap.
+Thickness enters as a share of the mean thickness: what a site adds everywhere cancels.
+
+Every figure on the card leaves whole data sets (for IXI, hospitals and families of scans) out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import GroupKFold
+from sklearn.svm import SVR
+
+from bids_brainage.bundles.bundle import export_bundle
+from bids_brainage.inputs.measure_titles import CORTICAL, STRUCTURES
+from bids_brainage.inputs.measures import features_of, muse_volumes
+from bids_brainage.inputs.volumes import log_ratios
+from bids_brainage.models.volumes import filled
+from bids_brainage.models.waves import WavesRegressor
+from bids_brainage.segmentation.regions import OUTER_FLUID, load_regions
+from bids_brainage.statistics.conformal import calibrate_by_age, leave_one_out_half_widths_by_age
+from bids_brainage.training.additive import balanced_weights, feature_distribution
+
+LOG = logging.getLogger('fit_tables')
+FOLDS, LEVEL, SEED = 10, 0.90, 0
+WAVES, TAIL, EPSILON_YEARS = 1500, 3.0, 2.0
+"""Waves; where standardised features are cut off; errors that do not count."""
+
+DECADES = ((0, 18), (18, 30), (30, 40), (40, 50), (50, 60), (60, 120))
+PARTS = {'adults (18 and older)': (18, 120), '18 to 45 years': (18, 45), '50 and older': (50, 120)}
+SHARES = (0.25, 0.5, 1.0)
+"""Parts of the other people, for the learning curve."""
+
+FREESURFER = [
+    *(f'{name}/brain' for name in STRUCTURES), 'brain', 'brain/head', 'cortex thickness',
+    *(f'{name} thickness/cortex thickness' for name in sorted(filter(None, CORTICAL))),
+]  # fmt: skip
+DLMUSE = [
+    *(f'{r.name}/brain' for r in load_regions() if r.name != OUTER_FLUID), 'brain/intracranial',
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a bundle is fitted.
+
+    `width`: of the waves, in units of the usual distance between two people.  `cost`: of errors.
+    `offset_years`: added to age before its logarithm; the larger, the more years count alike.
+    `weight_cap`: nobody weighs more than so many times the mean.
+    """
+
+    width: float
+    cost: float
+    offset_years: float
+    weight_cap: float
+
+
+@dataclass(frozen=True)
+class People:
+    """Features (NaN where not known), ages in years, and the source that each person is from."""
+
+    features: np.ndarray
+    age: np.ndarray
+    source: np.ndarray
+
+    def where(self, keep: np.ndarray) -> People:
+        """Return a part of the people."""
+        return People(self.features[keep], self.age[keep], self.source[keep])
+
+
+def measures_of(row: dict[str, Any]) -> dict[str, float]:
+    """Return the measures of a row of the FreeSurfer table, named as in stats files."""
+    found = {}
+    for column, value in row.items():
+        if pd.isna(value):
+            continue
+        head, _, rest = column.partition('_')
+        if head in ('aseg', 'hdr'):
+            found[rest] = value
+        elif head in ('lh', 'rh'):
+            name = rest.replace('hdr_Cortex_WhiteSurf', 'cortex_Surf')
+            name = name.replace('hdr_Cortex_MeanThickness', 'cortex_ThickAvg')
+            region, _, what = name.rpartition('_')
+            short = {'ThickAvg': 'thickness', 'SurfArea': 'area'}.get(what)
+            if short:
+                found[f'{head}-{region}-{short}'] = value
+    return found
+
+
+def openneuro(folder: Path) -> People:
+    """Return the people of the FreeSurfer table."""
+    table = pd.read_csv(folder / 'openneuro_freesurfer_age.csv.gz')
+    rows = table.drop(columns=['age', 'sex']).to_dict('records')
+    features = np.array([features_of(measures_of(row), FREESURFER) for row in rows])
+    return People(features, table['age'].to_numpy(float), table['dataset'].to_numpy(str))
+
+
+def ixi(folder: Path) -> People:
+    """Return the people of the DLMUSE table, measured at 1 mm where there is such a row."""
+    table = pd.read_csv(folder / 'ixi_dlmuse_age.csv.gz')
+    table = table[table['age'].notna()].sort_values('table')
+    person = table['ixi_id'].str.split('-').str[0]
+    table = table[~person.duplicated()]
+    names = [c for c in table if c.startswith('muse_')]
+    rows = table[names].rename(columns=lambda c: c.replace('muse_', 'MUSE-')).to_dict('records')
+    features = np.array([log_ratios(muse_volumes(row), DLMUSE) for row in rows])
+    return People(features, table['age'].to_numpy(float), table['site'].to_numpy(str))
+
+
+def distribution_of(people: People, settings: Settings) -> dict[str, list]:
+    """Return how people differ, from those with all measures; every decade weighs the same."""
+    whole = np.isfinite(people.features).all(axis=1)
+    weights = balanced_weights(people.age[whole], cap=settings.weight_cap)
+    return feature_distribution(people.features[whole], weights)
+
+
+def fit(people: People, settings: Settings) -> tuple[dict[str, np.ndarray], dict[str, list]]:
+    """Return the tensors of `WavesRegressor` and how people differ."""
+    known = distribution_of(people, settings)
+    features = np.array([filled(row, known) for row in people.features])
+    weights = balanced_weights(people.age, cap=settings.weight_cap)
+    share = weights / weights.sum()
+    centre = share @ features
+    spread = np.sqrt(share @ (features - centre) ** 2)
+    n = features.shape[1]
+    rng = np.random.default_rng(SEED)
+    directions = rng.normal(size=(WAVES, n)) / (settings.width * np.sqrt(n))
+    phase = rng.uniform(0, 2 * np.pi, WAVES)
+    z = np.clip((features - centre) / spread, -TAIL, TAIL)
+    waves = np.sqrt(2 / WAVES) * np.cos(z @ directions.T + phase)
+    target = np.log(people.age + settings.offset_years)
+    middle, stretch = share @ target, people.age.std() / target.std()
+    model = SVR(kernel='precomputed', C=settings.cost, epsilon=EPSILON_YEARS)
+    model.fit(waves @ waves.T, (target - middle) * stretch, sample_weight=weights)
+    height = np.sqrt(2 / WAVES) * (model.dual_coef_[0] @ waves[model.support_]) / stretch
+    return {
+        'intercept': np.array([middle + model.intercept_[0] / stretch]),
+        'centre': centre, 'scale': spread, 'tail': np.array([TAIL]), 'linear': np.zeros(n),
+        'directions': directions, 'phase': phase, 'height': height,
+        'offset_years': np.array([settings.offset_years]),
+    }, known  # fmt: skip
+
+
+def predict(known: People, others: People, names: list[str], settings: Settings) -> np.ndarray:
+    """Fit on some people and return the ages of others."""
+    tensors, distribution = fit(known, settings)
+    model = WavesRegressor(names)
+    model.load_tensors(tensors)
+    return model(np.array([filled(row, distribution) for row in others.features]))
+
+
+def left_out(
+    people: People, names: list[str], settings: Settings, share: float = 1.0
+) -> np.ndarray:
+    """Return the age of each person, told from sources that are not their own.
+
+    With a `share` only that part of the other people is used: of their sources, where there are
+    many.
+    """
+    found = np.empty(len(people.age))
+    groups = people.source
+    many = len(np.unique(groups)) > FOLDS
+    folds = FOLDS if many else len(np.unique(groups))
+    units = groups if many else np.arange(len(groups)).astype(str)
+    rng = np.random.default_rng(SEED)
+    for rest, mine in GroupKFold(folds).split(people.age, people.age, groups):
+        order = rng.permutation(np.unique(units[rest]))
+        used = rest[np.isin(units[rest], order[: round(share * len(order))])]
+        found[mine] = predict(people.where(used), people.where(mine), names, settings)
+    return found
+
+
+def figures(age: np.ndarray, found: np.ndarray) -> dict[str, Any]:
+    """Return n, mean absolute error, bias, correlation, and what the median would do."""
+    error = found - age
+    return {
+        'n': len(age), 'mae': round(float(np.abs(error).mean()), 2),
+        'bias': round(float(error.mean()), 2),
+        'r': round(float(np.corrcoef(age, found)[0, 1]), 3) if len(age) > 2 else None,
+        'median_baseline_mae': round(float(np.abs(age - np.median(age)).mean()), 2),
+    }  # fmt: skip
+
+
+def validation(people: People, found: np.ndarray, inside: np.ndarray, what: str) -> list[dict]:
+    """Return the rows of the card: everybody, adults, and decades."""
+    parts = {'everybody': (0, 120), **PARTS}
+    parts |= {f'{low} to {high} years' if high < 120 else f'{low} and older': (low, high)
+              for low, high in DECADES}  # fmt: skip
+    rows = []
+    for name, (low, high) in parts.items():
+        part = (people.age >= low) & (people.age < high)
+        if part.sum() < 3:
+            continue
+        rows.append({
+            'dataset': f'real tables, {name}', 'simulated': False,
+            **figures(people.age[part], found[part]), 'method': what,
+            'interval_coverage': round(float(inside[part].mean()), 3),
+        })  # fmt: skip
+    return rows
+
+
+def usual_people(people: People, known: dict[str, list]) -> dict[str, list]:
+    """Return the features of the usual person of each age, by local linear regression."""
+    features = np.array([filled(row, known) for row in people.features])
+    grid = np.linspace(people.age.min(), people.age.max(), 16)
+    curves = []
+    for at in grid:
+        away = people.age - at
+        near = np.sqrt(np.exp(-0.5 * (away / 8.0) ** 2))[:, None]
+        line = np.stack([np.ones(len(away)), away], axis=1)
+        curves.append(np.linalg.lstsq(near * line, near * features, rcond=None)[0][0])
+    return {'age': grid.round(3).tolist(), 'features': np.array(curves).T.round(5).tolist()}
+
+
+def export(people: People, names: list[str], text: dict[str, Any], out: Path) -> None:
+    """Fit on everybody, judge and calibrate on sources left out, and write the bundle."""
+    groups, takes = people.source, text.pop('takes')
+    settings = Settings(**text.pop('settings'))
+    found = left_out(people, names, settings)
+    error = found - people.age
+    interval = calibrate_by_age(error, found, LEVEL)
+    widths = leave_one_out_half_widths_by_age(error, found, LEVEL, groups=list(groups))
+    rows = validation(people, found, np.abs(error) <= widths, text.pop('method'))
+    adult = people.age >= 18
+    curve = [
+        {'share': share, **figures(people.age[adult], ages[adult])}
+        for share in SHARES
+        for ages in [found if share == 1 else left_out(people, names, settings, share)]
+    ]
+    for row in (*rows, *curve):
+        LOG.info('%s', row)
+    tensors, known = fit(people, settings)
+    age = people.age
+    metadata = {
+        **text,
+        'arch': 'tables', 'arch_options': {'features': names}, 'status': 'trained',
+        'input': {
+            'kind': 'measures', 'space': None, 'voxel_size_mm': None, 'affine': None,
+            'orientation': None, 'normalisation': 'log_ratio', 'skull_stripped': None,
+            'shape': [len(names)], 'features': names, **takes,
+        },
+        'output': {'quantity': 'age', 'unit': 'year', 'kind': 'scalar'},
+        'training': {
+            **text['training'], 'simulated': False, 'sites': sorted(set(groups)), 'n': len(age),
+            'age_min': round(float(age.min()), 1), 'age_max': round(float(age.max()), 1),
+            'age_mean': round(float(age.mean()), 1), 'feature_distribution': known,
+            'reference_curves': usual_people(people, known), 'learning_curve': curve,
+            'recipe': {
+                'waves': WAVES, 'tail': TAIL, 'epsilon_years': EPSILON_YEARS, **asdict(settings),
+            },
+        },
+        'validation': rows,
+        'bias_correction': None,
+        'conformal': {
+            'level': LEVEL, 'half_width_years': interval.half_width.value,
+            'by_predicted_age': {
+                'age': interval.age.tolist(), 'half_width_years': interval.half_widths.tolist(),
+            },
+            'n': len(age), 'source': rows[0]['method'],
+        },
+        'saliency': ['contribution'], 'tolerance_years': 1e-3,
+        'golden': {'seed': 0, 'scale': known['mean']},
+    }  # fmt: skip
+    export_bundle(out / text['name'], tensors, metadata, dtype='float32', overwrite=True)
+
+
+SOURCES: dict[str, tuple[Callable[[Path], People], list[str]]] = {
+    'tables.openneuro': (openneuro, FREESURFER),
+    'tables.ixi': (ixi, DLMUSE),
+}
+
+
+def main() -> None:
+    """Run from the command line."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser.add_argument('normative', type=Path)
+    parser.add_argument('out', type=Path)
+    parser.add_argument('--only', choices=SOURCES, help='fit this bundle only')
+    options = parser.parse_args()
+    cards = json.loads(Path(__file__).with_name('tables_cards.json').read_text('utf-8'))
+    for name, (read, features) in SOURCES.items():
+        if options.only in (None, name):
+            export(read(options.normative), features, cards[name], options.out)
+
+
+if __name__ == '__main__':
+    main()
