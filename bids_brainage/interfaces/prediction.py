@@ -77,6 +77,7 @@ class _SaveInputSpec(BaseInterfaceInputSpec):
     provenance = traits.Dict(mandatory=True, desc='options and versions for the side file')
     made_from = traits.Dict(mandatory=True, desc='all but the hash of the image')
     base_directory = traits.Str(mandatory=True)
+    keep_maps = traits.Bool(True, usedefault=True, desc='in the output dataset, not only to draw')
     transform = File(exists=True, desc='template → native (.npz)')
     template = File(exists=True, desc='template on the grid of the derivatives')
     mask_native = File(exists=True, desc='native brain mask')
@@ -94,7 +95,7 @@ class _SaveOutputSpec(TraitedSpec):
 
 
 class SavePrediction(SimpleInterface):
-    """Write the row of ``_brainage.tsv`` and the maps in template and native space."""
+    """Write the row of ``_brainage.tsv`` and, if they stay, the maps in both spaces."""
 
     _always_run = True  # outputs that somebody deleted come back
     input_spec = _SaveInputSpec

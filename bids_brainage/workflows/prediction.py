@@ -16,6 +16,7 @@ from bids_brainage.interfaces.prediction import (
     PredictAge,
     SavePrediction,
 )
+from bids_brainage.workflows.images import MAPS, kept_images
 from bids_brainage.workflows.made_from import is_sliced, of_prediction
 from bids_brainage.workflows.naming import scan_columns, takes_cbv
 from bids_brainage.workflows.settings import RunSettings
@@ -128,6 +129,7 @@ def _save_node(bundle: Bundle, settings: RunSettings) -> pe.Node:
             provenance=dict(settings.provenance),
             base_directory=str(settings.output_dir),
             template=str(settings.output_template.t1w),
+            keep_maps=MAPS in kept_images(settings.config),
         ),
         name='save',
         mem_gb=1.0,
