@@ -530,7 +530,13 @@ def test_methods_text_alone_excludes_other_runs(folders, capsys, other):
 
 def test_options_of_other_programs_are_refused_with_the_reason(folders, capsys):
     told = _problems(
-        capsys, '--low-mem', '--fs_license_file', 'licence.txt', '--fs-no-reconall', '--nprocs', '0'
+        capsys,
+        '--low-mem',
+        '--fs_license_file',
+        'licence.txt',
+        '--fs-no-reconall',
+        '--nprocs',
+        '0',
     )
     assert [text.split(' is not needed here, because ')[0] for text in told[:3]] == [
         '--low-mem', '--fs-license-file', '--fs-no-reconall',

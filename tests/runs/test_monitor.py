@@ -51,13 +51,15 @@ def test_table_has_the_memory_of_a_child_and_the_steps(tmp_path, monkeypatch, ca
     before = processes_use(os.getpid())[0]
     table = tmp_path / 'logs' / 'resources.tsv'
     pipe = subprocess.PIPE
-    with monitored(table, lambda: ['sub-01 register', 'sub-02 check']):
-        with subprocess.Popen(
+    with (
+        monitored(table, lambda: ['sub-01 register', 'sub-02 check']),
+        subprocess.Popen(
             [sys.executable, '-c', HOLD], stdin=pipe, stdout=pipe, text=True
-        ) as child:
-            assert child.stdout.readline() == 'held\n'
-            time.sleep(0.3)
-            child.communicate('\n')
+        ) as child,
+    ):
+        assert child.stdout.readline() == 'held\n'
+        time.sleep(0.3)
+        child.communicate('\n')
     rows = read_tsv(table)
     most = max(float(row['memory']) for row in rows)
     assert before + 0.28 < most < before + 0.6
