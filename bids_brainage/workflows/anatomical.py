@@ -253,7 +253,12 @@ RESTORED = ('transform', 'transform_affine', 'mask_affine', 'volumes', 'region_v
 
 
 def init_anat_report_wf(
-    *, source_file: str, output_dir: Path, template: Template, name: str = 'anat_report_wf'
+    *,
+    source_file: str,
+    output_dir: Path,
+    template: Template,
+    brief: bool = False,
+    name: str = 'anat_report_wf',
 ) -> Workflow:
     """Build the workflow that draws mask, registration, tissues and regions of one T1w image.
 
@@ -265,6 +270,8 @@ def init_anat_report_wf(
         Output dataset.
     template : Template
         At the resolution of the derivatives.
+    brief : bool
+        Draw the most telling slices only.
     name : str
 
     Returns
@@ -288,6 +295,7 @@ def init_anat_report_wf(
             template_gm=str(template.gm),
             source_file=source_file,
             base_directory=str(output_dir),
+            brief=brief,
         ),
         name='draw',
         mem_gb=0.8,

@@ -99,7 +99,11 @@ def init_native_wf(
 def _connect_outputs(workflow: Workflow, scan: Scan, settings: RunSettings) -> None:
     """Draw the brain mask, and write it if the level of output keeps it."""
     draw = pe.Node(
-        DrawMask(source_file=str(scan.path), base_directory=str(settings.output_dir)),
+        DrawMask(
+            source_file=str(scan.path),
+            base_directory=str(settings.output_dir),
+            brief=settings.brief,
+        ),
         name='draw_mask',
         mem_gb=0.5,
     )

@@ -232,6 +232,7 @@ def _connect_outputs(
         source_file=str(scan.path),
         output_dir=settings.output_dir,
         template=settings.output_template,
+        brief=settings.brief,
     )
     workflow.connect([
         (anat, derivatives, [

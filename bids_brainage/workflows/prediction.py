@@ -84,7 +84,11 @@ def init_prediction_wf(
     if connectivity is not None:
         _add_connectivity(predict, save, connectivity, settings)
     draw = pe.Node(
-        DrawExplanations(source_file=str(scan.path), base_directory=str(settings.output_dir)),
+        DrawExplanations(
+            source_file=str(scan.path),
+            base_directory=str(settings.output_dir),
+            brief=settings.brief,
+        ),
         name='draw',
         mem_gb=0.8,
     )
