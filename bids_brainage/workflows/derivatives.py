@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from nipype.interfaces import utility as niu
@@ -83,21 +84,28 @@ def init_anat_derivatives_wf(
         workflow.connect([(inputnode, sinks[image], [(image, 'in_file')])])
         if image in SIDE_FILES:
             workflow.connect([(inputnode, sinks[image], [(SIDE_FILES[image], 'meta_dict')])])
+    if 't1w' in kept:
+        _trace_images(workflow, sinks, settings)
+        return workflow
+    volumes = pe.Node(
+        SaveVolumes(
+            table=str(volumes_path(settings.output_dir, scan)),
+            scan=scan_columns(scan),
+            made_from=of_images(settings.config),
+        ),
+        name='save_volumes',
+        mem_gb=0.2,
+    )
+    inputs = [('facts', 'facts'), ('region_facts', 'region_facts')]
+    workflow.connect([(inputnode, volumes, inputs)])
+    return workflow
+
+
+def _trace_images(workflow: Workflow, sinks: Mapping[str, pe.Node], settings: RunSettings) -> None:
+    """Say in side files what mask and images were made from, the latter when all are there."""
+    inputnode = workflow.get_node('inputnode')
     read = [('facts', 'facts'), ('quality', 'quality')]
     config = settings.config
-    if 't1w' not in kept:
-        volumes = pe.Node(
-            SaveVolumes(
-                table=str(volumes_path(settings.output_dir, scan)),
-                scan=scan_columns(scan),
-                made_from=of_images(config),
-            ),
-            name='save_volumes',
-            mem_gb=0.2,
-        )
-        inputs = [('facts', 'facts'), ('region_facts', 'region_facts')]
-        workflow.connect([(inputnode, volumes, inputs)])
-        return workflow
     trace_mask = pe.Node(TraceSource(made_from=of_mask(config)), name='trace_mask', mem_gb=0.2)
     trace = pe.Node(TraceSource(made_from=of_images(config)), name='trace', mem_gb=0.2)
     others = [image for image in sinks if image != 't1w']
@@ -110,7 +118,6 @@ def init_anat_derivatives_wf(
         (saved, trace, [('out', 'after')]),
         (trace, sinks['t1w'], [('meta', 'meta_dict')]),
     ])  # fmt: skip
-    return workflow
 
 
 SIDE_FILES = {'structures': 'structure_facts', 'regions': 'region_facts'}
