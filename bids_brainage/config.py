@@ -39,13 +39,17 @@ class Environment:
     command: str | None = None
 
 
+OUTPUT_LEVELS = ('minimal', 'standard', 'full')
+"""How much of a scan stays in the output dataset; see `bids_brainage.workflows.images.KEPT`."""
+
+
 @dataclass(frozen=True)
 class Execution:
     """What to run on, where to write, and how to behave.
 
     `participant_label`, `session_label` and `task_id` are bare labels, empty for all;
     `derivatives` are folders by name; `bids_filters` has the form of
-    `bids_brainage.dataset.check_filters`.
+    `bids_brainage.dataset.check_filters`; `level` is one of `OUTPUT_LEVELS`.
     """
 
     bids_dir: Path
@@ -63,7 +67,13 @@ class Execution:
     dry_run: bool = False
     reports_only: bool = False
     aggregate_session_reports: int = 4
+    level: str = 'full'
     clean_workdir: bool = False
+    keep_work: bool = False
+    debug: bool = False
+    boilerplate_only: bool = False
+    md_only_boilerplate: bool = False
+    resource_monitor: bool = False
     write_graph: bool = False
     offline: bool = False
     verbosity: int = 0
@@ -77,8 +87,8 @@ class Execution:
 
     @property
     def log_level(self) -> int:
-        """Logging level: 25 (IMPORTANT), 5 less for each ``-v``, at least 10."""
-        return max(25 - 5 * self.verbosity, 10)
+        """Logging level: 25 (IMPORTANT), 5 less for each ``-v``, at least 10; 10 to debug."""
+        return 10 if self.debug else max(25 - 5 * self.verbosity, 10)
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,33 @@
-"""The rows of ``--list-models``."""
+"""What ``--list-models`` prints: one line a model, or all about those that are named."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bids_brainage.bundles.bundle import Bundle, find_bundles, load_bundle
+from bids_brainage.bundles.bundle import Bundle, find_bundles, load_bundle, resolve_bundle
+from bids_brainage.bundles.places import DEFAULT_MODELS
 from bids_brainage.bundles.validation import stated_validations
 from bids_brainage.errors import BundleError
-from bids_brainage.models.registry import list_models
+from bids_brainage.models.registry import list_models, model_info
 
 COLUMNS = (
     'name',
-    'arch',
     'status',
     'n_train',
-    'age_min',
-    'age_max',
-    'mae_simulated',
+    'ages',
     'mae_real',
-    'license',
+    'mae_simulated',
+)
+WIDTH = 99
+"""Longest line that is printed, characters."""
+
+LEGEND = (
+    'n_train: people it was fitted on; ages: theirs, in years; mae: mean absolute error in years '
+    'on scans of people that it had not seen. The systems and when to take which: docs, "The '
+    'systems". Licence, training and limits of a model: --list-models NAME.'
 )
 
 
@@ -36,24 +43,26 @@ def _bundle_row(path: Path) -> dict[str, Any]:
     empty = dict.fromkeys(COLUMNS)
     try:
         bundle = load_bundle(path, verify=False)
-    except BundleError as error:
-        return empty | {'name': path.name, 'status': f'unusable: {error}'}
-    training = bundle.metadata['training']
+    except BundleError:
+        return empty | {'name': path.name, 'status': 'unusable'}
     return {
         'name': bundle.name,
-        'arch': bundle.arch,
-        'status': bundle.status,
-        'n_train': training['n'],
-        'age_min': training['age_min'],
-        'age_max': training['age_max'],
-        'mae_simulated': _mae(bundle, True),
+        'status': 'default' if bundle.name in DEFAULT_MODELS else bundle.status,
+        'n_train': bundle.metadata['training']['n'],
+        'ages': _ages(bundle),
         'mae_real': _mae(bundle, False),
-        'license': bundle.metadata['license'],
+        'mae_simulated': _mae(bundle, True),
     }
 
 
+def _ages(bundle: Bundle) -> str | None:
+    training = bundle.metadata['training']
+    limits = (training['age_min'], training['age_max'])
+    return None if None in limits else f'{limits[0]:.0f} to {limits[1]:.0f}'
+
+
 def model_rows(model_dirs: Iterable[Path | str]) -> list[dict[str, Any]]:
-    """Describe every bundle, then every architecture that has none.
+    """Describe every bundle, the default first, then every architecture that has none.
 
     Parameters
     ----------
@@ -64,17 +73,94 @@ def model_rows(model_dirs: Iterable[Path | str]) -> list[dict[str, Any]]:
     -------
     list of dict
         Keys are :data:`COLUMNS`; ages and MAE in years, None where unknown.  ``status`` is
-        ``trained``, ``untrained``, ``trainable only`` (no bundle is installed) or
-        ``unusable: <reason>``.  A validation set counts as simulated when its row carries
+        ``default`` (which is trained), ``trained``, ``untrained``, ``trainable only`` (no bundle
+        is installed) or ``unusable``.  A validation set counts as simulated when its row carries
         ``"simulated": true``, or says nothing of it and the training was simulated; the set
         with the largest n is shown.
     """
     rows = [_bundle_row(path) for path in find_bundles(model_dirs).values()]
-    present = {row['arch'] for row in rows}
+    rows.sort(key=lambda row: row['name'] not in DEFAULT_MODELS)
+    present = {row['name'].partition('.')[0] for row in rows}
     empty = dict.fromkeys(COLUMNS)
     rows += [
-        empty | {'name': arch, 'arch': arch, 'status': 'trainable only'}
+        empty | {'name': arch, 'status': 'trainable only'}
         for arch in list_models()
         if arch not in present
     ]
     return rows
+
+
+def models_text(model_dirs: Iterable[Path | str]) -> str:
+    """Return the table of models with its legend."""
+
+    def cell(value: object) -> str:
+        if value is None:
+            return 'n/a'
+        return f'{value:.2f}' if isinstance(value, float) else str(value)
+
+    rows = [[cell(row[name]) for name in COLUMNS] for row in model_rows(model_dirs)]
+    lines = [list(COLUMNS), *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+    table = (
+        '  '.join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+    return '\n'.join([*table, '', textwrap.fill(LEGEND, WIDTH)])
+
+
+def details_text(name: str, model_dirs: Sequence[Path]) -> str:
+    """Return all that a person should know of a model before using it.
+
+    Raises
+    ------
+    BundleError
+        There is no such model, or it is damaged; an architecture without weights has none.
+    """
+    bundle = resolve_bundle(name, model_dirs)
+    metadata, training = bundle.metadata, bundle.metadata['training']
+    is_default = ', the default' if name in DEFAULT_MODELS else ''
+    reference = metadata['reference']
+    doi = f' https://doi.org/{reference["doi"]}' if reference.get('doi') else ''
+    kind = 'simulated scans' if training['simulated'] else 'real scans'
+    facts = {
+        'model': f'{bundle.name}, version {bundle.version}, {bundle.status}{is_default}',
+        'title': metadata['title'],
+        'about': metadata['description'],
+        'use': metadata['intended_use'],
+        'input': f'{metadata["input"]["kind"]} ({model_info(bundle.arch).title})',
+        'training': f'{training["data"]} ({kind}; n {training["n"]}, ages {_ages(bundle)})',
+        'tested': _tested(bundle) or 'no error is stated',
+        'limits': metadata['limitations'],
+        'licence': metadata['license'],
+        'cite': f'{reference["text"]}.{doi}',
+        'weights': f'{bundle.path} (SHA-256 {bundle.weights_sha256[:12]})',
+    }
+    return '\n'.join(
+        _paragraph(label if i == 0 else '', text)
+        for label, value in facts.items()
+        for i, text in enumerate([value] if isinstance(value, str) else value)
+    )
+
+
+def _tested(bundle: Bundle) -> list[str]:
+    """Return one line for each error that the bundle states."""
+    lines = []
+    for check in bundle.metadata['validation']:
+        for stated in stated_validations([check], bundle.metadata['training']['simulated']):
+            remarks = [check.get('method', ''), 'simulated' if stated.simulated else '']
+            remark = ', '.join(filter(None, remarks))
+            lines.append(
+                f'{stated.dataset}: mean absolute error {stated.mae:.2f} years, n {stated.n}'
+                + (f' ({remark})' if remark else '')
+            )
+    return lines
+
+
+def _paragraph(label: str, text: str) -> str:
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=label.ljust(10),
+        subsequent_indent=' ' * 10,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.resources import files
 from pathlib import Path
 
 DEFAULT_MODELS = ('volumes.adults',)
@@ -25,5 +24,7 @@ def user_model_dir() -> Path:
 
 def model_dirs(given: Path | None) -> tuple[Path, ...]:
     """Return the folders of bundles: the user's first, then the packaged one."""
+    from importlib.resources import files  # --help asks only for the default above
+
     packaged = Path(str(files('bids_brainage').joinpath('data/bundles')))
     return (given or user_model_dir(), packaged)

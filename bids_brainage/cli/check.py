@@ -19,6 +19,7 @@ from bids_brainage.cli.parser import build_parser, check_level
 from bids_brainage.cli.participant_options import (
     atlas_settings,
     derivative_folders,
+    output_settings,
     output_spaces,
     weights_file,
 )
@@ -50,10 +51,10 @@ _LINE_ONLY = frozenset({'help', 'version', 'config_file', 'list_models', 'notrac
 
 @dataclass(frozen=True)
 class ListModels:
-    """Request of ``--list-models``: print the table of models and end."""
+    """Request of ``--list-models``: print the table of models, or all about some, and end."""
 
     model_dir: Path | None
-    offline: bool
+    names: tuple[str, ...] = ()
 
 
 def build_config(given: Settings, environ: Mapping[str, str], problems: Problems) -> Config | None:
@@ -94,7 +95,7 @@ def build_config(given: Settings, environ: Mapping[str, str], problems: Problems
 
 def list_request(given: Settings, environ: Mapping[str, str], problems: Problems) -> ListModels:
     """Return what ``--list-models`` needs to know."""
-    return ListModels(_model_dir(given, environ, problems), _offline(given, environ))
+    return ListModels(_model_dir(given, environ, problems), tuple(given['list_models']))
 
 
 def parse_memory(text: str) -> float:
@@ -144,6 +145,7 @@ def _execution(
         problems.append(f'output_dir is the input dataset itself; use for example {suggestion}.')
     work_dir = _work_dir(settings, bids_dir, output_dir, problems)
     database = settings.get('bids_database_dir')
+    outputs = output_settings(settings, problems)
     if work_dir is None:
         return None
     return Execution(
@@ -163,9 +165,9 @@ def _execution(
         verbosity=whole_number(settings, 'verbosity', 0, problems, 0),
         skip_bids_validation=flag(settings, 'skip_bids_validation', problems),
         dry_run=flag(settings, 'dry_run', problems),
-        reports_only=flag(settings, 'reports_only', problems),
         clean_workdir=flag(settings, 'clean_workdir', problems),
         write_graph=flag(settings, 'write_graph', problems),
+        **outputs,
     )
 
 

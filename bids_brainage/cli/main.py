@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors='replace')
     request = parse(argv)
     from bids_brainage.cli.check import ListModels  # not needed for --help
+    from bids_brainage.config import Config
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -41,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _list_models(request)
         return _run(request)
     except BrainAgeError as error:
+        if isinstance(request, Config) and request.execution.debug:
+            traceback.print_exc()
         sys.stderr.write(f'\nbids_brainage: {error}\n')
         return error.exit_code
     except KeyboardInterrupt:
@@ -84,21 +88,12 @@ def _run(config: Config) -> int:
 
 
 def _list_models(request: ListModels) -> int:
-    from bids_brainage.bundles.listing import COLUMNS, model_rows
+    from bids_brainage.bundles.listing import details_text, models_text
     from bids_brainage.bundles.places import model_dirs
 
-    def cell(value: object) -> str:
-        if value is None:
-            return 'n/a'
-        return f'{value:.2f}' if isinstance(value, float) else str(value)
-
-    models = model_rows(model_dirs(request.model_dir))
-    rows = [[cell(row[name]) for name in COLUMNS] for row in models]
-    lines = [list(COLUMNS), *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-    for line in lines:
-        text = '  '.join(c.ljust(w) for c, w in zip(line, widths, strict=True))
-        sys.stdout.write(text.rstrip() + '\n')
+    folders = model_dirs(request.model_dir)
+    texts = [details_text(name, folders) for name in request.names] or [models_text(folders)]
+    sys.stdout.write('\n\n'.join(texts) + '\n')
     return 0
 
 

@@ -1,17 +1,18 @@
 """Command line of ``bids_brainage``.
 
-Imports nothing but argparse and the version until the options are read, so that ``--help``
-answers at once.
+Imports nothing but argparse, the version and the name of the default model until the options are
+read, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bids_brainage import __version__
+from bids_brainage.bundles.places import DEFAULT_MODELS
 from bids_brainage.cli.group_options import add_group_options
 from bids_brainage.cli.participant_options import add_participant_options
 from bids_brainage.cli.train_options import add_train_options
@@ -43,6 +44,16 @@ def level_options(level: Level) -> dict[str, str]:
     }
 
 
+class _OneMetavar(argparse.HelpFormatter):
+    """Help that states the value of an option once, after all its spellings."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        default = self._get_default_metavar_for_optional(action)
+        return f'{", ".join(action.option_strings)} {self._format_args(action, default)}'
+
+
 def build_parser(*, positionals: bool = True) -> argparse.ArgumentParser:
     """Build the parser; values stay text, so that all problems can be told together."""
     parser = argparse.ArgumentParser(
@@ -50,6 +61,7 @@ def build_parser(*, positionals: bool = True) -> argparse.ArgumentParser:
         description='Estimate how old the brains of a BIDS dataset look, and why.',
         usage=USAGE,
         argument_default=None,
+        formatter_class=_OneMetavar,
         allow_abbrev=False,
     )
     if positionals:
@@ -113,9 +125,17 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('models')
-    group.add_argument('--models', nargs='+', metavar='NAME', help='models by name (arch.tag)')
     group.add_argument(
-        '--list-models', action='store_true', default=None, help='print the models and end'
+        '--models',
+        nargs='+',
+        metavar='NAME',
+        help=f'models by name, arch.tag (default: {" ".join(DEFAULT_MODELS)})',
+    )
+    group.add_argument(
+        '--list-models',
+        nargs='*',
+        metavar='NAME',
+        help='print the models, or all about those that are named, and end',
     )
     group.add_argument(
         '--model-dir',
@@ -219,9 +239,17 @@ def _add_other(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         '-v',
+        '--verbose',
         dest='verbosity',
         action='count',
         help='more messages; give it up to three times',
+    )
+    group.add_argument(
+        '--debug',
+        action='store_true',
+        default=None,
+        help='all messages, also in the log file, with the place in the code of an error; the '
+        'work folder is kept',
     )
     group.add_argument('--version', action='version', version=f'{PROGRAM} {__version__}')
 
@@ -236,8 +264,33 @@ LEVELS: tuple[Level, ...] = (
     Level('train', 'a new model from derivatives and ages', add_train_options),
 )
 
+NOT_NEEDED = {
+    '--low-mem': 'one scan takes at most 2 GB whatever its size (6 GB with --aicbv-weights), and '
+    '--mem says how much all that run side by side may take',
+    '--fs-license-file': 'FreeSurfer is not used',
+    '--fs-no-reconall': 'FreeSurfer is not used',
+}
+"""Options of programs that people know, which a run has no use for → why."""
+
 _USED_ELSEWHERE = {'reports_only': 'group', 'reference_group': 'train'}
 """Options of one level that another uses, too."""
+
+
+def check_foreign(arguments: Sequence[str], problems: list[str]) -> list[str]:
+    """Take the options that are `NOT_NEEDED` out of the arguments, and tell why each is not.
+
+    Underscores count as hyphens, as other programs accept both.
+    """
+    kept = list(arguments)
+    for text in arguments:
+        name = text.partition('=')[0].replace('_', '-')
+        if name not in NOT_NEEDED:
+            continue
+        problems.append(f'{name} is not needed here, because {NOT_NEEDED[name]}: leave it out.')
+        place = kept.index(text)
+        takes_value = name.endswith('-file') and '=' not in text
+        del kept[place : place + 1 + takes_value]
+    return kept
 
 
 def check_level(given: Mapping[str, object], problems: list[str]) -> None:

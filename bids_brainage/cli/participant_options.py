@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bids_brainage.config import OUTPUT_LEVELS
 from bids_brainage.names import CSV_PROGRAMS, PROGRAMS
+from bids_brainage.settings import flag, option
 
 DERIVATIVES = ('fmriprep', 'aicbv', *PROGRAMS)
 """Kinds of precomputed derivatives that are understood; a name may go on, as fmriprep-25.2."""
@@ -48,6 +50,26 @@ def add_participant_options(parser: argparse.ArgumentParser) -> None:
         help='add a row with the mean age of all models, weighted by one over the square of the '
         'error each was validated with',
     )
+    _add_bold(parser.add_argument_group('functional images'))
+    _add_outputs(parser.add_argument_group('outputs'))
+
+
+def _add_outputs(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        '--level',
+        '--level-of-output',
+        metavar='LEVEL',
+        help='what stays of a scan beside its pages: minimal (tables: ages, volumes), standard '
+        '(and the images one looks at: brain, masks, regions, maps) or full (and what training '
+        'and later models start from; default)',
+    )
+    group.add_argument(
+        '--keep-work',
+        action='store_true',
+        default=None,
+        help='keep the intermediate files of finished scans in the work folder (default: they go '
+        'with the last step of the scan)',
+    )
     group.add_argument(
         '--reports-only',
         action='store_true',
@@ -59,7 +81,26 @@ def add_participant_options(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='one report for up to N sessions, else one per session (default: 4)',
     )
-    _add_bold(parser.add_argument_group('functional images'))
+    group.add_argument(
+        '--boilerplate-only',
+        '--boilerplate_only',
+        action='store_true',
+        default=None,
+        help='only write the methods text of such a run (logs/CITATION), and process nothing',
+    )
+    group.add_argument(
+        '--md-only-boilerplate',
+        action='store_true',
+        default=None,
+        help='write the methods text as CITATION.md only, without .html and .bib',
+    )
+    group.add_argument(
+        '--resource-monitor',
+        action='store_true',
+        default=None,
+        help='note memory and processors of the run and its steps every second, in '
+        'logs/<run>/resources.tsv (Linux)',
+    )
 
 
 def _add_bold(group: argparse._ArgumentGroup) -> None:
@@ -171,6 +212,37 @@ def output_spaces(spaces: list[str], problems: list[str]) -> tuple[str, ...]:
                 'as MNI152NLin2009cAsym or MNI152NLin6Asym:res-2, or T1w.'
             )
     return tuple(dict.fromkeys(spaces))
+
+
+def output_settings(settings: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Check the options of outputs and logs, and how they go together.
+
+    Returns
+    -------
+    dict
+        Fields of `bids_brainage.config.Execution`.
+    """
+    level = str(settings.get('level', 'full'))
+    if level not in OUTPUT_LEVELS:
+        problems.append(f'--level: expected {", ".join(OUTPUT_LEVELS)}, found {level!r}.')
+        level = 'full'
+    if level != 'full' and settings.get('output_spaces'):
+        problems.append(
+            f'--output-spaces and --level {level} contradict each other: images in other spaces '
+            'are made from those that only --level full keeps.'
+        )
+    names = (
+        *('keep_work', 'debug', 'reports_only', 'boilerplate_only', 'md_only_boilerplate'),
+        'resource_monitor',
+    )
+    found: dict[str, Any] = {name: flag(settings, name, problems) for name in names}
+    alone = [n for n in ('reports_only', 'boilerplate_only') if found[n]]
+    alone += ['dry_run'] if found['boilerplate_only'] and settings.get('dry_run') is True else []
+    if len(alone) > 1:
+        problems.append(f'{" and ".join(map(option, alone))} contradict each other: give one.')
+    if found['resource_monitor'] and not Path('/proc/self/stat').exists():
+        problems.append('--resource-monitor: this system has no /proc to read memory from.')
+    return {**found, 'keep_work': found['keep_work'] or found['debug'], 'level': level}
 
 
 def weights_file(settings: Mapping[str, Any], problems: list[str]) -> Path | None:

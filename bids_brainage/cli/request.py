@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
-from bids_brainage.cli.parser import PROGRAM, build_parser
+from bids_brainage.cli.parser import PROGRAM, build_parser, check_foreign
 
 if TYPE_CHECKING:
     from bids_brainage.cli.check import ListModels
@@ -46,15 +46,16 @@ def parse(
     environ = os.environ if environ is None else environ
     listing = '--list-models' in arguments
     parser = build_parser(positionals=not listing)
+    problems: list[str] = []
+    known = check_foreign(arguments, problems)
     if listing:
-        namespace, _ = parser.parse_known_args(arguments)
+        namespace, _ = parser.parse_known_args(known)
     else:
-        namespace = parser.parse_args(arguments)
+        namespace = parser.parse_args(known)
 
     from bids_brainage.cli.check import build_config, list_request
     from bids_brainage.config import Config
 
-    problems: list[str] = []
     given = {name: value for name, value in vars(namespace).items() if value is not None}
     request: Config | ListModels | None
     if listing:

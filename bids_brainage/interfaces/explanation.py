@@ -44,6 +44,9 @@ class SavedMap:
 def save_maps(inputs: Any, maps: list[dict[str, Any]], bundle: Any) -> list[SavedMap]:
     """Resample each map into both spaces and write it with its side file.
 
+    Maps that do not stay in the output dataset are written beside the prediction, in native
+    space only; their side files stay, for the report.
+
     Parameters
     ----------
     inputs : traits
@@ -74,7 +77,7 @@ def save_maps(inputs: Any, maps: list[dict[str, Any]], bundle: Any) -> list[Save
         }
         native_file = _write(inputs, bundle, item, native, spaces.native_affine, 'T1w', facts)
         template_file = None
-        if normal is not None:
+        if normal is not None and inputs.keep_maps:
             template_file = _write(inputs, bundle, item, normal, spaces.grid, DEFAULT_SPACE, facts)
         saved.append(SavedMap(native_file, template_file, item['unit']))
     return saved
@@ -180,7 +183,8 @@ def _write(
     scratch = Path(item['file']).with_name(f'{space}_{item["method"]}.nii')
     nib.save(nib.Nifti1Image(data.astype(np.float32), affine), scratch)
     payload, _, _ = image_payload(scratch, suffix='saliency', space=space)
-    write_image(target, payload)
+    written = target if inputs.keep_maps else scratch.with_name(target.name)
+    write_image(written, payload)
     scratch.unlink()
     write_json(side_file(target), facts)
-    return target
+    return written

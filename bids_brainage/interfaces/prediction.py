@@ -77,6 +77,7 @@ class _SaveInputSpec(BaseInterfaceInputSpec):
     provenance = traits.Dict(mandatory=True, desc='options and versions for the side file')
     made_from = traits.Dict(mandatory=True, desc='all but the hash of the image')
     base_directory = traits.Str(mandatory=True)
+    keep_maps = traits.Bool(True, usedefault=True, desc='in the output dataset, not only to draw')
     transform = File(exists=True, desc='template → native (.npz)')
     template = File(exists=True, desc='template on the grid of the derivatives')
     mask_native = File(exists=True, desc='native brain mask')
@@ -94,7 +95,7 @@ class _SaveOutputSpec(TraitedSpec):
 
 
 class SavePrediction(SimpleInterface):
-    """Write the row of ``_brainage.tsv`` and the maps in template and native space."""
+    """Write the row of ``_brainage.tsv`` and, if they stay, the maps in both spaces."""
 
     _always_run = True  # outputs that somebody deleted come back
     input_spec = _SaveInputSpec
@@ -186,6 +187,7 @@ class _FiguresInputSpec(BaseInterfaceInputSpec):
     template_gm = File(exists=True, mandatory=True)
     source_file = traits.Str(mandatory=True)
     base_directory = traits.Str(mandatory=True)
+    brief = traits.Bool(False, usedefault=True, desc='the most telling slices only')
 
 
 class _FiguresOutputSpec(TraitedSpec):
@@ -220,6 +222,10 @@ class DrawScan(SimpleInterface):
             what: figure_path(self.inputs.base_directory, self.inputs.source_file, what)
             for what in ('mask', 'registration', 'segmentation', 'regions', 'summary')
         }
+        plot_summary(given['t1w'], given['mask'], out['summary'])
+        if self.inputs.brief:
+            self._results['figures'] = [str(out['summary'])]
+            return runtime
         figures.plot_mask(given['t1w'], given['mask'], out['mask'])
         figures.plot_registration(
             given['template'],
@@ -230,7 +236,6 @@ class DrawScan(SimpleInterface):
         )
         figures.plot_segmentation(given['t1w'], given['tissues'], out['segmentation'])
         figures.plot_regions(given['t1w'], given['regions'], out['regions'])
-        plot_summary(given['t1w'], given['mask'], out['summary'])
         self._results['figures'] = [str(path) for path in out.values()]
         return runtime
 
@@ -240,6 +245,7 @@ class _MaskInputSpec(BaseInterfaceInputSpec):
     mask = File(exists=True, mandatory=True, desc='native')
     source_file = traits.Str(mandatory=True)
     base_directory = traits.Str(mandatory=True)
+    brief = traits.Bool(False, usedefault=True, desc='the most telling slices only')
 
 
 class DrawMask(SimpleInterface):
@@ -255,9 +261,11 @@ class DrawMask(SimpleInterface):
 
         where = (self.inputs.base_directory, self.inputs.source_file)
         out, brief = figure_path(*where, 'mask'), figure_path(*where, 'summary')
-        plot_mask(Path(self.inputs.t1w), Path(self.inputs.mask), out)
         plot_summary(Path(self.inputs.t1w), Path(self.inputs.mask), brief)
-        self._results['figures'] = [str(out), str(brief)]
+        self._results['figures'] = [str(brief)]
+        if not self.inputs.brief:
+            plot_mask(Path(self.inputs.t1w), Path(self.inputs.mask), out)
+            self._results['figures'].append(str(out))
         return runtime
 
 
@@ -268,6 +276,7 @@ class _ExplanationInputSpec(BaseInterfaceInputSpec):
     units = traits.List(traits.Str, mandatory=True)
     source_file = traits.Str(mandatory=True)
     base_directory = traits.Str(mandatory=True)
+    brief = traits.Bool(False, usedefault=True, desc='the most telling slices only')
 
 
 class DrawExplanations(SimpleInterface):
@@ -287,13 +296,15 @@ class DrawExplanations(SimpleInterface):
         drawn: list[str] = []
         for path, unit in zip(map(Path, self.inputs.maps), self.inputs.units, strict=True):
             entities = parse_name(path.name)
-            out = figure_path(*where, entities['desc'], model=entities['model'])
             shown: dict[str, Any] = {'unit': unit, 'signed': unit == 'year'}
-            plot_saliency(t1w, path, out, mask=mask, **shown)
             if not drawn:
                 brief = figure_path(*where, 'summary', model=entities['model'])
                 plot_summary(t1w, mask, brief, path, **shown)
-            drawn.append(str(out))
+                drawn.append(str(brief))
+            if not self.inputs.brief:
+                out = figure_path(*where, entities['desc'], model=entities['model'])
+                plot_saliency(t1w, path, out, mask=mask, **shown)
+                drawn.append(str(out))
         self._results['figures'] = drawn
         return runtime
 

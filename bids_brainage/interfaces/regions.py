@@ -1,4 +1,4 @@
-"""Nipype interface that measures the regions of a brain."""
+"""Nipype interfaces that measure the regions of a brain and write the table of volumes."""
 
 from __future__ import annotations
 
@@ -57,4 +57,37 @@ class MeasureRegions(SimpleInterface):
         )
         self._results['region_volumes'] = _write_json(folder / 'region_volumes.json', facts)
         self._results['region_facts'] = facts
+        return runtime
+
+
+class _VolumesInputSpec(BaseInterfaceInputSpec):
+    region_facts = traits.Dict(mandatory=True, desc='of `MeasureRegions`')
+    facts = File(exists=True, mandatory=True, desc='of the image, JSON')
+    table = traits.Str(mandatory=True, desc='path in the output dataset')
+    scan = traits.Dict(mandatory=True, desc='columns that the dataset gives')
+    made_from = traits.Dict(mandatory=True, desc='all but the hash of the image')
+
+
+class _VolumesOutputSpec(TraitedSpec):
+    table = File(exists=True)
+
+
+class SaveVolumes(SimpleInterface):
+    """Write the table of volumes of a scan whose images do not stay in the output dataset."""
+
+    _always_run = True  # outputs that somebody deleted come back
+    input_spec = _VolumesInputSpec
+    output_spec = _VolumesOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.outputs.provenance import MADE_FROM
+        from bids_brainage.segmentation.table import write_table
+
+        digest = _read_json(self.inputs.facts)['sha256']
+        found = {
+            **self.inputs.region_facts,
+            MADE_FROM: {**self.inputs.made_from, 'InputSHA256': digest},
+        }
+        write_table(Path(self.inputs.table), found, self.inputs.scan)
+        self._results['table'] = self.inputs.table
         return runtime

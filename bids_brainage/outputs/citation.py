@@ -29,7 +29,11 @@ def citations() -> dict[str, dict[str, Any]]:
 
 
 def write_citations(
-    output_dir: str | Path, methods: str = '', keys: Iterable[str] | None = None
+    output_dir: str | Path,
+    methods: str = '',
+    keys: Iterable[str] | None = None,
+    *,
+    md_only: bool = False,
 ) -> Path:
     """Write the three citation files.
 
@@ -43,6 +47,8 @@ def write_citations(
     keys : iterable of str, optional
         References to list; when not given, those that the methods speak of (`spoken_of`), and
         all without methods.
+    md_only : bool
+        Write ``CITATION.md`` alone.
 
     Returns
     -------
@@ -60,12 +66,14 @@ def write_citations(
     introduction = _INTRODUCTION.format(version=__version__)
     folder = Path(output_dir) / 'logs'
     write_text(folder / 'CITATION.md', as_markdown(introduction, methods, selected))
+    if md_only:
+        return folder / 'CITATION.md'
     write_text(folder / 'CITATION.html', as_html(introduction, methods, selected))
     write_text(folder / 'CITATION.bib', as_bibtex(selected))
     return folder / 'CITATION.md'
 
 
-def append_methods(output_dir: str | Path, paragraph: str) -> None:
+def append_methods(output_dir: str | Path, paragraph: str, *, md_only: bool = False) -> None:
     """Add a paragraph to the methods text of the dataset, unless it is there.
 
     Parameters
@@ -74,13 +82,16 @@ def append_methods(output_dir: str | Path, paragraph: str) -> None:
         Output dataset.
     paragraph : str
         What was done besides what the text says; the same for every participant.
+    md_only : bool
+        As in `write_citations`.
     """
     path = Path(output_dir) / 'logs' / 'CITATION.md'
     text = path.read_text(encoding='utf-8') if path.is_file() else ''
     _, _, after = text.partition(_INTRODUCTION.format(version=__version__))
     methods, _, _ = after.partition('## References')
     if paragraph.strip() not in methods:
-        write_citations(output_dir, f'{methods.strip()}\n\n{paragraph.strip()}')
+        text = f'{methods.strip()}\n\n{paragraph.strip()}'
+        write_citations(output_dir, text, md_only=md_only)
 
 
 def spoken_of(methods: str) -> list[str]:

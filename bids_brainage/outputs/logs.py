@@ -62,6 +62,6 @@ def _file_handler(config: Config) -> logging.Handler:
             f'cannot write in {folder} ({error}). Choose an output folder that this user may '
             'write to.'
         ) from error
-    handler.setLevel(logging.INFO)
+    handler.setLevel(min(config.execution.log_level, logging.INFO))
     handler.setFormatter(logging.Formatter(FORMAT))
     return handler

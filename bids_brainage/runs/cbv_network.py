@@ -11,6 +11,7 @@ from bids_brainage.config import Config
 from bids_brainage.errors import OptionError
 from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.runs.training_job import (
+    announce_training,
     claimed_training,
     dataset_facts,
     final_recipe,
@@ -69,6 +70,7 @@ def run_generator(config: Config) -> int:
             f'{arch} is trained by one process. Leave --devices and --num-nodes out.'
         )
     check_generator(arch, recipe)
+    announce_training(config)
     with claimed_training(config, arch, recipe):
         job = prepare_job(config, arch, recipe)
         if job is not None:

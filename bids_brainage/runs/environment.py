@@ -53,6 +53,7 @@ def prepare_environment(config: Config) -> None:
     try:
         settings.mkdir(parents=True, exist_ok=True)
         level = 'INFO' if config.execution.verbosity else 'CRITICAL'
+        level = 'DEBUG' if config.execution.debug else level
         (settings / 'nipype.cfg').write_text(NIPYPE_SETTINGS.format(level=level), 'utf-8')
     except OSError as error:
         raise OutputError(

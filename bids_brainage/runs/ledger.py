@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,16 @@ from bids_brainage.outputs.files import read_json
 from bids_brainage.outputs.provenance import MADE_FROM, remembered_sha256
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.workflows.images import (
+    CBV,
     IMAGES,
+    MAPS,
     cbv_path,
     image_path,
+    kept_images,
     map_path,
     measures_path,
     table_path,
+    volumes_path,
 )
 from bids_brainage.workflows.made_from import (
     bundle_hash,
@@ -109,6 +113,7 @@ class Ledger:
         self.series = series
         self._root = config.execution.output_dir
         self._remember = remember
+        self._kept = kept_images(config)
         self._hashes: dict[Path, str] = {}
 
     def sha256(self, path: Path, subject: str) -> str:
@@ -120,16 +125,31 @@ class Ledger:
         return self._hashes[path]
 
     def images(self, scan: Scan) -> Product:
+        """Return the images of a scan that the level of output keeps, or its volumes alone."""
+        if 't1w' in self._kept:
+            return self._images(scan, self._kept)
+        table = volumes_path(self._root, scan)
+        stored = read_json(side_file(table)).get(MADE_FROM)
+        return Product((table,), stored, lambda: self._from(scan, of_images(self.config)))
+
+    def made_again(self, scan: Scan) -> bool:
+        """Return whether a scan was preprocessed as it would be now, and its images are gone."""
+        stored = read_json(side_file(volumes_path(self._root, scan))).get(MADE_FROM)
+        if stored is None or self._images(scan, IMAGES).is_current:
+            return False
+        return dict(stored) == dict(self._from(scan, of_images(self.config)))
+
+    def _images(self, scan: Scan, kept: Collection[str]) -> Product:
         """Return the preprocessed images of a scan, with the volumes of its regions."""
-        paths = {image: image_path(self._root, scan, image) for image in IMAGES}
-        sides = {image: side_file(paths[image]) for image in ('t1w', 'structures', 'regions')}
+        paths = {image: image_path(self._root, scan, image) for image in IMAGES if image in kept}
+        sides = {i: side_file(paths[i]) for i in ('t1w', 'structures', 'regions') if i in kept}
         stored = read_json(sides['t1w']).get(MADE_FROM)
         if stored is None and 'similarity' in self._former(scan).get('Quality', {}):
             regions = read_json(sides['regions']).get('Segmentation', {})
             former = self._former_origin(scan)
             stored = {**former, 'SegmentationSHA256': regions.get('WeightsSHA256')}
         return Product(
-            (*paths.values(), sides['structures'], sides['regions']),
+            (*paths.values(), *(side for image, side in sides.items() if image != 't1w')),
             stored,
             lambda: self._from(scan, of_images(self.config)),
         )
@@ -150,6 +170,10 @@ class Ledger:
         if stored is None and 'SourceSHA256' in side:
             stored = {**self._former_origin(scan), 'SourceSHA256': side['SourceSHA256']}
         return Product((path,), stored, lambda: self._from(scan, of_cbv(self.config, source)))
+
+    def lacks_cbv(self, scan: Scan, source: CbvSource) -> bool:
+        """Return whether the map that this level of output keeps is yet to be made."""
+        return CBV in self._kept and not self.cbv(scan, source).is_current
 
     def connectivity(self, series: Series) -> Product:
         """Return the connectivity of a functional run, with its derivatives."""
@@ -198,7 +222,7 @@ class Ledger:
         graph = kind_of(bundle.input).takes_graph
         if graph and not final and self._waits(scan):
             stored = None
-        if takes_cbv(bundle) and (cbv is None or not self.cbv(scan, cbv).is_current):
+        if takes_cbv(bundle) and (cbv is None or self.lacks_cbv(scan, cbv)):
             stored = None
 
         def made_from() -> Facts:
@@ -226,7 +250,7 @@ class Ledger:
 
     def stored(self, scan: Scan, cbv: CbvSource | None = None) -> Stored:
         """Return what of a scan need not be made again."""
-        images, mask = self.images(scan).is_current, self.mask(scan).is_current
+        images, mask = self._images(scan, IMAGES).is_current, self.mask(scan).is_current
         return Stored(
             self._quality(scan, 't1w') if images else None,
             self._quality(scan, 'mask_native') if mask else None,
@@ -248,7 +272,8 @@ class Ledger:
 
     def _maps_elsewhere(self, scan: MeasuredScan, bundle: Bundle) -> list[Path]:
         chosen = self.config.workflow.saliency
-        methods = bundle.metadata['saliency'] if scan.segmentation is not None else ()
+        drawn = scan.segmentation is not None and MAPS in self._kept
+        methods = bundle.metadata['saliency'] if drawn else ()
         return [measures_path(self._root, scan)] + [
             map_path(self._root, scan, bundle.label, method)
             for method in methods
@@ -269,6 +294,8 @@ class Ledger:
         """Return the files of a prediction beside its row."""
         if isinstance(scan, MeasuredScan):
             return self._maps_elsewhere(scan, bundle)
+        if MAPS not in self._kept:
+            return []
         place = {**scan.entities, 'space': DEFAULT_SPACE, 'res': '1'}
         paths = []
         if takes_native(scan, bundle):

@@ -33,7 +33,13 @@ from bids_brainage.runs.ledger import Ledger
 from bids_brainage.runs.plan import Plan
 from bids_brainage.runs.process import provenance_of
 from bids_brainage.runs.progress import SAVED
-from bids_brainage.workflows.images import map_path, measures_path, table_path
+from bids_brainage.workflows.images import (
+    MAPS,
+    kept_images,
+    map_path,
+    measures_path,
+    table_path,
+)
 from bids_brainage.workflows.made_from import of_prediction
 from bids_brainage.workflows.naming import scan_columns
 
@@ -103,8 +109,9 @@ def _predict(scan: MeasuredScan, bundle: Bundle, ledger: Ledger) -> None:
     prediction = predict(
         bundle, files, saliency=config.workflow.saliency, reference_age=scan.age.years
     )
-    for item in prediction.maps:
-        _write_map(root, scan, bundle, item)
+    if MAPS in kept_images(config):
+        for item in prediction.maps:
+            _write_map(root, scan, bundle, item)
     quality = quality_of(found)
     content = content_of(prediction)
     row = prediction_row(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_brainage.config import Config
@@ -28,6 +26,7 @@ from bids_brainage.runs.ledger import Ledger
 from bids_brainage.runs.measure import methods_of, predict_tables
 from bids_brainage.runs.plan import (
     Plan,
+    again_words,
     images_needed,
     make_plan,
     names_of_combined,
@@ -42,7 +41,8 @@ from bids_brainage.runs.progress import summary_table
 from bids_brainage.runs.rows import refresh_rows, rows_of
 from bids_brainage.runs.series import series_asked_for
 from bids_brainage.runs.settle import settle
-from bids_brainage.workflows.naming import scan_workflow_name
+from bids_brainage.runs.work import clean_work, remove_idle
+from bids_brainage.workflows.images import kept_images
 from bids_brainage.workflows.plugin import require_scheduler
 
 if TYPE_CHECKING:
@@ -85,6 +85,10 @@ def run_participant(config: Config) -> int:
     tell_headers(plan)
     if execution.dry_run:
         return show_plan(plan)
+    if execution.boilerplate_only:
+        from bids_brainage.runs.boilerplate import write_boilerplate
+
+        return write_boilerplate(config, plan, ledger)
     require_scheduler(config.nipype.plugin)
     spaces: Sequence[OutputSpace] = ()
     if config.workflow.output_spaces:
@@ -94,7 +98,10 @@ def run_participant(config: Config) -> int:
     with claimed(execution.work_dir, (scan.path.name for scan in plan.busy)):
         if execution.clean_workdir:
             clean_work(execution.work_dir, plan)
-        return _run(config, plan, ledger, spaces)
+        status = _run(config, plan, ledger, spaces)
+    if not execution.keep_work:
+        remove_idle(config, plan)
+    return status
 
 
 def _only_reports(config: Config, scans: Sequence[Scan]) -> int:
@@ -115,13 +122,6 @@ def _refresh(config: Config, scans: Sequence[Scan]) -> None:
                 scan.stem,
                 model,
             )
-
-
-def clean_work(work_dir: Path, plan: Plan) -> None:
-    """Remove what earlier runs, of any version, left of the images to do."""
-    for scan in plan.busy:
-        for folder in work_dir.glob(f'bids_brainage_*_wf/{scan_workflow_name(scan)}'):
-            shutil.rmtree(folder)
 
 
 def _run(config: Config, plan: Plan, ledger: Ledger, spaces: Sequence[OutputSpace] = ()) -> int:
@@ -177,6 +177,8 @@ def _announce(config: Config, plan: Plan) -> None:
     )
     if tables.scans:
         LOG.log(IMPORTANT, 'tables    %d visits, %d to do', len(tables.scans), len(tables.todo))
+    for words in again_words(plan):
+        LOG.log(IMPORTANT, 'scans     %s', words)
     if plan.series:
         LOG.log(IMPORTANT, 'series    %d BOLD, %d to do', len(plan.series), len(plan.series_todo))
     for bundle in plan.all_bundles:
@@ -223,7 +225,7 @@ def _write_reports(config: Config, scans: Sequence[Scan], ended: bool = True) ->
     from bids_brainage.reports.participant import build_participant_report
     from bids_brainage.runs.volumes import write_volumes
 
-    failed = 0
+    failed, images = 0, 'regions' in kept_images(config)
     for subject in dict.fromkeys(scan.subject for scan in scans):
         own = config.execution.output_dir / f'sub-{subject}'
         if not ended and not any(own.rglob('*_brainage.tsv')):
@@ -231,7 +233,7 @@ def _write_reports(config: Config, scans: Sequence[Scan], ended: bool = True) ->
         try:
             for scan in scans:
                 if scan.subject == subject:
-                    write_volumes(config.execution.output_dir, scan)
+                    write_volumes(config.execution.output_dir, scan, images=images)
             write_sessions_summary(config.execution.output_dir, subject)
             build_participant_report(
                 config.execution.output_dir,

@@ -65,6 +65,8 @@ class Plan:
         URIs of the T1w images whose preprocessed images, or blood-volume map, are to be made.
     elsewhere : Elsewhere
         What other programs measured, with its models.
+    again : int
+        How many T1w images are preprocessed again only because their images were not kept.
     """
 
     scans: tuple[Scan, ...]
@@ -77,6 +79,7 @@ class Plan:
     without: tuple[tuple[Scan, Bundle], ...] = ()
     images: frozenset[str] = frozenset()
     elsewhere: Elsewhere = field(default_factory=Elsewhere)
+    again: int = 0
 
     @property
     def all_scans(self) -> tuple[Scan, ...]:
@@ -316,7 +319,7 @@ def make_plan(
         registered = scan.uri in aligned or any(not takes_native(scan, b) for b in can)
         if registered and not ledger.images(scan).is_current:
             images.add(scan.uri)
-        if source is not None and not ledger.cbv(scan, source).is_current:
+        if source is not None and ledger.lacks_cbv(scan, source):
             images.add(scan.uri)
         left = tuple(b for b in can if not ledger.prediction(scan, b, source).is_current)
         if left or scan.uri in images:
@@ -332,12 +335,31 @@ def make_plan(
         tuple(without),
         frozenset(images),
         elsewhere,
+        sum(_made_again(scan, left, images, ledger) for scan, left in todo),
     )
 
 
 def images_needed(bundles: Sequence[Bundle], series: Sequence[Series]) -> bool:
     """Return whether a model or a functional run takes T1w images."""
     return bool(series) or any(not kind_of(bundle.input).elsewhere for bundle in bundles)
+
+
+def _made_again(
+    scan: Scan, bundles: Sequence[Bundle], images: Collection[str], ledger: Ledger
+) -> bool:
+    """Return whether a scan is preprocessed only because its images were not kept."""
+    needed = scan.uri in images or any(not takes_native(scan, b) for b in bundles)
+    return needed and ledger.made_again(scan)
+
+
+def again_words(plan: Plan) -> list[str]:
+    """Say, if so, that scans are preprocessed again because their images were not kept."""
+    if not plan.again:
+        return []
+    return [
+        f'{plan.again} of them preprocessed before: their images were not kept (--level), and are '
+        'made again.'
+    ]
 
 
 def show_reports(scans: Sequence[Scan]) -> int:
@@ -355,6 +377,7 @@ def show_plan(plan: Plan) -> int:
         age = 'age unknown' if scan.age.years is None else f'age {scan.age.years:g}'
         names = [b.name for b in bundles] or ['images']
         lines.append(f'  {scan.relative}  ({age})  → {", ".join(names)}')
+    lines += again_words(plan)
     lines += [f'  {scan.relative}  cannot be read: {why}' for scan, why in plan.unreadable]
     lines += plan.elsewhere.lines()
     lines += [

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from bids_brainage.runs.ledger import Ledger
 from bids_brainage.runs.plan import Plan, Work, images_of
 from bids_brainage.runs.progress import SAVED, Progress
 from bids_brainage.runs.settle import crash_reason
+from bids_brainage.runs.work import Sweeper
 from bids_brainage.workflows.naming import scan_workflow_name
 from bids_brainage.workflows.plugin import SUBMITTERS
 from bids_brainage.workflows.settings import RunSettings, ScanWork
@@ -55,7 +57,7 @@ def process(
     combiner : Combiner or None
         Writes the rows that are computed from those of other models, if there are any.
     """
-    settings = _settings(config, template_root(config.execution.work_dir))
+    settings = run_settings(config, template_root(config.execution.work_dir))
     can_run = [series for series in plan.series_todo if series.problem is None]
     if can_run:
         _check_atlas(config)
@@ -83,7 +85,8 @@ def _check_atlas(config: Config) -> None:
     )
 
 
-def _settings(config: Config, root: Path) -> RunSettings:
+def run_settings(config: Config, root: Path) -> RunSettings:
+    """Return what all workflows of a run share; `root` holds the default template."""
     from bids_brainage.workflows.settings import RunSettings
 
     return RunSettings(
@@ -140,7 +143,11 @@ class _Passes:
             anatomy={s.t1w.uri: self.ledger.stored(s.t1w) for s in series if s.t1w is not None},
         )
         self._methods.update(dict.fromkeys(methods_text(workflow).split('\n\n')))
-        write_citations(config.execution.output_dir, '\n\n'.join(self._methods))
+        write_citations(
+            config.execution.output_dir,
+            '\n\n'.join(self._methods),
+            md_only=config.execution.md_only_boilerplate,
+        )
         if config.execution.write_graph:
             workflow.write_graph(
                 dotfilename=str(config.execution.output_dir / 'logs' / 'graph.dot'),
@@ -153,8 +160,26 @@ class _Passes:
             config.nipype.nprocs,
             lambda name, *step: self._record(names[name], *step),
             workflow.list_node_names(),
+            self._sweep(workflow, names, series),
         )
         return execute(config, workflow, progress)
+
+    def _sweep(
+        self, workflow: LiterateWorkflow, names: Collection[str], series: Sequence[Series]
+    ) -> Callable[[str], None] | None:
+        """Return what removes the folders of scans that are finished, unless they are kept."""
+        config = self.settings.config
+        if config.execution.keep_work:
+            return None
+        waiting = {scan_workflow_name(scan) for scan, _ in self.plan.second}
+        if series:  # what waits for these is done in the next workflow, with the same folder
+            names = [name for name in names if name not in waiting]
+        needed = [
+            (scan_workflow_name(item.t1w), scan_workflow_name(item.scan))
+            for item in series
+            if item.t1w is not None
+        ]
+        return Sweeper(config.execution.work_dir, workflow, names, needed).ended
 
     def _work(self, scan: Scan, bundles: tuple[Bundle, ...]) -> ScanWork:
         """Return what a workflow is to do with one scan."""
@@ -207,8 +232,15 @@ def execute(config: Config, workflow: LiterateWorkflow, progress: Progress) -> s
     # modules each time and takes a fifth of a core
     gc.collect()
     gc.freeze()
+    watch: AbstractContextManager[None] = nullcontext()
+    if config.execution.resource_monitor:
+        from bids_brainage.runs.monitor import monitored
+
+        table = config.execution.output_dir / log_dir(config.execution.run_id) / 'resources.tsv'
+        watch = monitored(table, lambda: sorted(progress.running.copy().values()))
     try:
-        workflow.run(plugin=plugin, plugin_args=arguments)
+        with watch:
+            workflow.run(plugin=plugin, plugin_args=arguments)
     except KeyboardInterrupt:
         if not isinstance(plugin, str):
             plugin.stop()

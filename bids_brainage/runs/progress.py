@@ -56,6 +56,8 @@ class Progress:
         Called as ``record(workflow_name, step, status, seconds)`` after each step.
     nodes : iterable of str, optional
         Full names of all nodes of the run, for its steps; those of T1w images when not given.
+    ended : callable, optional
+        Called with the full name of every node that ended well.
     """
 
     def __init__(
@@ -64,11 +66,14 @@ class Progress:
         nprocs: int,
         record: Callable[[str, str, str, float], None],
         nodes: Iterable[str] | None = None,
+        ended: Callable[[str], None] | None = None,
     ) -> None:
         self.scans = scans
+        self.ended = ended
         self.workers = max(1, min(nprocs, len(scans)))
         self.record = record
         self.started: dict[str, float] = {}
+        self.running: dict[str, str] = {}
         self.seconds = {name: [usual] for name, (_, usual) in ALL_STEPS.items()}
         self.steps = _steps_of(scans, nodes)
         self.left = {step: sum(step in own for own in self.steps.values()) for step in ALL_STEPS}
@@ -76,8 +81,14 @@ class Progress:
 
     def __call__(self, node: Any, status: str) -> None:
         """Take note of a node that started, ended or failed (Nipype's status callback)."""
+        if status == 'end' and self.ended is not None:
+            self.ended(node.fullname)
         parts = node.fullname.split('.')
         scan = next((part for part in parts if part in self.scans), None)
+        if status == 'start':
+            self.running[node.fullname] = f'{self.scans.get(scan or "", "all")} {node.name}'
+        else:
+            self.running.pop(node.fullname, None)
         if scan is None or node.name not in ALL_STEPS:
             return
         if status == 'start':

@@ -18,6 +18,7 @@ from bids_brainage.outputs.connectivity import Connectivity, choose_connectivity
 from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.preprocessing.bold.names import DEFAULT_ATLAS, atlas_label
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
+from bids_brainage.workflows.images import SERIES, kept_images
 
 LOG = logging.getLogger('bids_brainage')
 
@@ -82,15 +83,14 @@ def series_paths(config: Config, series: Series) -> list[Path]:
         root / atlas_path(atlas_label(config.workflow.atlas)),
     ]
     if series.ready is None:
+        kept = SERIES in kept_images(config)
         grid = {**series.scan.entities, 'space': DEFAULT_SPACE, 'res': '2'}
         confounds = {'desc': 'confounds', 'suffix': 'timeseries', 'extension': '.tsv'}
+        images = ({'desc': 'preproc', 'suffix': 'bold'}, {'desc': 'brain', 'suffix': 'mask'})
+        made = [{**grid, **image} for image in images if kept]
         files += [
             root / derivative_path(entities, 'func')
-            for entities in (
-                {**grid, 'desc': 'preproc', 'suffix': 'bold'},
-                {**grid, 'desc': 'brain', 'suffix': 'mask'},
-                {**series.scan.entities, **confounds},
-            )
+            for entities in (*made, {**series.scan.entities, **confounds})
         ]
     return files
 

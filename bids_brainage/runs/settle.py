@@ -129,7 +129,7 @@ def _lost(plan: Plan, ledger: Ledger, crashed: str) -> Iterator[Lost]:
         yield from (Lost(scan, why, bundle=bundle) for bundle in left)
         if not left and scan.uri in plan.images and not ledger.images(scan).is_current:
             yield Lost(scan, why, 'images')
-        if source is not None and not ledger.cbv(scan, source).is_current:
+        if source is not None and ledger.lacks_cbv(scan, source):
             yield Lost(scan, why, 'aicbv')
     for scan, bundle in plan.without:
         problem = maps.problems.get(scan.uri)

@@ -25,6 +25,7 @@ from bids_brainage.preprocessing.template import (
 from bids_brainage.runs.environment import template_root
 from bids_brainage.runs.progress import Progress
 from bids_brainage.runs.settle import crash_reason
+from bids_brainage.runs.work import Sweeper
 from bids_brainage.workflows.naming import scan_workflow_name
 
 if TYPE_CHECKING:
@@ -132,9 +133,12 @@ def write_spaces(
             names[name].uri, step, result, seconds=seconds
         ),
         workflow.list_node_names(),
+        None if execution.keep_work else Sweeper(execution.work_dir, workflow, names).ended,
     )
     stopped = execute(workflow, progress)
-    append_methods(execution.output_dir, methods_text(workflow))
+    append_methods(
+        execution.output_dir, methods_text(workflow), md_only=execution.md_only_boilerplate
+    )
     failed = 0
     for scan in names.values():
         left = list(plan_spaces(execution.output_dir, [scan], spaces))

@@ -15,6 +15,7 @@ from bids_brainage.inference.aicbv import ARCHITECTURES
 from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.runs.cbv_network import run_generator
 from bids_brainage.runs.training_job import (
+    announce_training,
     claimed_training,
     dataset_facts,
     final_recipe,
@@ -70,6 +71,8 @@ def run_train(config: Config) -> int:
     from bids_brainage.training.prepare import input_block
 
     processes = config.train.devices * config.train.num_nodes
+    if processes == 1 or global_rank() == 0:
+        announce_training(config)
     for arch, recipe in recipes.items():
         declared = input_block(arch, recipe)
         method_of(arch).check(arch, recipe, declared, config.nipype.device, processes)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bids_brainage.bundles.places import user_model_dir
 from bids_brainage.config import Config
 from bids_brainage.errors import OptionError
+from bids_brainage.inference.aicbv import ARCHITECTURES
+from bids_brainage.models.registry import model_info
 from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.preprocessing.bold.names import atlas_label
 from bids_brainage.runs.claim import claimed
 
 if TYPE_CHECKING:
     from bids_brainage.training.job import Job
+    from bids_brainage.training.prepare import Prepared
     from bids_brainage.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -84,7 +89,7 @@ def prepare_job(config: Config, arch: str, recipe: Recipe) -> Job | None:
     # Architectures that are compared share the split of the first.
     first = config.train.arch[0]
     given = config.train.split
-    if given is None and arch != first:
+    if given is None and arch != first and not execution.dry_run:
         given = training_dir(config) / model_name(config, first) / 'split.tsv'
     prepared = prepare_training(
         scans,
@@ -101,8 +106,9 @@ def prepare_job(config: Config, arch: str, recipe: Recipe) -> Job | None:
         workers=config.nipype.nprocs,
         check_only=execution.dry_run,
     )
+    _announce_sizes(config, arch, recipe, declared, prepared)
     if execution.dry_run:
-        log.log(IMPORTANT, 'Would train %s on %d T1w scans', model_name(config, arch), len(scans))
+        log.log(IMPORTANT, 'Would train %s; nothing was written', model_name(config, arch))
         return None
     job = Job(
         name=model_name(config, arch),
@@ -120,6 +126,55 @@ def prepare_job(config: Config, arch: str, recipe: Recipe) -> Job | None:
     check_resumable(job, resume=config.train.resume)
     job.write()
     return job
+
+
+def announce_training(config: Config) -> None:
+    """Say what trains on what, and with which means."""
+    nipype, train = config.nipype, config.train
+    models = config.workflow.model_dir or user_model_dir()
+    for head, text in (
+        ('bids_brainage', config.environment.version),
+        ('dataset  ', str(config.execution.bids_dir)),
+        ('output   ', str(config.execution.output_dir)),
+        ('inputs   ', f'from derivatives there, prepared in {config.execution.work_dir}'),
+        (
+            'models   ',
+            f'{", ".join(model_name(config, arch) for arch in train.arch)}, in {models}',
+        ),
+    ):
+        log.log(IMPORTANT, '%s %s', head, text)
+    log.log(
+        IMPORTANT,
+        'resources %d processes x %d threads, %.1f GB, device %s (%s), seed %d',
+        train.devices * train.num_nodes,
+        nipype.omp_nthreads,
+        nipype.memory_gb,
+        nipype.device,
+        _accelerator(nipype.device),
+        config.seeds.random_seed,
+    )
+
+
+def _announce_sizes(
+    config: Config, arch: str, recipe: Recipe, declared: Mapping[str, Any], prepared: Prepared
+) -> None:
+    """Say who trains, chooses and tests, and what the training takes."""
+    from bids_brainage.training.estimate import estimate_words, row_bytes, split_words, try_step
+
+    left_out = f'; {prepared.left_out} scans are left out' if prepared.left_out else ''
+    log.log(IMPORTANT, 'split     %s%s', split_words(prepared.assignments), left_out)
+    arrays = len({a.item.source for a in prepared.assignments})
+    arrays *= 2 if arch in ARCHITECTURES else 1  # image and map
+    words = [f'{arrays * row_bytes(declared) / 1024**3:.2g} GB of disk for inputs']
+    if arch in ARCHITECTURES:
+        words.append('time and memory are told after the first epoch')
+    elif model_info(arch).backend == 'torch':
+        step = try_step(arch, recipe, declared, _accelerator(config.nipype.device))
+        processes = config.train.devices * config.train.num_nodes
+        words += estimate_words(step, recipe, prepared.assignments, processes)
+    else:
+        words.append('less than 1 GB of memory, and seconds')
+    log.log(IMPORTANT, 'estimate  %s', '; '.join(words))
 
 
 def _accelerator(device: str) -> str:

@@ -1,4 +1,4 @@
-"""The table of volumes of a scan, beside those of other people of the same age."""
+"""The table of volumes of a scan, from its images or, where these are not kept, from itself."""
 
 from __future__ import annotations
 
@@ -6,41 +6,31 @@ from pathlib import Path
 
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.names import side_file
-from bids_brainage.outputs.files import read_json, write_json, write_tsv
-from bids_brainage.outputs.tables import column_names, data_dictionary
-from bids_brainage.segmentation import norms
+from bids_brainage.outputs.files import read_json
+from bids_brainage.outputs.provenance import MADE_FROM
+from bids_brainage.segmentation.table import write_table
 from bids_brainage.workflows.images import image_path, volumes_path
+from bids_brainage.workflows.naming import scan_columns
 
 
-def write_volumes(output_dir: Path, scan: Scan) -> None:
-    """Write the table from the side file of the regions, if the scan has regions.
-
-    It follows the age and the sex that the dataset gives now; a table that says the same is left
-    alone.
+def write_volumes(output_dir: Path, scan: Scan, *, images: bool = True) -> None:
+    """Bring the table up to date with age and sex that the dataset gives now, if there is one.
 
     Parameters
     ----------
     output_dir : Path
     scan : Scan
+    images : bool
+        Whether the images of this scan are kept: the volumes then come from the side file of
+        its regions, if it has regions.
     """
     regions = side_file(image_path(output_dir, scan, 'regions'))
-    if not regions.is_file():
-        return
-    found = read_json(regions)
-    age = None if scan.age.censored else scan.age.years
-    stripped = found['SkullStripped']
-    reason = norms.why_not(found['Segmentation'], age, skull_stripped=stripped)
-    rows = norms.volume_rows(
-        found['VolumesML'], age, scan.sex, known=not reason, whole=not stripped
-    )
     table = volumes_path(output_dir, scan)
-    write_tsv(table, rows, column_names('volumes'))
-    columns = data_dictionary('volumes')
-    columns['region']['Levels'] = {s.name: s.title for s in norms.load_structures()}
-    facts = {
-        'Segmentation': found['Segmentation'],
-        'SkullStripped': stripped,
-        'WithoutPercentiles': reason,
-        'Sources': [scan.uri],
-    }
-    write_json(side_file(table), {**columns, **facts})
+    if regions.is_file() and (images or not table.is_file()):
+        found = read_json(regions)
+        made = read_json(side_file(image_path(output_dir, scan, 't1w'))).get(MADE_FROM)
+        found |= {} if made is None else {MADE_FROM: made}
+    else:
+        found = read_json(side_file(table))
+    if 'VolumesML' in found:
+        write_table(table, found, scan_columns(scan))

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 INDEX = 'cache.json'
 SCHEMA = 'bids_brainage-cache-2'
 LARGEST_HALF = 6.0e4
+PROGRESS_SECONDS = 15.0
 Arrays = tuple[npt.NDArray[Any], ...]
 CacheRow = tuple[str, float, Arrays]
 
@@ -109,7 +110,7 @@ def build_cache(
     key = expected_key(candidates, declared, synthetic)
     index = read_json(folder / INDEX)
     if index.get('key') == key:
-        log.info('Training inputs: %d rows from %s', len(index['sources']), folder)
+        log.log(IMPORTANT, 'inputs    %d rows are there, in %s', len(index['sources']), folder)
         by_source = {c.item.source: c for c in candidates}
         return [(by_source[source], reason) for source, reason in index['unusable']]
     return _write_cache(folder, candidates, declared, key, synthetic, workers)
@@ -137,7 +138,10 @@ def _write_cache(
             for arrays in outcome:
                 yield candidate.item.source, candidate.item.age, arrays  # type: ignore[misc]
 
+    log.log(IMPORTANT, 'inputs    of %d scans are prepared, into %s', len(candidates), folder)
     write_rows(folder, declared, rows(), key, reasons)
+    size = sum(path.stat().st_size for path in folder.glob('input-*.bin'))
+    log.log(IMPORTANT, 'inputs    %.2f GB', size / 1024**3)
     return unusable
 
 
@@ -265,14 +269,16 @@ def _prepared(
         # Chunks keep the prepared but not yet written rows few.
         for first in range(0, len(candidates), 4 * max(workers, 1)):
             chunk = candidates[first : first + 4 * max(workers, 1)]
-            yield from zip(chunk, pool.map(work, chunk), strict=True)
-            now, done = time.monotonic(), first + len(chunk)
-            if now - last > 15:
-                last, left = now, (now - start) / done * (len(candidates) - done)
-                log.log(
-                    IMPORTANT, 'Preparing inputs: %d of %d scans, about %.0f min left',
-                    done, len(candidates), left / 60,
-                )  # fmt: skip
+            found = zip(chunk, pool.map(work, chunk), strict=True)
+            for done, prepared in enumerate(found, start=first + 1):
+                yield prepared
+                now = time.monotonic()
+                if now - last >= PROGRESS_SECONDS:
+                    last, left = now, (now - start) / done * (len(candidates) - done)
+                    log.log(
+                        IMPORTANT, 'inputs    %d of %d scans, about %.0f min left',
+                        done, len(candidates), left / 60,
+                    )  # fmt: skip
 
 
 def prepare_rows(

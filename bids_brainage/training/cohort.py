@@ -186,7 +186,7 @@ def _file_problem(scan: Scan, files: Mapping[str, Path], output_dir: Path) -> st
             )
     return (
         f'{", ".join(names)} is not in {output_dir}. Run the participant level first, '
-        'with the same output folder.'
+        'with the same output folder and --level full (the default).'
     )
 
 

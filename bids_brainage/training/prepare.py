@@ -44,11 +44,14 @@ class Prepared:
         Folder of the prepared inputs, and the split table.
     left_out : int
         Scans that cannot be used.
+    assignments : tuple of Assignment
+        Who does what.
     """
 
     cache: Path
     split: Path
     left_out: int
+    assignments: tuple[Assignment, ...] = ()
 
 
 def input_block(arch: str, recipe: Recipe) -> dict[str, Any]:
@@ -158,7 +161,7 @@ def prepare_training(
         raise TrainingInputError(problems)
     if not check_only:
         write_split(split_path, assignments, [(c.item, c.problem) for c in left_out])
-    return Prepared(cache, split_path, len(left_out))
+    return Prepared(cache, split_path, len(left_out), tuple(assignments))
 
 
 def cache_name(declared: Mapping[str, Any]) -> str:
@@ -170,7 +173,7 @@ def _require_derivatives(candidates: Sequence[Candidate], output_dir: Path) -> N
     if not any(path.is_file() for c in candidates for path in c.files.values()):
         raise MissingInputError(
             f'No derivatives to train on in {output_dir} for {len(candidates)} T1w scans. Run the '
-            'participant level first, with the same output folder.'
+            'participant level first, with the same output folder and --level full (the default).'
         )
 
 

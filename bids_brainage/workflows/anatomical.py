@@ -20,16 +20,13 @@ from bids_brainage.interfaces.anatomical import (
     SegmentBrain,
     WarpToTemplate,
 )
-from bids_brainage.interfaces.derivatives import DerivativesDataSink
 from bids_brainage.interfaces.prediction import DrawScan
 from bids_brainage.interfaces.regions import MeasureRegions
 from bids_brainage.interfaces.stored import RestoreImages, RestoreQuality
-from bids_brainage.interfaces.trace import TraceSource
 from bids_brainage.names import side_file
 from bids_brainage.preprocessing.template import Template
 from bids_brainage.segmentation.weights import card
 from bids_brainage.workflows.images import IMAGES, image_path
-from bids_brainage.workflows.made_from import of_images, of_mask
 from bids_brainage.workflows.settings import RunSettings
 
 METHODS = """\
@@ -255,99 +252,13 @@ def init_stored_anat_wf(
 RESTORED = ('transform', 'transform_affine', 'mask_affine', 'volumes', 'region_volumes')
 
 
-def init_anat_derivatives_wf(
-    *, scan: Scan, settings: RunSettings, name: str = 'anat_derivatives_wf'
-) -> Workflow:
-    """Build the workflow that writes the derivatives of one T1w image under their names.
-
-    Parameters
-    ----------
-    scan : Scan
-    settings : RunSettings
-    name : str
-
-    Returns
-    -------
-    Workflow
-
-    Inputs
-    ------
-    IMAGES
-        Every image by its name in `bids_brainage.workflows.images.IMAGES`.
-    facts, quality
-        JSON files of the image.
-    structure_facts, region_facts
-        Side files of the label images.
-
-    Outputs
-    -------
-    Files in the output dataset.  The deformed image is written last: its side file says what
-    all of them were made from.
-    """
-    workflow = Workflow(name=name)
-    inputnode = pe.Node(
-        niu.IdentityInterface([*IMAGES, 'facts', 'quality', *SIDE_FILES.values()]),
-        name='inputnode',
-    )
-    metadata: dict[str, dict[str, Any]] = {
-        't1w': {'SkullStripped': True},
-        't1w_affine': {'SkullStripped': True},
-        'mask': {'Type': 'Brain'},
-        'tissues': {'LabelMap': TISSUE_LABELS},
-        'gm': {'Description': GM_TEXT},
-        'gm_modulated': {'Description': MODULATED_TEXT},
-        'mask_native': {'Type': 'Brain'},
-        'regions': {
-            'SpatialReference': scan.uri,
-            'Resolution': '2 x 2 x 2 mm along the axes of the T1w image',
-        },
-    }
-    sinks = {}
-    for image, entities in IMAGES.items():
-        sinks[image] = pe.Node(
-            DerivativesDataSink(
-                base_directory=str(settings.output_dir),
-                source_file=[str(scan.path)],
-                Sources=[scan.uri],
-                **entities,
-                **metadata.get(image, {}),
-            ),
-            name=f'save_{image}',
-            mem_gb=0.3,
-        )
-        workflow.connect([(inputnode, sinks[image], [(image, 'in_file')])])
-        if image in SIDE_FILES:
-            workflow.connect([(inputnode, sinks[image], [(SIDE_FILES[image], 'meta_dict')])])
-    read = [('facts', 'facts'), ('quality', 'quality')]
-    config = settings.config
-    trace_mask = pe.Node(TraceSource(made_from=of_mask(config)), name='trace_mask', mem_gb=0.2)
-    trace = pe.Node(TraceSource(made_from=of_images(config)), name='trace', mem_gb=0.2)
-    others = [image for image in IMAGES if image != 't1w']
-    saved = pe.Node(niu.Merge(len(others)), name='saved')
-    workflow.connect([
-        (inputnode, trace_mask, read),
-        (inputnode, trace, read),
-        (trace_mask, sinks['mask_native'], [('meta', 'meta_dict')]),
-        *((sinks[o], saved, [('out_file', f'in{i}')]) for i, o in enumerate(others, start=1)),
-        (saved, trace, [('out', 'after')]),
-        (trace, sinks['t1w'], [('meta', 'meta_dict')]),
-    ])  # fmt: skip
-    return workflow
-
-
-SIDE_FILES = {'structures': 'structure_facts', 'regions': 'region_facts'}
-"""Label image → what its side file says."""
-
-TISSUE_LABELS = {'1': 'grey matter', '2': 'white matter', '3': 'cerebrospinal fluid'}
-GM_TEXT = 'Grey-matter probability (0 to 1), smoothed by 0.8 mm before resampling.'
-MODULATED_TEXT = (
-    'Grey-matter probability times the Jacobian determinant of template to native: its sum times '
-    'the voxel volume is the native grey-matter volume.'
-)
-
-
 def init_anat_report_wf(
-    *, source_file: str, output_dir: Path, template: Template, name: str = 'anat_report_wf'
+    *,
+    source_file: str,
+    output_dir: Path,
+    template: Template,
+    brief: bool = False,
+    name: str = 'anat_report_wf',
 ) -> Workflow:
     """Build the workflow that draws mask, registration, tissues and regions of one T1w image.
 
@@ -359,6 +270,8 @@ def init_anat_report_wf(
         Output dataset.
     template : Template
         At the resolution of the derivatives.
+    brief : bool
+        Draw the most telling slices only.
     name : str
 
     Returns
@@ -382,6 +295,7 @@ def init_anat_report_wf(
             template_gm=str(template.gm),
             source_file=source_file,
             base_directory=str(output_dir),
+            brief=brief,
         ),
         name='draw',
         mem_gb=0.8,

@@ -251,12 +251,10 @@ def init_connectivity_wf(
         name='measure_connectivity',
         mem_gb=1.5,
     )
-    workflow.connect(
-        [
-            (inputnode, measure, [(f, f) for f in (*SHARED, 'scores')]),
-            (measure, outputnode, [(f, f) for f in CONNECTIVITY]),
-        ]
-    )
+    workflow.connect([
+        (inputnode, measure, [(f, f) for f in (*SHARED, 'scores')]),
+        (measure, outputnode, [(f, f) for f in CONNECTIVITY]),
+    ])  # fmt: skip
     return workflow
 
 
@@ -270,6 +268,7 @@ def init_bold_derivatives_wf(
     atlas_table: Path | None = None,
     metadata: Mapping[str, Any] | None = None,
     preprocessed_here: bool = True,
+    images: bool = True,
     name: str = 'bold_derivatives_wf',
 ) -> Workflow:
     """Build the workflow that writes the derivatives of one series under their names.
@@ -286,9 +285,8 @@ def init_bold_derivatives_wf(
         As in `init_fmriprep_bold_wf`.
     metadata : mapping, optional
         Metadata of the raw series; ``RepetitionTime`` and ``TaskName`` are passed on.
-    preprocessed_here : bool
-        Save series, mask and confounds, too; False when they are fMRIPrep's.
-    name : str
+    preprocessed_here, images : bool
+        Save confounds, too (not if they are fMRIPrep's), and with them series and mask.
 
     Returns
     -------
@@ -314,10 +312,11 @@ def init_bold_derivatives_wf(
         'fisher_z': ({**regional, 'stat': 'fisherz', 'suffix': 'relmat'}, 'meta'),
     }
     if preprocessed_here:
+        sinks['confounds'] = ({'desc': 'confounds', 'suffix': 'timeseries'}, 'dictionary')
+    if preprocessed_here and images:
         preproc = {**grid, 'desc': 'preproc', 'suffix': 'bold', 'SkullStripped': True, **passed}
         sinks['bold'] = (preproc, 'slice_timing')
         sinks['mask'] = ({**grid, 'desc': 'brain', 'suffix': 'mask', 'Type': 'Brain'}, None)
-        sinks['confounds'] = ({'desc': 'confounds', 'suffix': 'timeseries'}, 'dictionary')
     for field, (options, described) in sinks.items():
         sink = pe.Node(
             DerivativesDataSink(

@@ -11,6 +11,7 @@ from bids_brainage.dataset.scan import Scan
 from bids_brainage.interfaces.cbv import GenerateCbv, WarpCbv
 from bids_brainage.interfaces.derivatives import DerivativesDataSink
 from bids_brainage.interfaces.trace import TraceSource
+from bids_brainage.workflows.images import CBV, kept_images
 from bids_brainage.workflows.made_from import of_cbv
 from bids_brainage.workflows.settings import RunSettings
 
@@ -34,7 +35,7 @@ def init_cbv_wf(
     settings: RunSettings,
     name: str = 'cbv_wf',
 ) -> Workflow:
-    """Build the workflow that makes or resamples the map and writes it to the output dataset.
+    """Build the workflow that makes or resamples the map, and keeps it if the level does.
 
     Parameters
     ----------
@@ -88,6 +89,9 @@ def init_cbv_wf(
         make = pe.Node(WarpCbv(cbv=str(source.path)), name='warp', mem_gb=0.8)
         if source.space == OWN_SPACE:
             wanted += [('transform', 'transform')]
+    workflow.connect([(inputnode, make, wanted), (make, outputnode, [('cbv', 'cbv')])])
+    if CBV not in kept_images(settings.config):
+        return workflow
     sink = pe.Node(
         DerivativesDataSink(
             base_directory=str(settings.output_dir),
@@ -107,10 +111,8 @@ def init_cbv_wf(
         TraceSource(made_from=of_cbv(settings.config, source)), name='trace', mem_gb=0.2
     )
     workflow.connect([
-        (inputnode, make, wanted),
         (inputnode, trace, [('facts', 'facts')]),
         (trace, sink, [('meta', 'meta_dict')]),
         (make, sink, [('cbv', 'in_file')]),
-        (make, outputnode, [('cbv', 'cbv')]),
     ])  # fmt: skip
     return workflow

@@ -15,7 +15,7 @@ from bids_brainage.interfaces.derivatives import DerivativesDataSink
 from bids_brainage.interfaces.prediction import DrawMask
 from bids_brainage.interfaces.stored import RestoreQuality
 from bids_brainage.interfaces.trace import TraceSource
-from bids_brainage.workflows.images import IMAGES, image_path
+from bids_brainage.workflows.images import IMAGES, image_path, kept_images
 from bids_brainage.workflows.made_from import of_mask
 from bids_brainage.workflows.settings import RunSettings
 
@@ -97,7 +97,20 @@ def init_native_wf(
 
 
 def _connect_outputs(workflow: Workflow, scan: Scan, settings: RunSettings) -> None:
-    """Write and draw the brain mask."""
+    """Draw the brain mask, and write it if the level of output keeps it."""
+    draw = pe.Node(
+        DrawMask(
+            source_file=str(scan.path),
+            base_directory=str(settings.output_dir),
+            brief=settings.brief,
+        ),
+        name='draw_mask',
+        mem_gb=0.5,
+    )
+    check, brain, quality = map(workflow.get_node, ('check', 'extract_brain', 'assess_quality'))
+    workflow.connect([(check, draw, [('t1w', 't1w')]), (brain, draw, [('mask', 'mask')])])
+    if 'mask_native' not in kept_images(settings.config):
+        return
     sink = pe.Node(
         DerivativesDataSink(
             base_directory=str(settings.output_dir),
@@ -109,18 +122,10 @@ def _connect_outputs(workflow: Workflow, scan: Scan, settings: RunSettings) -> N
         name='save_mask',
         mem_gb=0.3,
     )
-    draw = pe.Node(
-        DrawMask(source_file=str(scan.path), base_directory=str(settings.output_dir)),
-        name='draw_mask',
-        mem_gb=0.5,
-    )
     trace = pe.Node(TraceSource(made_from=of_mask(settings.config)), name='trace_mask', mem_gb=0.2)
-    check, brain, quality = map(workflow.get_node, ('check', 'extract_brain', 'assess_quality'))
     workflow.connect([
         (brain, sink, [('mask', 'in_file')]),
         (check, trace, [('facts', 'facts')]),
         (quality, trace, [('quality', 'quality')]),
         (trace, sink, [('meta', 'meta_dict')]),
-        (check, draw, [('t1w', 't1w')]),
-        (brain, draw, [('mask', 'mask')]),
     ])  # fmt: skip

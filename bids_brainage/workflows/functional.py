@@ -19,6 +19,7 @@ from bids_brainage.workflows.bold import (
     init_bold_wf,
     init_fmriprep_bold_wf,
 )
+from bids_brainage.workflows.images import SERIES, kept_images
 from bids_brainage.workflows.made_from import of_connectivity
 from bids_brainage.workflows.naming import scan_workflow_name
 from bids_brainage.workflows.settings import RunSettings
@@ -62,6 +63,7 @@ def init_series_wf(*, series: Series, settings: RunSettings) -> Workflow:
         source_uri=series.source_uri,
         metadata=series.scan.metadata,
         preprocessed_here=series.ready is None,
+        images=SERIES in kept_images(settings.config),
         **place,
     )
     trace = pe.Node(

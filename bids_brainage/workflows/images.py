@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bids_brainage.config import Config
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.names import CBV_DESC, derivative_path
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
@@ -24,6 +25,21 @@ IMAGES: dict[str, dict[str, str]] = {
     'to_native': {'from': DEFAULT_SPACE, 'to': 'T1w', 'mode': 'image', 'suffix': 'xfm'},
 }
 """Output of the anatomical workflow → what its file is called beside the scan's own entities."""
+
+CBV, MAPS, SERIES = 'cbv', 'maps', 'series'
+"""Further images: blood volume, explanation maps, preprocessed functional runs."""
+
+KEPT = {
+    'minimal': frozenset[str](),
+    'standard': frozenset({'t1w', 'mask', 'mask_native', 'regions', CBV, MAPS}),
+    'full': frozenset({*IMAGES, CBV, MAPS, SERIES}),
+}
+"""Level of output → the images that stay in the output dataset; tables and pages always do."""
+
+
+def kept_images(config: Config) -> frozenset[str]:
+    """Return the images that a run leaves in the output dataset (``--level``)."""
+    return KEPT[config.execution.level]
 
 
 def image_path(output_dir: Path, scan: Scan, image: str) -> Path:

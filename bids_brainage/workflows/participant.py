@@ -15,12 +15,11 @@ from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.interfaces.stored import AlignStructures
 from bids_brainage.names import log_dir
 from bids_brainage.workflows.anatomical import (
-    SIDE_FILES,
-    init_anat_derivatives_wf,
     init_anat_report_wf,
     init_anat_wf,
     init_stored_anat_wf,
 )
+from bids_brainage.workflows.derivatives import SIDE_FILES, init_anat_derivatives_wf
 from bids_brainage.workflows.images import IMAGES
 from bids_brainage.workflows.naming import (
     scan_workflow_name,
@@ -233,6 +232,7 @@ def _connect_outputs(
         source_file=str(scan.path),
         output_dir=settings.output_dir,
         template=settings.output_template,
+        brief=settings.brief,
     )
     workflow.connect([
         (anat, derivatives, [

@@ -16,6 +16,7 @@ from bids_brainage.interfaces.prediction import (
     PredictAge,
     SavePrediction,
 )
+from bids_brainage.workflows.images import MAPS, kept_images
 from bids_brainage.workflows.made_from import is_sliced, of_prediction
 from bids_brainage.workflows.naming import scan_columns, takes_cbv
 from bids_brainage.workflows.settings import RunSettings
@@ -83,7 +84,11 @@ def init_prediction_wf(
     if connectivity is not None:
         _add_connectivity(predict, save, connectivity, settings)
     draw = pe.Node(
-        DrawExplanations(source_file=str(scan.path), base_directory=str(settings.output_dir)),
+        DrawExplanations(
+            source_file=str(scan.path),
+            base_directory=str(settings.output_dir),
+            brief=settings.brief,
+        ),
         name='draw',
         mem_gb=0.8,
     )
@@ -128,6 +133,7 @@ def _save_node(bundle: Bundle, settings: RunSettings) -> pe.Node:
             provenance=dict(settings.provenance),
             base_directory=str(settings.output_dir),
             template=str(settings.output_template.t1w),
+            keep_maps=MAPS in kept_images(settings.config),
         ),
         name='save',
         mem_gb=1.0,

@@ -41,6 +41,11 @@ class RunSettings:
         """Output dataset."""
         return self.config.execution.output_dir
 
+    @property
+    def brief(self) -> bool:
+        """Whether the pages show the most telling slices only."""
+        return self.config.execution.level == 'minimal'
+
     def memo(self, scan: Scan) -> str:
         """Return the file that remembers the hashes of the scan's input files."""
         return str(self.output_dir / memo_path(scan.subject))

@@ -57,9 +57,9 @@ def test_list_models_is_quick_and_imports_nothing_heavy(tmp_path):
     assert (status, heavy) == ('0', '[]')
     assert float(seconds) < LIST_LIMIT_SECONDS
     lines = process.stdout.splitlines()
-    assert lines[0].split()[:4] == ['name', 'arch', 'status', 'n_train']
+    assert lines[0].split()[:3] == ['name', 'status', 'n_train']
     (default,) = [line for line in lines if line.startswith(DEFAULT_MODELS[0])]
-    assert default.split()[1:6] == ['volumes', 'trained', '184', '19.00', '95.60']
+    assert default.split()[1:6] == ['default', '184', '19', 'to', '96']
     assert any(line.startswith('resnet_crossvit') and 'trainable only' in line for line in lines)
 
 
@@ -166,3 +166,38 @@ def test_programming_errors_are_not_hidden(config, monkeypatch):
     monkeypatch.setattr(program.signal, 'signal', lambda *_: None)
     with pytest.raises(RuntimeError, match='a bug'):
         program.main(['bids', 'out', 'participant'])
+
+
+def test_models_that_are_named_are_told_in_full(capsys):
+    assert program.main(['--list-models', DEFAULT_MODELS[0], 'volumes.lifespan']) == 0
+    told = capsys.readouterr().out
+    assert [line.split()[1] for line in told.splitlines() if line.startswith('model ')] == [
+        f'{DEFAULT_MODELS[0]},',
+        'volumes.lifespan,',
+    ]
+    assert told.count('\nlicence ') == 2
+
+
+def test_debugging_tells_the_place_in_the_code(config, monkeypatch, capsys):
+    def fail(_):
+        raise OutputError('disk full')
+
+    monkeypatch.setattr(program, '_run', fail)
+    monkeypatch.setattr(program.signal, 'signal', lambda *_: None)
+    assert program.main(['bids', 'out', 'participant', '--debug']) == 73
+    told = capsys.readouterr().err
+    assert 'Traceback' in told
+    assert 'bids_brainage: disk full' in told
+    assert program.main(['bids', 'out', 'participant']) == 73
+    assert 'Traceback' not in capsys.readouterr().err
+
+
+def test_debugging_writes_all_messages_to_the_file_and_asks_nipype_for_its(config, environ):
+    wordy = replace(config, execution=replace(config.execution, debug=True))
+    prepare_environment(wordy)
+    settings = Path(environ['NIPYPE_CONFIG_DIR']) / 'nipype.cfg'
+    assert 'workflow_level = DEBUG' in settings.read_text()
+    with open_log(wordy) as logger:
+        logger.debug('every detail')
+    (file,) = (config.execution.output_dir / 'logs').glob('*.log')
+    assert 'DEBUG: every detail' in file.read_text()

@@ -123,7 +123,19 @@ SPELLINGS = [
     ('--stop-on-first-crash', 'nipype.stop_on_first_crash', True),
     ('--offline', 'execution.offline', True),
     ('--notrack', 'execution.offline', False),
+    *[
+        (f'{name} minimal', 'execution.level', 'minimal')
+        for name in ('--level', '--level-of-output')
+    ],
+    ('--keep-work', 'execution.keep_work', True),
+    ('--boilerplate-only', 'execution.boilerplate_only', True),
+    ('--boilerplate_only', 'execution.boilerplate_only', True),
+    ('--md-only-boilerplate', 'execution.md_only_boilerplate', True),
+    ('--resource-monitor', 'execution.resource_monitor', True),
+    ('--debug', 'execution.log_level', 10),
+    ('--debug', 'execution.keep_work', True),
     ('-v', 'execution.log_level', 20),
+    ('--verbose --verbose', 'execution.log_level', 15),
     ('-vvvv', 'execution.log_level', 10),
 ]
 
@@ -417,9 +429,9 @@ def test_folder_that_is_no_dataset_is_told_first(folders, capsys, monkeypatch):
 
 
 def test_list_models_needs_no_positionals(folders, capsys):
-    assert parse(['--list-models'], {}) == ListModels(None, False)
-    request = parse(['--list-models', '--model-dir', 'models', '--offline'], {})
-    assert request == ListModels(folders / 'models', True)
+    assert parse(['--list-models'], {}) == ListModels(None)
+    request = parse(['--list-models', 'a.b', 'c.d', '--model-dir', 'models', '--offline'], {})
+    assert request == ListModels(folders / 'models', ('a.b', 'c.d'))
     with pytest.raises(SystemExit):
         parse(['--list-models', '--model-dir', 'nowhere'], {})
 
@@ -511,3 +523,44 @@ def test_settings_hold_the_command_line_as_a_shell_takes_it(tmp_path, monkeypatc
     command = "bids_brainage 'my data' out participant --nprocs 1"
     assert config.environment.command == command
     assert tomllib.loads(config.to_toml())['environment']['command'] == command
+
+
+def test_level_is_one_of_three_and_further_spaces_need_the_full_one(folders, capsys):
+    (told,) = _problems(capsys, '--level', 'tiny')
+    assert 'expected minimal, standard, full, found' in told
+    (told,) = _problems(capsys, '--level', 'standard', '--output-spaces', 'T1w')
+    assert 'only --level full keeps' in told
+
+
+@pytest.mark.parametrize('other', ['--reports-only', '--dry-run'])
+def test_methods_text_alone_excludes_other_runs(folders, capsys, other):
+    (told,) = _problems(capsys, '--boilerplate-only', other)
+    assert f'{other}' in told
+    assert 'contradict each other' in told
+
+
+def test_options_of_other_programs_are_refused_with_the_reason(folders, capsys):
+    told = _problems(
+        capsys,
+        '--low-mem',
+        '--fs_license_file',
+        'licence.txt',
+        '--fs-no-reconall',
+        '--nprocs',
+        '0',
+    )
+    assert [text.split(' is not needed here, because ')[0] for text in told[:3]] == [
+        '--low-mem', '--fs-license-file', '--fs-no-reconall',
+    ]  # fmt: skip
+    assert '--mem says how much' in told[0]
+    assert '--nprocs' in told[3]
+    (told,) = _problems(capsys, '--fs-license-file=licence.txt')
+    assert 'FreeSurfer is not used' in told
+
+
+def test_help_names_the_default_model_and_a_value_once(capsys):
+    with pytest.raises(SystemExit):
+        parse(['--help'], {})
+    told = ' '.join(capsys.readouterr().out.split())
+    assert '(default: volumes.adults)' in told
+    assert '--participant-label, --participant_label LABEL [LABEL ...]' in told

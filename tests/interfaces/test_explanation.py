@@ -48,7 +48,7 @@ def thalamus():
     return atlas.priors[names.index('thalamus')].astype(np.float32), atlas.affine
 
 
-def write_person(root, name, stretch):
+def write_person(root, name, stretch, *, keep=True):
     """Write the maps of a model that looked at the thalamus, aligned and deformed."""
     folder, out = root / name, root / 'out'
     folder.mkdir()
@@ -78,7 +78,7 @@ def write_person(root, name, stretch):
         mask_native=str(folder / 'mask.nii'), template=str(folder / 'template.nii'),
         transform=str(folder / 'transform.npz'), prediction=str(folder / 'prediction.json'),
         scan={'source': f'bids:raw:{source}'}, source_file=f'/data/{source}',
-        base_directory=str(out),
+        base_directory=str(out), keep_maps=keep,
     )  # fmt: skip
     return save_maps(inputs, maps, BUNDLE), transform
 
@@ -139,3 +139,17 @@ def test_maps_of_a_decade_are_read_where_the_atlas_has_the_structure(people):
         for method in ('aligned', 'deformed')
     )
     assert np.corrcoef(one, other)[0, 1] > 0.97
+
+
+def test_maps_that_do_not_stay_are_there_to_draw_and_their_notes_to_report(people, tmp_path):
+    saved, _ = write_person(tmp_path, '1', 0.3, keep=False)
+    assert list((tmp_path / 'out').rglob('*.nii*')) == []
+    notes = sorted(path.name for path in (tmp_path / 'out').rglob('*_saliency.json'))
+    assert notes == [
+        f'sub-1_space-T1w_model-neta_desc-{method}_saliency.json'
+        for method in ('aligned', 'deformed')
+    ]
+    for own, other in zip(saved, people[1]['1'][0], strict=True):
+        assert own.template is None
+        assert own.native.name == other.native.name  # the picture is named after it
+        np.testing.assert_array_equal(data_of(own.native), data_of(other.native))

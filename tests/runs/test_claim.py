@@ -14,8 +14,8 @@ from bids_brainage.errors import OutputError, TemporaryError
 from bids_brainage.runs import claim
 from bids_brainage.runs.claim import claimed
 from bids_brainage.runs.ledger import Ledger
-from bids_brainage.runs.participant import clean_work
 from bids_brainage.runs.plan import make_plan, resolve_models, select_images
+from bids_brainage.runs.work import clean_work
 
 HOLD = """
 import sys

@@ -10,13 +10,16 @@ from bids_brainage.bundles.bundle import Bundle, resolve_bundle
 from bids_brainage.bundles.places import model_dirs
 from bids_brainage.cli.request import parse
 from bids_brainage.dataset.scan import Age, Scan
-from bids_brainage.names import memo_path
-from bids_brainage.outputs import brainage_row, write_brainage
+from bids_brainage.dataset.series import Series
+from bids_brainage.names import memo_path, side_file
+from bids_brainage.outputs import brainage_row, write_brainage, write_json
 from bids_brainage.outputs.provenance import remembered_sha256, sha256_file
 from bids_brainage.runs.ledger import Ledger
 from bids_brainage.runs.rows import rows_of
+from bids_brainage.runs.series import series_paths
 from bids_brainage.workflows import made_from
-from bids_brainage.workflows.images import table_path
+from bids_brainage.workflows.images import image_path, table_path, volumes_path
+from bids_brainage.workflows.settings import Stored
 
 RELATIVE = 'sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz'
 
@@ -155,3 +158,53 @@ def test_ledger_that_must_not_write_remembers_nothing(done, config, scan, bundle
     assert not (done / memo_path('01')).exists()
     assert Ledger(config).images(scan).is_current
     assert (done / memo_path('01')).exists()
+
+
+def at_level(config, level):
+    return replace(config, execution=replace(config.execution, level=level))
+
+
+def test_without_images_the_table_of_volumes_says_what_is_done(done, config, scan, bundle):
+    minimal = at_level(config, 'minimal')
+    table = volumes_path(done, scan)
+    ledger = Ledger(config)
+    images = [*ledger.images(scan).paths, *ledger.prediction(scan, bundle).paths]
+    for path in images:
+        path.unlink(missing_ok=True)
+    assert state(minimal, scan, bundle) == (False, True)  # nothing says what was measured
+    facts = {**made_from.of_images(config), 'InputSHA256': sha256_file(scan.path)}
+    write_json(side_file(table), {'MadeFrom': facts})
+    table.write_text('region\n')
+    assert state(minimal, scan, bundle) == (True, True)
+    assert Ledger(minimal).stored(scan) == Stored()  # no model can start from it
+    assert Ledger(minimal).made_again(scan)
+    assert state(config, scan, bundle) == (False, False)  # all of it is asked for now
+    scan.path.write_bytes(b'another image')
+    assert state(minimal, scan, bundle) == (False, False)
+    assert not Ledger(minimal).made_again(scan)  # it would be made anew anyway
+
+
+def test_standard_does_without_what_only_models_need(done, config, scan, bundle):
+    standard = at_level(config, 'standard')
+    kept = {path.name for path in Ledger(standard).images(scan).paths}
+    for path in Ledger(config).images(scan).paths:
+        if path.name not in kept:
+            path.unlink()
+    assert state(standard, scan, bundle) == (True, True)
+    assert state(config, scan, bundle) == (False, True)
+    assert Ledger(standard).stored(scan).images is None
+    image_path(done, scan, 'mask').unlink()
+    assert state(standard, scan, bundle) == (False, True)
+
+
+@pytest.mark.parametrize(('level', 'current'), [('minimal', True), ('full', False)])
+def test_images_of_a_functional_run_count_where_they_are_kept(config, scan, level, current):
+    bold = replace(scan, suffix='bold', datatype='func', entities={'sub': '01', 'task': 'rest'})
+    series = Series(bold, scan, None, scan.path, scan.uri)
+    chosen = at_level(config, level)
+    for path in series_paths(chosen, series):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    names = [path.name for path in series_paths(config, series) if not path.exists()]
+    assert (names == []) is not current
+    assert all(name.endswith(('_bold.nii.gz', '_mask.nii.gz')) for name in names)

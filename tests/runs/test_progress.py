@@ -130,5 +130,8 @@ def test_a_worker_that_died_is_told_with_what_to_do():
         def run(self, **_options):
             raise BrokenProcessPool('a child process terminated abruptly')
 
-    config = SimpleNamespace(nipype=Nipype(1, 1, 1.0, plugin='Linear'))
+    config = SimpleNamespace(
+        nipype=Nipype(1, 1, 1.0, plugin='Linear'),
+        execution=SimpleNamespace(resource_monitor=False),
+    )
     assert 'again with fewer --nprocs' in process.execute(config, Dying(), Progress({}, 1, print))

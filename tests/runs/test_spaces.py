@@ -108,7 +108,10 @@ def run_here(workflow, progress):
 
 
 def config_of(person, tmp_path):
-    execution = SimpleNamespace(output_dir=person.out, work_dir=tmp_path / 'work', run_id='r')
+    execution = SimpleNamespace(
+        output_dir=person.out, work_dir=tmp_path / 'work', run_id='r', keep_work=False,
+        md_only_boilerplate=False,
+    )  # fmt: skip
     nipype = SimpleNamespace(nprocs=1, omp_nthreads=1)
     return SimpleNamespace(
         execution=execution, nipype=nipype, workflow=SimpleNamespace(sloppy=True)

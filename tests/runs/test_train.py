@@ -1,5 +1,6 @@
 """`train` from the command line: derivatives and ages become a bundle that predicts."""
 
+import logging
 import re
 
 import nibabel as nib
@@ -12,9 +13,11 @@ from bids_brainage.bundles.check import check_bundle
 from bids_brainage.cli.request import parse
 from bids_brainage.errors import MissingInputError, OptionError
 from bids_brainage.names import derivative_path
+from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.runs.train import run_train
 from bids_brainage.runs.training_job import final_recipe
+from bids_brainage.training import cache
 from bids_brainage.training.errors import TrainingInputError
 from bids_brainage.tsv import read_tsv
 
@@ -157,11 +160,42 @@ def test_what_cannot_train_is_told_before_any_input_is_read(study):
         settings(*options)
 
 
-def test_dry_run_writes_nothing(study):
+def test_dry_run_writes_nothing_and_says_what_training_says(study, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger('bids_brainage'), 'propagate', True)
+    caplog.set_level(IMPORTANT, 'bids_brainage')
     before = sorted(study.rglob('*'))
-    options = ['--arch', 'resnet_only', '--bundle-name', 'x', '--dry-run']
-    assert run_train(settings(*options)) == 0
+    options = ['--arch', 'resnet_only', '--bundle-name', 'x', '--epochs', '1', '--mem-gb', '4']
+    config = settings(*options, '--dry-run')
+    assert run_train(config) == 0
     assert sorted(study.rglob('*')) == before
+    dry = head_of(caplog)
+    assert dry['bids_brainage'] == config.environment.version
+    assert dry['dataset'] == str(study / 'bids')
+    assert dry['models'] == f'resnet_only.x, in {study / "models"}'
+    assert 'device cpu (cpu), seed 0' in dry['resources']
+    assert dry['split'] == '25 to train on, 6 to choose the epoch, 5 to test (people)'
+    assert re.search(r'GB of disk.*GB of memory.*an epoch.* for 1 epochs', dry['estimate'])
+    caplog.clear()
+    monkeypatch.setattr(cache, 'PROGRESS_SECONDS', 0.0)
+    assert run_train(settings(*options)) == 0
+    real = head_of(caplog)
+    same = ('bids_brainage', 'dataset', 'output', 'models', 'resources', 'split')
+    assert {name: real[name] for name in same} == {name: dry[name] for name in same}
+    inputs = [m for m in caplog.messages if m.startswith('inputs ')]
+    assert any(re.search(r'of \d+ scans are prepared', m) for m in inputs)
+    assert any(re.search(r'20 of \d+ scans, about 0 min left', m) for m in inputs)
+    assert caplog.messages.index(inputs[-1]) < next(
+        i for i, m in enumerate(caplog.messages) if 'epoch 1 of at most 1' in m
+    )
+
+
+def head_of(caplog):
+    """Return the first line of each kind, by its first word."""
+    found = {}
+    for message in caplog.messages:
+        name, _, rest = message.partition(' ')
+        found.setdefault(name, rest.strip())
+    return found
 
 
 def test_options_change_the_recipe(study):

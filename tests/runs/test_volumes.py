@@ -68,6 +68,30 @@ def test_what_says_the_same_is_not_written_again(out):
     assert path.stat().st_mtime_ns == before
 
 
+def test_table_whose_images_are_gone_is_corrected_from_itself(out):
+    write_volumes(out, scan_of(30.0))
+    table = volumes_path(out, scan_of(30.0))
+    written = table.read_bytes(), side_file(table).read_bytes()
+    regions = side_file(image_path(out, scan_of(30.0), 'regions'))
+    regions.unlink()
+    write_volumes(out, scan_of(80.0))
+    assert table.read_bytes() != written[0]
+    write_volumes(out, scan_of(30.0))
+    assert (table.read_bytes(), side_file(table).read_bytes()) == written
+
+
+def test_table_of_a_run_that_keeps_no_images_is_not_taken_from_old_images(out):
+    write_volumes(out, scan_of(60.0))
+    table = volumes_path(out, scan_of(60.0))
+    before = table.read_bytes()
+    regions = side_file(image_path(out, scan_of(60.0), 'regions'))
+    write_json(regions, read_json(regions) | {'SkullStripped': True})
+    write_volumes(out, scan_of(60.0), images=False)
+    assert table.read_bytes() == before
+    write_volumes(out, scan_of(60.0))
+    assert table.read_bytes() != before
+
+
 def test_a_scan_without_regions_has_no_table(tmp_path):
     write_volumes(tmp_path, scan_of(60.0))
     assert not list(tmp_path.rglob('*'))

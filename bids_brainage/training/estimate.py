@@ -1,0 +1,167 @@
+"""What a training will take: disk, memory and time, from one step on noise."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bids_brainage.bundles.contract import golden_input
+from bids_brainage.models.registry import create_model
+from bids_brainage.training.fit import arch_options
+from bids_brainage.training.recipe import Recipe
+from bids_brainage.training.splits import TEST, TRAINING, VALIDATION, Assignment
+
+GIB = 1024.0**3
+LIBRARIES_GB = 0.6
+"""What Python and PyTorch take before the first network, GB of 2^30 bytes."""
+
+COPIES = 4
+"""Weights, their gradients, and the two moments of the optimiser."""
+
+TASKS = {
+    TRAINING: 'to train on',
+    VALIDATION: 'to choose the epoch',
+    TEST: 'to test',
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of a network takes.
+
+    Attributes
+    ----------
+    forward, whole : float
+        Seconds a row without and with gradients.
+    row_gb, weights_gb : float
+        GB of 2^30 bytes that a row holds until its gradients are there, and that the network
+        holds with gradients and optimiser.
+    """
+
+    forward: float
+    whole: float
+    row_gb: float
+    weights_gb: float
+
+
+def split_words(assignments: Iterable[Assignment]) -> str:
+    """Say how many people of the first fold do what, and how many folds there are."""
+    people: dict[str, set[str]] = {}
+    folds = Counter(a.fold for a in assignments if a.role in TASKS)
+    first = min(folds, default=1)
+    for a in assignments:
+        if a.fold == first and a.role in TASKS:
+            people.setdefault(a.role, set()).add(a.item.participant)
+    words = [f'{len(people[role])} {task}' for role, task in TASKS.items() if role in people]
+    more = f', in the first of {len(folds)} folds' if len(folds) > 1 else ''
+    return f'{", ".join(words)} (people){more}'
+
+
+def row_bytes(declared: Mapping[str, Any]) -> int:
+    """Return what the prepared inputs of one scan take on disk, bytes."""
+    arrays = golden_input({'input': declared, 'golden': {'seed': 0}})
+    return sum(a[0].size * (8 if a[0].ndim == 1 else 2) for a in arrays)
+
+
+def try_step(
+    arch: str, recipe: Recipe, declared: Mapping[str, Any], accelerator: str = 'cpu'
+) -> Step:
+    """Build a network, let it make one step on noise, and measure.
+
+    Parameters
+    ----------
+    arch : str
+        Registry name of a network.
+    recipe : Recipe
+    declared : mapping
+        The ``input`` block of the bundle.
+    accelerator : str
+        ``cpu``, ``cuda`` or ``mps``.
+    """
+    import torch
+
+    from bids_brainage.training.data import least_rows
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = create_model(arch, **arch_options(arch, recipe, declared, (20.0, 80.0)))
+        one = golden_input({'input': declared, 'golden': {'seed': 0}})
+        n = least_rows(model, tuple(map(torch.from_numpy, one)))
+        model = model.to(accelerator).train()
+        rows = [torch.from_numpy(np.repeat(array, n, axis=0)).to(accelerator) for array in one]
+        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        kept: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        begun = _now(accelerator)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            ages = model(*rows)
+        middle = _now(accelerator)
+        ages.sum().backward()
+        end = _now(accelerator)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    return Step(
+        forward=(middle - begun) / n,
+        whole=(end - begun) / n,
+        row_gb=sum(kept.values()) / n / GIB,
+        weights_gb=COPIES * weights / GIB,
+    )
+
+
+def _now(accelerator: str) -> float:
+    """Return the time when all work that was handed to the accelerator is done."""
+    import torch
+
+    if accelerator == 'cuda':
+        torch.cuda.synchronize()
+    return time.monotonic()
+
+
+def estimate_words(
+    step: Step, recipe: Recipe, assignments: Sequence[Assignment], processes: int = 1
+) -> list[str]:
+    """Say how much memory and time a training takes.
+
+    Parameters
+    ----------
+    step : Step
+    recipe : Recipe
+        Batch and number of epochs.
+    assignments : sequence of Assignment
+        Scans of all folds.
+    processes : int
+        That train together.
+    """
+    run = recipe.run
+    rows = Counter(a.role for a in assignments)
+    folds = max(len({a.fold for a in assignments if a.role == TRAINING}), 1)
+    seconds = rows[TRAINING] * step.whole + rows[VALIDATION] * step.forward
+    epoch = seconds / folds / processes
+    memory = LIBRARIES_GB + step.weights_gb + step.row_gb * run.batch_size / processes
+    return [
+        f'at least {memory:.1f} GB of memory in each process, for batches of {run.batch_size}',
+        f'about {_duration(epoch)} an epoch without reading and augmentation, at most '
+        f'{_duration(epoch * folds * run.epochs)} for {run.epochs} epochs'
+        + (f' of {folds} folds' if folds > 1 else ''),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    """Return a length of time, rounded as an estimate is.
+
+    >>> _duration(0.2), _duration(400), _duration(400000)
+    ('1 s', '7 min', '111 h')
+    """
+    if seconds < 90:
+        return f'{max(seconds, 1):.0f} s'
+    return f'{seconds / 60:.0f} min' if seconds < 2 * 3600 else f'{seconds / 3600:.0f} h'
