@@ -9,9 +9,10 @@ HERE = Path(__file__).parent
 INIT = (HERE / 'bids_brainage' / '__init__.py').read_text(encoding='utf-8')
 VERSION = re.findall(r"^__version__ = '([^']+)'", INIT, flags=re.MULTILINE)[0]
 
-# What the package imports, from the versions that are tested (constraints.txt): older ones read
-# some datasets otherwise, as pybids before 0.22 does with linked folders.  The upper bounds are
-# there because private names are used, see tests/project/test_private_names.py.
+# What the package imports, from the lowest versions that are tested (`make test-lowest`; the usual
+# ones stand in constraints.txt): older ones read some datasets otherwise, as pybids before 0.22
+# does with linked folders.  The upper bounds are there because private names are used, see
+# tests/project/test_private_names.py.
 REQUIRES = [
     'contourpy>=1.3',
     'deepbet>=1.0.2',

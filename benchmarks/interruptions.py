@@ -1,14 +1,15 @@
 """Runs that are killed at random moments, and runs side by side: what is lost, doubled or broken.
 
-    python -m bids_brainage.simulation BIDS --participants 8 --resolution 3
-    python benchmarks/interruptions.py kill BIDS WORK [--kills 50] [--minutes 60]
-    python benchmarks/interruptions.py parallel BIDS WORK
+    python benchmarks/interruptions.py kill WORK [--kills 50] [--minutes 60]
+    python benchmarks/interruptions.py parallel WORK [--turns 1]
 
-Both first make an undisturbed run in WORK/reference (kept for the next call), and compare with it:
-rows and images must have its bytes.  ``kill`` starts the run again and again in the same folders
-and kills it with all its processes (SIGKILL) at a random moment; when a run gets to its end, the
-folders are emptied and it begins anew.  ``parallel`` starts one run for each participant at once,
-all into one output folder.  After each kill and at each end every file of the output is read.
+The dataset is made in WORK/bids: eight brains of thick slices, which are the quickest to do.
+Another one is given with --bids, with --model to go with it.  Both first make an undisturbed run
+in WORK/reference (kept for the next call), and compare with it: tables and images must have its
+bytes.  ``kill`` starts the run again and again in the same folders and kills it with all its
+processes (SIGKILL) at a random moment; when a run gets to its end, the folders are emptied and it
+begins anew.  ``parallel`` starts one run for each participant at once, all into one output folder.
+After each kill and at each end every file of the output is read.
 """
 
 from __future__ import annotations
@@ -29,29 +30,52 @@ from pathlib import Path
 from bids_brainage.dataset.discovery import participants_of
 from bids_brainage.outputs import read_brainage
 
-MODEL = ('--models', 'volumes.lifespan', '--saliency', 'none', '--sloppy')
+PEOPLE = 8
+OPTIONS = ('--saliency', 'none', '--sloppy')
 COMPARED = ('.tsv', '.nii.gz', '.h5')
 """Endings of files that must have the same bytes as those of an undisturbed run."""
 
 ENDS = {'.html': b'</html>', '.svg': b'</svg>'}
 
 
-def start(bids: Path, folder: Path, *options: str) -> subprocess.Popen[bytes]:
+def make_dataset(bids: Path) -> None:
+    """Write people whose brains are nilearn's template in slices of 4 mm, each with own noise."""
+    import nibabel as nib
+    import numpy as np
+    from nilearn import datasets
+
+    image = datasets.load_mni152_template(resolution=2)
+    inside = np.asarray(datasets.load_mni152_brain_mask(resolution=2).dataobj) > 0
+    affine = image.affine @ np.diag([1, 1, 2, 1])
+    for number in range(PEOPLE):
+        noise = np.random.default_rng(number).normal(0, 0.02, image.shape)
+        data = (np.asarray(image.dataobj) + noise) * inside
+        even = data[:, :, : data.shape[2] // 2 * 2]
+        thick = even.reshape(*data.shape[:2], -1, 2).mean(axis=3)
+        path = bids / f'sub-{number + 1:02d}' / 'anat' / f'sub-{number + 1:02d}_T1w.nii.gz'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(np.float32(1000 * thick), affine), path)
+    description = '{"Name": "eight brains", "BIDSVersion": "1.10.0"}'
+    (bids / 'dataset_description.json').write_text(description, 'utf-8')
+
+
+def start(options: argparse.Namespace, folder: Path, *more: str) -> subprocess.Popen[bytes]:
     """Start a run in a session of its own, so that all its processes can be killed together."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, '-m', 'bids_brainage', str(bids), str(folder / 'out'),
-               'participant', *MODEL, '-w', str(folder / 'work'), *options]  # fmt: skip
+    command = [sys.executable, '-m', 'bids_brainage', str(options.bids), str(folder / 'out'),
+               'participant', '--models', options.model, *OPTIONS, '-w', str(folder / 'work'),
+               *more]  # fmt: skip
     with (folder / 'terminal.txt').open('ab') as terminal:
         return subprocess.Popen(command, stdout=terminal, stderr=terminal, start_new_session=True)
 
 
-def reference(bids: Path, work: Path) -> tuple[Path, float]:
+def reference(options: argparse.Namespace) -> tuple[Path, float]:
     """Return the output of an undisturbed run, and how many seconds it took."""
-    folder = work / 'reference'
+    folder = options.work / 'reference'
     done = folder / 'seconds.txt'
     if not done.exists():
         begin = time.monotonic()
-        if start(bids, folder).wait():
+        if start(options, folder).wait():
             raise SystemExit(f'the undisturbed run failed, see {folder / "terminal.txt"}')
         done.write_text(f'{time.monotonic() - begin:.1f}', 'utf-8')
     return folder / 'out', float(done.read_text('utf-8'))
@@ -130,18 +154,18 @@ def differences(out: Path, whole: Path) -> list[str]:
                     if p.name not in index]  # fmt: skip
 
 
-def kill(bids: Path, work: Path, options: argparse.Namespace) -> list[str]:
+def kill(options: argparse.Namespace) -> list[str]:
     """Kill runs until there were enough; return all faults."""
-    whole, seconds = reference(bids, work)
+    whole, seconds = reference(options)
     chance = random.Random(options.seed)
-    folder, ended = work / 'killed', time.monotonic() + 60 * options.minutes
+    folder, ended = options.work / 'killed', time.monotonic() + 60 * options.minutes
     kills, ends, found = 0, 0, []
     before: dict[tuple[str, str], str] = {}
     shutil.rmtree(folder, ignore_errors=True)
     finished = False
     while not finished:
         last = kills == options.kills or time.monotonic() > ended
-        process = start(bids, folder)
+        process = start(options, folder)
         try:
             status = process.wait(None if last else chance.uniform(0, seconds / options.share))
         except subprocess.TimeoutExpired:
@@ -163,16 +187,16 @@ def kill(bids: Path, work: Path, options: argparse.Namespace) -> list[str]:
     return found
 
 
-def parallel(bids: Path, work: Path, options: argparse.Namespace) -> list[str]:
+def parallel(options: argparse.Namespace) -> list[str]:
     """Run all participants at once into one output folder; return all faults."""
-    whole, _ = reference(bids, work)
-    people = participants_of(bids)
+    whole, _ = reference(options)
+    people = participants_of(options.bids)
     found = []
     for turn in range(options.turns):
-        folder = work / f'parallel-{turn}'
+        folder = options.work / f'parallel-{turn}'
         shutil.rmtree(folder, ignore_errors=True)
         own = ('--nprocs', '1', '--omp-nthreads', '1', '--participant-label')
-        jobs = [start(bids, folder, *own, label) for label in people]
+        jobs = [start(options, folder, *own, label) for label in people]
         status = [job.wait() for job in jobs]
         found += [f'a job ended with status {code}' for code in status if code]
         found += faults(folder / 'out', rows(whole)) + differences(folder / 'out', whole)
@@ -184,8 +208,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line says; return 1 if there was a fault."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('what', choices=('kill', 'parallel'))
-    parser.add_argument('bids', type=Path)
     parser.add_argument('work', type=Path)
+    parser.add_argument('--bids', type=Path)
+    parser.add_argument('--model', default='densenet169_clinical.lifespan-reduced')
     parser.add_argument('--kills', type=int, default=50)
     parser.add_argument('--minutes', type=float, default=1e6, help='kill no more after this time')
     parser.add_argument('--share', type=float, default=4, metavar='N',
@@ -194,7 +219,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--turns', type=int, default=1, help='how often jobs run side by side')
     options = parser.parse_args(arguments)
     action = kill if options.what == 'kill' else parallel
-    found = action(options.bids.resolve(), options.work.resolve(), options)
+    options.work = options.work.resolve()
+    if options.bids is None:
+        options.bids = options.work / 'bids'
+        if not options.bids.exists():
+            make_dataset(options.bids)
+    options.bids = options.bids.resolve()
+    found = action(options)
     print('\n'.join(found) or 'no fault')
     return 1 if found else 0
 
