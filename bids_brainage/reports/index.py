@@ -11,7 +11,7 @@ from bids_brainage.errors import BrainAgeError, MissingInputError
 from bids_brainage.flags import flag_table
 from bids_brainage.names import CONSENSUS, report_path, source_entities
 from bids_brainage.outputs.collect import read_predictions
-from bids_brainage.outputs.files import write_text
+from bids_brainage.outputs.files import locked, write_text
 from bids_brainage.reports.wording import describe, years
 
 PAGE = 'index.html'
@@ -25,6 +25,8 @@ RATINGS = ('accept', 'unsure', 'reject')
 def write_index(output_dir: Path) -> Path | None:
     """Write ``index.html`` from the prediction tables of an output dataset.
 
+    One job at a time reads and writes, so that the last of several jobs lists the rows of all.
+
     Parameters
     ----------
     output_dir : Path
@@ -35,6 +37,11 @@ def write_index(output_dir: Path) -> Path | None:
     Path or None
         The page; None when there is no prediction table yet.
     """
+    with locked(output_dir):
+        return _write_index(output_dir)
+
+
+def _write_index(output_dir: Path) -> Path | None:
     import jinja2
 
     try:

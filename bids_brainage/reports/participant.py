@@ -12,7 +12,7 @@ from typing import Any
 
 from bids_brainage.errors import BrainAgeError, MissingInputError
 from bids_brainage.names import model_label, report_path
-from bids_brainage.outputs.files import write_text
+from bids_brainage.outputs.files import locked, write_text
 from bids_brainage.pictures import svg
 from bids_brainage.reports import charts, markdown, volumes, wording
 from bids_brainage.reports.captions import caption, summary_caption
@@ -41,6 +41,8 @@ def build_participant_report(
 ) -> list[Path]:
     """Write ``sub-X.html`` and, for many sessions, one page per session.
 
+    One job at a time reads and writes, so that of jobs for one session each the last shows all.
+
     Parameters
     ----------
     output_dir : Path
@@ -62,18 +64,19 @@ def build_participant_report(
         If nothing is known about the participant in `output_dir`.
     """
     subject = subject.removeprefix('sub-')
-    record = load_participant(Path(output_dir), subject)
-    if not record.scans and not record.crashes:
-        raise MissingInputError(
-            f'No report for sub-{subject}: expected prediction tables (*_brainage.tsv) or crash '
-            f'texts in {Path(output_dir) / f"sub-{subject}"}, found none. Run the participant '
-            'level first.'
-        )
-    sessions = list(dict.fromkeys(scan.session for scan in record.scans if scan.session))
-    split = len(sessions) > aggregate_sessions
-    written = [_write_page(Path(output_dir), record, sessions if split else [], None)]
-    if split:
-        written += [_write_page(Path(output_dir), record, sessions, name) for name in sessions]
+    with locked(output_dir):
+        record = load_participant(Path(output_dir), subject)
+        if not record.scans and not record.crashes:
+            raise MissingInputError(
+                f'No report for sub-{subject}: expected prediction tables (*_brainage.tsv) or '
+                f'crash texts in {Path(output_dir) / f"sub-{subject}"}, found none. Run the '
+                'participant level first.'
+            )
+        sessions = list(dict.fromkeys(scan.session for scan in record.scans if scan.session))
+        split = len(sessions) > aggregate_sessions
+        written = [_write_page(Path(output_dir), record, sessions if split else [], None)]
+        if split:
+            written += [_write_page(Path(output_dir), record, sessions, name) for name in sessions]
     return written
 
 

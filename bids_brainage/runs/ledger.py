@@ -117,11 +117,17 @@ class Ledger:
         self._hashes: dict[Path, str] = {}
 
     def sha256(self, path: Path, subject: str) -> str:
-        """Return the hash of an input file of a subject, read only if the file has changed."""
+        """Return the hash of an input file of a subject, read only if the file has changed.
+
+        A file that cannot be read has none: what was made from it counts as to be made anew, and
+        the step that reads it says what is wrong.
+        """
         if path not in self._hashes:
-            self._hashes[path] = remembered_sha256(
-                path, self._root / memo_path(subject), remember=self._remember
-            )
+            memo = self._root / memo_path(subject)
+            try:
+                self._hashes[path] = remembered_sha256(path, memo, remember=self._remember)
+            except OSError:
+                self._hashes[path] = ''
         return self._hashes[path]
 
     def images(self, scan: Scan) -> Product:

@@ -148,7 +148,10 @@ def _lost(plan: Plan, ledger: Ledger, crashed: str) -> Iterator[Lost]:
 
 
 def crash_reason(config: Config, scan: Scan) -> str:
-    """Return the message of the first error in the crash files of a scan, or nothing."""
+    """Return the message of the first error in the crash files of a scan, or nothing.
+
+    It names the image, whichever step failed, and no file of the work folder.
+    """
     folder = config.execution.output_dir / log_dir(
         config.execution.run_id, scan.subject, scan.session
     )
@@ -159,11 +162,16 @@ def crash_reason(config: Config, scan: Scan) -> str:
             continue
         found = [m.groups() for m in map(_ERROR.match, text.splitlines()) if m]
         own = [message for kind, message in found if kind in _OWN]
-        if own:
-            return own[0]
         if found:
-            return ': '.join(found[-1])
+            return _named(own[0] if own else ': '.join(found[-1]), config, scan)
     return ''
+
+
+def _named(message: str, config: Config, scan: Scan) -> str:
+    """Put the image in the place of files of the work folder, or before a text without a name."""
+    own = rf'{re.escape(str(config.execution.work_dir))}/[^\s\'",:;()]*'
+    message = re.sub(own, scan.relative, message)
+    return message if scan.stem in message else f'{scan.relative}: {message}'
 
 
 _OWN = {

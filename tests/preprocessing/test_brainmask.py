@@ -1,11 +1,12 @@
 """Finding the brain: in a stripped image, in a whole head, and how much of it is cut off."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
 from bids_brainage.preprocessing import brainmask
-from bids_brainage.preprocessing.image import foreground_mask
+from bids_brainage.preprocessing.image import foreground_mask, load_canonical
 from bids_brainage.preprocessing.registration import dice
 
 STRIPPED_DICE = 0.98
@@ -59,6 +60,37 @@ def test_stripped_image_may_fill_its_grid():
 def test_deepbet_finds_the_brain_of_a_head(head):
     mask = brainmask.brain_mask_deepbet(head.data, head.affine)
     assert dice(mask, head.mask) > DEEPBET_DICE
+
+
+def uniform(head, snr=40.0):
+    """Make of a head the uniform image of MP2RAGE: 0 to 4095, and noise where there is no signal.
+
+    Both inversion images get noise; the ratio of the two is tissue contrast within the head and
+    salt and pepper around 2048 in air and bone (Marques et al. 2010,
+    doi:10.1016/j.neuroimage.2009.10.002).
+    """
+    rng = np.random.default_rng(0)
+    bright = np.clip(head.data / np.percentile(head.data[head.mask], 95), 0, 1.1)
+    wanted = 0.75 * bright - 0.4501
+    ratio = (1 - np.sqrt(1 - 4 * wanted**2)) / (2 * wanted)
+    signal = gaussian_filter((bright > 0.08).astype(float), 0.4)
+    first = signal * ratio + rng.normal(0, 1 / snr, signal.shape)
+    second = signal + rng.normal(0, 1 / snr, signal.shape)
+    return np.float32(2047.5 + 4095 * first * second / (first**2 + second**2))
+
+
+def test_brain_is_found_in_the_noise_around_a_uniform_image(head, tmp_path):
+    path = tmp_path / 'sub-01_UNIT1.nii.gz'
+    nib.save(nib.Nifti1Image(uniform(head), head.affine), path)
+    data, affine, facts = load_canonical(path)
+    corner = data[:8, :8, -8:]
+    assert abs(np.mean(corner) - 2048) < 200 and np.std(corner) > 1000  # no quiet background
+    assert not facts.skull_stripped
+    mask, method = brainmask.find_brain(data, affine, skull_stripped=facts.skull_stripped)
+    assert method == 'deepbet'
+    assert dice(mask, head.mask) > DEEPBET_DICE
+    found, true = (brainmask.volume_ml(m, affine) for m in (mask, head.mask))
+    assert found == pytest.approx(true, rel=0.05)
 
 
 def test_largest_component():

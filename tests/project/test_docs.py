@@ -17,10 +17,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import python_reference
+from bold_phantom import template
+from program import run
 from stats_tree import write_fastsurfer, write_subject
 
 from bids_brainage.cli.main import main
 from bids_brainage.cli.parser import build_parser
+from bids_brainage.outputs import read_brainage
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
@@ -110,6 +113,60 @@ def test_every_documented_participant_call_finds_its_scans(study, capsys, argume
     assert f'{len(labels)} T1w images, {len(labels)} to do' in told.out
     for label in labels:
         assert f'sub-{label}_run-1_T1w' in told.out
+
+
+def test_openneuro_recipe_ends_with_0_where_functional_images_were_not_fetched(tmp_path):
+    """As DataLad leaves a dataset: content for one T1w image, and links to nowhere."""
+    t1w, _, affine = template()
+    thick = t1w[:, :, : t1w.shape[2] // 2 * 2].reshape(*t1w.shape[:2], -1, 2).mean(axis=3)
+    root = tmp_path / 'ds000030'
+    for label in ('10159', '10171'):
+        for name in ('anat/{}_T1w.nii.gz', 'func/{}_task-rest_bold.nii.gz'):
+            path = root / f'sub-{label}' / name.format(f'sub-{label}')
+            path.parent.mkdir(parents=True)
+            path.symlink_to('../../.git/annex/objects/x')
+    content = root / 'sub-10159/anat/sub-10159_T1w.nii.gz'
+    content.unlink()
+    nib.save(nib.Nifti1Image(thick, affine @ np.diag([1, 1, 2, 1])), content)
+    (root / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    text = (ROOT / 'docs' / 'howto' / 'openneuro.md').read_text('utf-8')
+    recipe = next(words for words in shell_lines(text) if words[0] == 'bids_brainage')
+    assert recipe[1:] == [
+        '.', '../ds000030-brainage', 'participant', '--participant-label', '10159',
+    ]  # fmt: skip
+    quick = ('--models', 'densenet169_clinical.lifespan-reduced', '--saliency', 'none')
+    done = run(*recipe[1:], *quick, '-w', tmp_path / 'work', cwd=root)
+    assert done.returncode == 0, done.stderr
+    assert '1 BOLD series are left out, as no model takes connectivity' in done.stderr
+    out = tmp_path / 'ds000030-brainage'
+    (row,) = read_brainage(out / 'sub-10159/anat/sub-10159_brainage.tsv')
+    assert row['status'] == 'ok'
+    assert {path.name for path in out.glob('sub-*/')} == {'sub-10159'}
+
+
+def told_by_the_package():
+    """Return the texts that the modules hold, each without what is put into it at run time."""
+    for path in sorted((ROOT / 'bids_brainage').rglob('*.py')):
+        for node in ast.walk(ast.parse(path.read_text('utf-8'))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield from re.split(r'%[sd]', node.value)
+
+
+def quoted_messages():
+    text = (ROOT / 'docs' / 'howto' / 'troubleshooting.md').read_text('utf-8')
+    rows = [line for line in text.splitlines() if line.startswith('| `')]
+    return [message for row in rows for message in re.findall('`(.+?)`', row.split(' | ')[0])]
+
+
+def test_every_message_of_the_troubleshooting_page_is_one_of_the_package():
+    texts = list(told_by_the_package())
+    messages = quoted_messages()
+    assert len(messages) >= 20
+    for message in messages:
+        parts = [part.strip() for part in message.split('...') if part.strip()]
+        assert max(map(len, parts)) > 8, f'{message!r} says nothing'
+        for part in parts:
+            assert any(part in text for text in texts), f'{part!r} of {message!r}'
 
 
 def test_every_documented_module_exists():

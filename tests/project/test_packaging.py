@@ -8,6 +8,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from lowest_versions import lowest
 
 from bids_brainage import __version__
 
@@ -89,6 +90,31 @@ def test_every_requirement_has_a_tested_version(metadata):
     for extra in metadata['extras_require'].values():
         wanted |= {normal(name) for name in extra}
     assert wanted <= {normal(pin) for pin in pins}
+
+
+def test_lowest_versions_are_those_of_the_metadata_and_not_above_the_tested_ones(metadata):
+    pins = dict(pin.split('==') for pin in lowest((ROOT / 'setup.py').read_text('utf-8')))
+    wanted = [*metadata['install_requires'], *metadata['extras_require']['test']]
+    assert [normal(name) for name in pins] == [normal(name) for name in wanted]
+    lines = (ROOT / 'constraints.txt').read_text('utf-8').splitlines()
+    tested = {normal(pin): pin.split('==')[1] for pin in lines if '==' in pin}
+
+    def numbers(version):
+        return [int(number) for number in version.split('.') if number.isdigit()]
+
+    for name, version in pins.items():
+        assert numbers(version) <= numbers(tested[normal(name)]), name
+
+
+def test_bounds_become_the_lowest_version():
+    assert lowest("A = ['x>=1']\nTEST = ['a_b>=1.10,<1.12', 'c-d>=2']\n") == [
+        'a_b==1.10',
+        'c-d==2',
+    ]
+    with pytest.raises(ValueError, match='x does not begin with a lowest version'):
+        lowest("REQUIRES = ['x']")
+    with pytest.raises(ValueError, match='does not begin'):
+        lowest("REQUIRES = ['x<2,>=1']")
 
 
 def test_all_data_files_are_packaged(tmp_path, metadata):

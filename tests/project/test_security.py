@@ -9,6 +9,7 @@ import bids_brainage
 from bids_brainage.bundles.bundle import resolve_bundle
 from bids_brainage.errors import BundleError
 from bids_brainage.outputs.tables import brainage_row, write_brainage
+from bids_brainage.reports.index import write_index
 from bids_brainage.reports.participant import build_participant_report
 
 SOURCES = sorted(Path(bids_brainage.__file__).parent.rglob('*.py'))
@@ -57,3 +58,15 @@ def test_markup_in_tables_and_side_files_is_shown_as_text(tmp_path):
     page = (tmp_path / 'sub-01.html').read_text('utf-8')
     assert MARKUP not in page
     assert '&lt;script&gt;' in page
+
+
+def test_markup_in_ids_is_shown_as_text_on_the_page_of_all_scans(tmp_path):
+    row = brainage_row(
+        participant_id=f'sub-{MARKUP}', session_id=f'ses-{MARKUP}', run=MARKUP, status='ok',
+        source=f'bids:raw:sub-01/anat/{MARKUP}_T1w.nii.gz', modality='T1w', model=MARKUP,
+        model_version='1', age=30.0, predicted_age=31.0, qc_flag=MARKUP,
+    )  # fmt: skip
+    write_brainage(tmp_path / 'sub-01/anat/sub-01_brainage.tsv', [row])
+    page = write_index(tmp_path).read_text('utf-8')
+    assert MARKUP not in page
+    assert page.count('&lt;script&gt;') >= 4

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import partial
+from threading import Thread
 
 import group_cohort as study
 import pytest
@@ -12,8 +14,10 @@ from html_page import Page
 from bids_brainage.cli.main import main
 from bids_brainage.cli.request import parse
 from bids_brainage.errors import OptionError
+from bids_brainage.outputs.files import locked
 from bids_brainage.outputs.tables import brainage_row, write_brainage
 from bids_brainage.reports.index import write_index
+from bids_brainage.reports.participant import build_participant_report
 from bids_brainage.runs.group import run_group
 from bids_brainage.tsv import read_tsv
 
@@ -199,3 +203,28 @@ def test_a_missing_table_is_told_at_once(root, capsys):
     with pytest.raises(SystemExit):
         main([*places, '--ratings', 'nowhere.tsv'])
     assert 'nowhere.tsv is not a file' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('write', [write_index, partial(build_participant_report, subject='1')])
+def test_the_last_of_several_jobs_shows_the_rows_of_all(tmp_path, write):
+    """No page is made from rows that were read before another job had written its own."""
+
+    def finish(session):
+        source = f'bids:raw:sub-1/ses-{session}/anat/sub-1_ses-{session}_T1w.nii.gz'
+        row = brainage_row(
+            participant_id='sub-1', session_id=f'ses-{session}', source=source, model='a.b',
+            predicted_age=50.0, status='ok',
+        )  # fmt: skip
+        folder = tmp_path / 'sub-1' / f'ses-{session}' / 'anat'
+        write_brainage(folder / f'sub-1_ses-{session}_brainage.tsv', [row])
+
+    finish('early')
+    job = Thread(target=write, args=[tmp_path])
+    with locked(tmp_path):  # as another job does that writes its pages now
+        job.start()
+        job.join(0.5)
+        assert job.is_alive()
+        finish('late')
+    job.join()
+    (page,) = tmp_path.glob('*.html')
+    assert 'early' in page.read_text() and 'late' in page.read_text()

@@ -12,7 +12,7 @@ from bids_brainage.cli.request import parse
 from bids_brainage.dataset.scan import Age, Scan
 from bids_brainage.dataset.series import Series
 from bids_brainage.names import memo_path, side_file
-from bids_brainage.outputs import brainage_row, write_brainage, write_json
+from bids_brainage.outputs import brainage_row, provenance, write_brainage, write_json
 from bids_brainage.outputs.provenance import remembered_sha256, sha256_file
 from bids_brainage.runs.ledger import Ledger
 from bids_brainage.runs.rows import rows_of
@@ -92,6 +92,20 @@ def test_new_segmentation_weights_make_the_images_anew(done, config, scan, bundl
 def test_changed_image_makes_all_anew(done, config, scan, bundle):
     scan.path.write_bytes(b'another image')
     assert state(config, scan, bundle) == (False, False)
+
+
+@pytest.mark.parametrize('error', [PermissionError(13, 'denied'), OSError(5, 'input/output')])
+def test_image_that_cannot_be_read_stops_no_run(done, config, scan, bundle, monkeypatch, error):
+    def refuse(path):
+        raise error
+
+    memo = done / memo_path(scan.subject)
+    memo.unlink(missing_ok=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, 'sha256_file', refuse)
+        assert state(config, scan, bundle) == (False, False)
+    assert not memo.exists()  # no hash is remembered for it
+    assert state(config, scan, bundle) == (True, True)
 
 
 def test_missing_file_makes_its_product_anew(done, config, scan, bundle):

@@ -62,7 +62,7 @@ def test_failures_get_rows_and_reasons(config, scan, bundle):
     write_crash(
         config, scan,
         'ValueError: deep inside',
-        'bids_brainage.errors.UnusableImageError: sub-01: the field of view is 30 mm',
+        f'bids_brainage.errors.UnusableImageError: /data/{RELATIVE}: the field of view is 30 mm',
         'nipype.pipeline.engine.nodes.NodeExecutionError: Exception raised',
     )  # fmt: skip
     other = replace(scan, relative='sub-02/anat/sub-02_T1w.nii.gz', subject='02', session=None,
@@ -75,7 +75,7 @@ def test_failures_get_rows_and_reasons(config, scan, bundle):
         assert row['model'] == bundle.name
     table = next(config.execution.output_dir.rglob('status.tsv'))
     messages = {row['source']: row['message'] for row in read_tsv(table)}
-    assert messages[scan.uri] == 'sub-01: the field of view is 30 mm'
+    assert messages[scan.uri] == f'/data/{RELATIVE}: the field of view is 30 mm'
     assert messages[other.uri] == 'is empty (0 bytes)'
 
 
@@ -103,11 +103,29 @@ def test_images_that_did_not_come_back_are_told_and_the_age_stays(config, scan, 
 def test_reason_of_a_foreign_error_and_of_none(config, scan):
     assert crash_reason(config, scan) == ''
     write_crash(config, scan, 'ValueError: first', 'MemoryError: no room')
-    assert crash_reason(config, scan) == 'MemoryError: no room'
+    assert crash_reason(config, scan) == f'{RELATIVE}: MemoryError: no room'
     other = replace(scan, relative=RELATIVE.replace('_T1w', '_run-2_T1w'), run='2',
                     path=scan.path.with_name('sub-01_ses-1_run-2_T1w.nii.gz'),
                     entities={'sub': '01', 'ses': '1', 'run': '2'})  # fmt: skip
     assert crash_reason(config, other) == ''
+
+
+@pytest.mark.parametrize(
+    ('kind', 'message', 'told'),
+    [
+        ('ProcessingError', 'no affine registration to the template succeeded',
+         f'{RELATIVE}: no affine registration to the template succeeded'),
+        ('UnusableImageError', '{work}/bids_brainage_0_wf/anat/t1w_n4.nii is cut short: end.',
+         f'{RELATIVE} is cut short: end.'),
+        ('FileNotFoundError', "No such file or no access: '{work}/wf/mask.nii.gz'",
+         f"FileNotFoundError: No such file or no access: '{RELATIVE}'"),
+    ],
+)  # fmt: skip
+def test_every_reason_names_the_image_and_no_file_of_the_work_folder(
+    config, scan, kind, message, told
+):
+    write_crash(config, scan, f'{kind}: {message.format(work=config.execution.work_dir)}')
+    assert crash_reason(config, scan) == told
 
 
 def test_failed_scan_is_drawn_with_the_mask_of_its_work_folder(config, scan, tmp_path):
