@@ -37,13 +37,13 @@ demo/bids: | $(STAMP)
 	mv $@.part $@
 
 test: lint  ## style, types and tests (all but the slow ones)
-	$(BIN)/python -m pytest -n $(NPROCS) -m "not slow and not slurm"
+	$(BIN)/python -m pytest -n $(NPROCS) --dist loadfile -m "not slow and not slurm"
 
 test-all: lint  ## style, types and all tests that need no cluster
-	$(BIN)/python -m pytest -n $(NPROCS) -m "not slurm"
+	$(BIN)/python -m pytest -n $(NPROCS) --dist loadfile -m "not slurm"
 
 test-lowest: $(LOWEST)/.installed  ## tests with the lowest versions allowed (or make test-lowest TESTS=PATH)
-	$(LOWEST)/bin/python -m pytest -n $(NPROCS) -m "not slow and not slurm" $(TESTS)
+	$(LOWEST)/bin/python -m pytest -n $(NPROCS) --dist loadfile -m "not slow and not slurm" $(TESTS)
 
 $(LOWEST)/.installed: setup.py tools/lowest_versions.py
 	$(PYTHON) -m venv $(LOWEST)

@@ -285,9 +285,9 @@ class WarpToTemplate(SimpleInterface):
         from scipy import ndimage
 
         from bids_brainage.preprocessing import normalise
+        from bids_brainage.preprocessing.itk_files import save_itk
         from bids_brainage.preprocessing.transforms import (
             load_transform,
-            save_itk,
             save_transform,
         )
 

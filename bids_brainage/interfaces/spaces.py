@@ -114,8 +114,9 @@ class ResampleToSpace(SimpleInterface):
         import numpy as np
 
         from bids_brainage.preprocessing.image import load_image
+        from bids_brainage.preprocessing.itk_files import load_itk
         from bids_brainage.preprocessing.spaces import sample_native, sample_space
-        from bids_brainage.preprocessing.transforms import load_itk, load_transform
+        from bids_brainage.preprocessing.transforms import load_transform
 
         inputs = self.inputs
         transform = load_itk(Path(inputs.to_template), Path(inputs.to_native))

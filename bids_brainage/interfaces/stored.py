@@ -82,8 +82,9 @@ class RestoreImages(SimpleInterface):
     output_spec = _ImagesOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.preprocessing.itk_files import load_itk
         from bids_brainage.preprocessing.normalise import pull_mask
-        from bids_brainage.preprocessing.transforms import load_itk, save_transform
+        from bids_brainage.preprocessing.transforms import save_transform
 
         folder = Path(runtime.cwd)
         transform = load_itk(Path(self.inputs.to_template), Path(self.inputs.to_native))

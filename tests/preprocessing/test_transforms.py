@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from bids_brainage.preprocessing.itk_files import load_itk, save_itk
 from bids_brainage.preprocessing.transforms import (
     DISPLACEMENT_STEP_MM,
     SpatialTransform,
     grid_points,
     jacobian_determinant,
-    load_itk,
     load_transform,
     quantised,
     sample_image,
     sample_vectors,
     sample_vectors_on_grid,
-    save_itk,
     save_transform,
     voxel_points,
 )

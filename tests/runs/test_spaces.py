@@ -16,8 +16,9 @@ from bids_brainage.dataset.scan import Scan
 from bids_brainage.names import derivative_path, side_file
 from bids_brainage.outputs import StatusLog
 from bids_brainage.outputs.files import write_json
+from bids_brainage.preprocessing.itk_files import save_itk
 from bids_brainage.preprocessing.template import DEFAULT_SPACE, find_template
-from bids_brainage.preprocessing.transforms import SpatialTransform, save_itk
+from bids_brainage.preprocessing.transforms import SpatialTransform
 from bids_brainage.runs.spaces import plan_spaces, write_spaces
 from bids_brainage.workflows.spaces import OutputSpace
 
