@@ -22,8 +22,13 @@ GOOD = {
     'mask_ml': 1400.0, 'overlap': 0.98, 'beyond_ml': 1.0, 'similarity': 0.8, 'scale': 0.8,
     'rotation_degrees': 10.0, 'contrast': 1.5, 'header_size_error_percent': 0.0,
     'header_angle_degrees': 0.0, 'header_no_form': 0.0, 'header_foreign_unit': 0.0, 'mp2rage': 0.0,
+    'head_litres': 1.5, 'brain_share': 0.75, 'surface_holes': 20.0, 'hemispheres_missing': 0.0,
 }  # fmt: skip
 MEASURE_OF = {
+    'tables_head': 'head_litres',
+    'tables_share': 'brain_share',
+    'tables_holes': 'surface_holes',
+    'tables_hemisphere': 'hemispheres_missing',
     'header_voxel_size': 'header_size_error_percent',
     'header_orientation': 'header_angle_degrees',
     'header_no_orientation': 'header_no_form',
@@ -87,7 +92,8 @@ def test_every_flag_is_raised_somewhere_and_every_raised_flag_is_known():
             'header_foreign_unit': 1, 'mp2rage': 1, 'n_nonfinite': 9, 'raised_by': 1,
             'slice_thickness_mm': 9, 'border_cm2': 99,
             'mask_ml': 1, 'overlap': 0, 'beyond_ml': 99, 'similarity': 0, 'scale': 9,
-            'rotation_degrees': 170, 'contrast': 9,
+            'rotation_degrees': 170, 'contrast': 9, 'head_litres': 9, 'brain_share': 0.1,
+            'surface_holes': 999, 'hemispheres_missing': 1,
         }
     )  # fmt: skip
     assert set(everything_bad) == set(MEASURE_OF)
@@ -96,7 +102,12 @@ def test_every_flag_is_raised_somewhere_and_every_raised_flag_is_known():
         typicality=1.0, outside_brain=1.0, note='predicted without T1w', simulated=True,
         beyond=True, estimated=True,
     )  # fmt: skip
-    seen = set(everything_bad) | set(worst) | {'sloppy'} | set(SERIES) | COMBINED
+    elsewhere = {
+        'tables_incomplete',
+        'tables_other_program',
+        'tables_longitudinal',
+    }  # test_measure
+    seen = set(everything_bad) | set(worst) | {'sloppy'} | set(SERIES) | COMBINED | elsewhere
     assert seen == set(flag_table())
 
 
