@@ -71,11 +71,11 @@ def run_train(config: Config) -> int:
     from bids_brainage.training.prepare import input_block
 
     processes = config.train.devices * config.train.num_nodes
-    if processes == 1 or global_rank() == 0:
-        announce_training(config)
     for arch, recipe in recipes.items():
         declared = input_block(arch, recipe)
         method_of(arch).check(arch, recipe, declared, config.nipype.device, processes)
+    if processes == 1 or global_rank() == 0:
+        announce_training(config)
     trainings: dict[str, list[Row]] = {}
     for arch, recipe in recipes.items():
         name = model_name(config, arch)
