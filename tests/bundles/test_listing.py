@@ -38,7 +38,7 @@ def test_details_hold_licence_training_and_limits(name):
         metadata['license'],
         metadata['limitations'],
         f'n {metadata["training"]["n"]}, ages ',
-        metadata['reference']['doi'],
+        metadata['reference']['doi'] or metadata['reference']['text'],
         metadata['validation'][0]['dataset'],
     ):
         assert words in flat
