@@ -23,7 +23,6 @@ from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.runs.claim import claimed
 from bids_brainage.runs.environment import check_device
 from bids_brainage.runs.ledger import Ledger
-from bids_brainage.runs.measure import methods_of, predict_tables
 from bids_brainage.runs.plan import (
     Plan,
     again_words,
@@ -137,9 +136,12 @@ def _run(config: Config, plan: Plan, ledger: Ledger, spaces: Sequence[OutputSpac
         from bids_brainage.runs.combine import Combiner
 
         combiner = Combiner(config, plan.all_bundles, plan.elsewhere.scans)
-    failures, lost, unwritten, ended, crashed = 0, 0, 0, False, ''
+    failures, lost, unwritten, without, ended, crashed = 0, 0, 0, 0, False, ''
     try:
-        without = predict_tables(config, plan, ledger, status)
+        if plan.elsewhere.scans:
+            from bids_brainage.runs.measure import predict_tables
+
+            without = predict_tables(config, plan, ledger, status)
         if plan.todo or plan.series_todo:
             from bids_brainage.runs.process import process
 
@@ -150,6 +152,8 @@ def _run(config: Config, plan: Plan, ledger: Ledger, spaces: Sequence[OutputSpac
 
             unwritten = write_spaces(config, plan.scans, spaces, status, partial(execute, config))
         if plan.elsewhere.scans:
+            from bids_brainage.runs.measure import methods_of
+
             append_methods(execution.output_dir, methods_of(plan))
         ended = True
     finally:
