@@ -17,6 +17,9 @@ Image = tuple[str, dict[str, str], str]
 """Path relative to the dataset, entities by short key, and suffix."""
 
 _NEVER = re.compile(r'^/(code|models|sourcedata|stimuli|derivatives)(/|$)')
+# Where no raw image lies. Links to folders are followed: with two that lead back to where they are,
+# pybids alone would walk 2^40 paths.
+_DEEPER = re.compile(r'^(?!/?[^/]*$|/sub-[^/]+(/ses-[^/]+)?(/[^/]+){0,2}$)')
 # Files that are no image to use; not indexed, because most of the time goes into them.
 _OTHER_FILES = re.compile(
     r'/[^/.]*\.(?!nii(\.gz)?$)[^/]*$|_(?!T1w|UNIT1|bold)[0-9a-zA-Z]+\.nii(\.gz)?$'
@@ -44,7 +47,7 @@ def open_layout(
     closed = [re.compile(f'^/{re.escape(folder)}(/|$)') for folder in forbidden]
     try:
         if database_dir is None:
-            ignore = [_NEVER, _OTHER_FILES, _OTHER_FOLDERS, *closed]
+            ignore = [_NEVER, _DEEPER, _OTHER_FILES, _OTHER_FOLDERS, *closed]
             ignore += _only('sub', '^/', participants) + _only('ses', '^/sub-[^/]+/', sessions)
             return build(ignore)
         path = Path(database_dir).absolute()
@@ -52,7 +55,7 @@ def open_layout(
             # Made under another name and then moved: another job may be making it, too.
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
-            build([_NEVER, *closed], temporary).connection_manager.session.close()
+            build([_NEVER, _DEEPER, *closed], temporary).connection_manager.session.close()
             _adopt(temporary, path)
         layout = BIDSLayout(database_path=str(path))
     except PermissionError as error:

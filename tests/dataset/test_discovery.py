@@ -330,6 +330,8 @@ def test_folder_links_are_followed_and_loops_are_not(tree, tmp_path):
     (store / 'func').symlink_to(tmp_path / 'func')  # a link below a link
     assert _stems(find_scans(tree)) == plain
     (tree / 'sub-02/anat/loop').symlink_to(tree / 'sub-02')
+    for name in ('here', 'there'):  # each of the two contains the other: 2^40 paths
+        (tree / 'sub-02/anat' / name).symlink_to('.')
     (tree / 'sub-010/ses-z').symlink_to('..')
     (tree / 'sub-09').symlink_to(tree / 'sub-09')
     assert _stems(find_scans(tree)) == plain
