@@ -17,8 +17,8 @@ Image = tuple[str, dict[str, str], str]
 """Path relative to the dataset, entities by short key, and suffix."""
 
 _NEVER = re.compile(r'^/(code|models|sourcedata|stimuli|derivatives)(/|$)')
-# Where no raw image lies. Links to folders are followed: with two that lead back to where they are,
-# pybids alone would walk 2^40 paths.
+# Where no raw image lies. Links to folders are followed: with two that lead back to where they
+# are, pybids alone would walk 2^40 paths.
 _DEEPER = re.compile(r'^(?!/?[^/]*$|/sub-[^/]+(/ses-[^/]+)?(/[^/]+){0,2}$)')
 # Files that are no image to use; not indexed, because most of the time goes into them.
 _OTHER_FILES = re.compile(
