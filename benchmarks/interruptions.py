@@ -108,6 +108,11 @@ def files(out: Path) -> Iterator[Path]:
             yield path
 
 
+def hidden(out: Path) -> set[str]:
+    """Return the names of hidden files, as half-written ones are."""
+    return {path.name for path in out.rglob('.*') if path.is_file()}
+
+
 def broken(path: Path) -> str:
     """Return why a file is not whole, or nothing."""
     try:
@@ -179,8 +184,10 @@ def kill(options: argparse.Namespace) -> list[str]:
         ends, finished = ends + 1, last
         found += [f'a run ended with status {status}'] if status else []
         found += faults(folder / 'out', before) + differences(folder / 'out', whole)
-        rest = [path for path in (folder / 'out').rglob('.*') if path.is_file()]
-        print(f'end {ends} after {kills} kills: {len(found)} faults, {len(rest)} hidden files')
+        rest = hidden(folder / 'out') - hidden(whole)
+        print(
+            f'end {ends} after {kills} kills: {len(found)} faults, {len(rest)} half-written files'
+        )
         before = {}
         shutil.rmtree(folder)
     print(f'{kills} kills, {ends} runs to the end, {len(found)} faults')

@@ -142,7 +142,8 @@ def install_packaged_template(root: Path) -> Path:
     if target.is_dir():
         return root
     root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root) as scratch:
+    # TemplateFlow passes hidden folders over: no other job sees files that are about to vanish
+    with tempfile.TemporaryDirectory(dir=root, prefix='.') as scratch:
         folder = Path(scratch) / target.name
         folder.mkdir()
         _write_layout(folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_brainage.errors import OptionError, OutputError
+from bids_brainage.outputs.files import write_text
 
 if TYPE_CHECKING:
     from bids_brainage.config import Config
@@ -54,7 +55,7 @@ def prepare_environment(config: Config) -> None:
         settings.mkdir(parents=True, exist_ok=True)
         level = 'INFO' if config.execution.verbosity else 'CRITICAL'
         level = 'DEBUG' if config.execution.debug else level
-        (settings / 'nipype.cfg').write_text(NIPYPE_SETTINGS.format(level=level), 'utf-8')
+        write_text(settings / 'nipype.cfg', NIPYPE_SETTINGS.format(level=level))  # atomically
     except OSError as error:
         raise OutputError(
             f'cannot write in the work folder {work} ({error}). Choose another with --work-dir.'

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from bids_brainage.errors import MissingInputError
+from bids_brainage.preprocessing import template
 from bids_brainage.preprocessing.template import (
     DEFAULT_SPACE,
     find_template,
@@ -32,9 +33,9 @@ def test_templateflow_finds_what_was_laid_out(archive):
 
 
 def test_files_are_a_brain_its_mask_and_its_grey_matter(archive):
-    template = find_template(archive, resolution=2)
+    found = find_template(archive, resolution=2)
     t1w, mask, grey = (
-        np.asarray(nib.load(path).dataobj) for path in (template.t1w, template.mask, template.gm)
+        np.asarray(nib.load(path).dataobj) for path in (found.t1w, found.mask, found.gm)
     )
     assert set(np.unique(mask)) == {0, 1}
     assert 1500 < mask.sum() * 8 / 1000 < 2200  # ml
@@ -47,6 +48,24 @@ def test_second_layout_leaves_the_first_alone(archive):
     before = {p: p.stat().st_mtime_ns for p in archive.rglob('*')}
     assert install_packaged_template(archive) == archive
     assert {p: p.stat().st_mtime_ns for p in archive.rglob('*')} == before
+
+
+def test_layout_that_another_job_is_writing_is_not_seen(archive, tmp_path, monkeypatch):
+    found = []
+
+    def write(folder):
+        """Lay out the template; meanwhile another job has finished and looks for it."""
+        there = tmp_path / folder.name
+        there.mkdir()
+        for path in (archive / folder.name).iterdir():
+            (folder / path.name).symlink_to(path)
+            (there / path.name).symlink_to(path)
+        found.append(find_template(tmp_path, resolution=2))
+
+    monkeypatch.setattr(template, '_write_layout', write)
+    install_packaged_template(tmp_path)
+    assert {found[0].t1w.parent, found[0].gm.parent} == {tmp_path / f'tpl-{DEFAULT_SPACE}'}
+    assert [path.name for path in tmp_path.iterdir()] == [f'tpl-{DEFAULT_SPACE}']
 
 
 def test_missing_and_empty_files_are_told(archive, tmp_path):
