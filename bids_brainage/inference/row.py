@@ -10,6 +10,7 @@ from bids_brainage.bundles.facts import model_facts
 from bids_brainage.inference.interval import corrected_age, in_training_range
 from bids_brainage.inputs.volumes import by_title, title_of
 from bids_brainage.outputs.tables import brainage_row
+from bids_brainage.preprocessing.quality import prediction_flags
 
 
 def prediction_facts(prediction: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
@@ -34,6 +35,47 @@ def prediction_facts(prediction: Mapping[str, Any], bundle: Bundle) -> dict[str,
         'Note': prediction['note'],
         'SyntheticScans': prediction['synthetic_scans'],
     }
+
+
+def flags_of(
+    prediction: Mapping[str, Any],
+    bundle: Bundle,
+    age: float | None,
+    *,
+    estimated: bool = False,
+    simulated: bool = False,
+) -> list[str]:
+    """Return the flags of a prediction, see `bids_brainage.preprocessing.quality`.
+
+    Parameters
+    ----------
+    prediction : mapping
+        Content of ``prediction.json``.
+    bundle : Bundle
+    age : float or None
+        Chronological, years.
+    estimated : bool
+        Whether a measure that is not there was taken from the others and is to be flagged.
+    simulated : bool
+        Whether nobody was scanned.
+    """
+    training = bundle.metadata['training']
+    interval = prediction['interval']
+    shares = [item['outside_brain'] for item in prediction['maps']]
+    outside = [share for share in shares if share is not None]
+    return prediction_flags(
+        predicted_age=prediction['predicted_age'],
+        age=age,
+        age_range=(training['age_min'], training['age_max']),
+        interval=tuple(interval[:2]) if interval else None,
+        trained=bundle.status == 'trained',
+        typicality=prediction['typicality'],
+        outside_brain=max(outside) if outside else None,
+        note=prediction['note'],
+        beyond=bool(prediction['beyond']),
+        estimated=estimated,
+        simulated=simulated,
+    )
 
 
 def prediction_row(

@@ -103,7 +103,7 @@ class SavePrediction(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         from bids_brainage.bundles.bundle import load_bundle
-        from bids_brainage.inference.row import prediction_facts, prediction_row
+        from bids_brainage.inference.row import flags_of, prediction_facts, prediction_row
         from bids_brainage.interfaces.explanation import save_maps
         from bids_brainage.interfaces.importance import functional_facts, save_importances
         from bids_brainage.names import derivative_path, parse_name
@@ -120,7 +120,14 @@ class SavePrediction(SimpleInterface):
         table = root / derivative_path(
             {**entities, 'suffix': 'brainage', 'extension': '.tsv'}, entities['datatype']
         )
-        flags = self._flags(prediction, bundle) + functional_flags
+        own_flags = flags_of(
+            prediction,
+            bundle,
+            self.inputs.scan['age'],
+            estimated=bool(prediction['estimated']),
+            simulated=self.inputs.simulated,
+        )
+        flags = [*self._quality().get('flags', []), *own_flags, *functional_flags]
         row = prediction_row(self.inputs.scan, prediction, bundle, flags)
         facts = json.loads(Path(self.inputs.facts).read_text('utf-8'))
         write_brainage(
@@ -153,27 +160,6 @@ class SavePrediction(SimpleInterface):
             return {}
         content: dict[str, Any] = json.loads(Path(self.inputs.quality).read_text('utf-8'))
         return content
-
-    def _flags(self, prediction: dict[str, Any], bundle: Any) -> list[str]:
-        from bids_brainage.preprocessing.quality import prediction_flags
-
-        training = bundle.metadata['training']
-        interval = prediction['interval']
-        shares = [item['outside_brain'] for item in prediction['maps']]
-        outside = [share for share in shares if share is not None]
-        return self._quality().get('flags', []) + prediction_flags(
-            predicted_age=prediction['predicted_age'],
-            age=self.inputs.scan['age'],
-            age_range=(training['age_min'], training['age_max']),
-            interval=tuple(interval[:2]) if interval else None,
-            trained=bundle.status == 'trained',
-            typicality=prediction['typicality'],
-            outside_brain=max(outside) if outside else None,
-            note=prediction['note'],
-            beyond=bool(prediction['beyond']),
-            estimated=bool(prediction['estimated']),
-            simulated=self.inputs.simulated,
-        )
 
 
 class _FiguresInputSpec(BaseInterfaceInputSpec):

@@ -31,6 +31,7 @@ from bids_brainage.workflows.images import table_path
 from bids_brainage.workflows.naming import scan_columns
 
 Row = dict[str, Any]
+Visit = tuple[str, str | None]
 OWN_FLAGS = frozenset({'predicted_at_limit', 'wide_interval', 'age_outside_training'})
 """Flags of one prediction that say nothing of one computed from it."""
 
@@ -83,7 +84,9 @@ class Combiner:
         self, config: Config, bundles: Sequence[Bundle], measured: Sequence[Scan] = ()
     ) -> None:
         self._root = config.execution.output_dir
-        self._measured = measured
+        self._measured: dict[Visit, list[Scan]] = {}
+        for scan in measured:
+            self._measured.setdefault((scan.subject, scan.session), []).append(scan)
         self._fusions = fusions_of(bundles)
         self._members = consensus_of(bundles) if config.workflow.consensus else []
 
@@ -107,9 +110,10 @@ class Combiner:
 
     def write_all(self, scans: Sequence[Scan]) -> None:
         """Write the combined rows of images, and of visits with tables and no image."""
-        visits = {(s.subject, s.session) for s in scans if s not in self._measured}
+        tables = {scan.uri for found in self._measured.values() for scan in found}
+        visits = {(s.subject, s.session) for s in scans if s.uri not in tables}
         for scan in scans:
-            if scan not in self._measured or (scan.subject, scan.session) not in visits:
+            if scan.uri not in tables or (scan.subject, scan.session) not in visits:
                 self.write(scan)
 
     def _own(self, scan: Scan) -> dict[str, Row]:
@@ -120,9 +124,8 @@ class Combiner:
     def _of_session(self, scan: Scan) -> dict[str, Row]:
         """Return the rows of what other programs measured in the session of an image."""
         found: dict[str, Row] = {}
-        for other in self._measured:
-            if (other.subject, other.session) == (scan.subject, scan.session):
-                found = {**self._own(other), **found}
+        for other in self._measured.get((scan.subject, scan.session), ()):
+            found = {**self._own(other), **found}
         return found
 
 

@@ -13,6 +13,7 @@ from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.bundles.places import DEFAULT_BY_PROGRAM, DEFAULT_MODELS
 from bids_brainage.config import Config
 from bids_brainage.dataset.measured import MeasuredScan, find_measured
+from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import OptionError
 from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.runs.ledger import Ledger
@@ -48,10 +49,13 @@ class Elsewhere:
         if not self.scans:
             return []
         lines = [f'{len(self.scans)} tables of other programs, {len(self.todo)} to do:']
-        for scan, bundles in self.todo:
-            age = 'age unknown' if scan.age.years is None else f'age {scan.age.years:g}'
-            lines.append(f'  {scan.relative}  ({age})  → {", ".join(b.name for b in bundles)}')
-        return lines
+        return lines + [todo_line(scan, [b.name for b in bundles]) for scan, bundles in self.todo]
+
+
+def todo_line(scan: Scan, names: Sequence[str]) -> str:
+    """Say, for a dry run, what is to be made of a scan."""
+    age = 'age unknown' if scan.age.years is None else f'age {scan.age.years:g}'
+    return f'  {scan.relative}  ({age})  → {", ".join(names)}'
 
 
 def select_measured(config: Config, *, tell: bool = False) -> tuple[MeasuredScan, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from bids_brainage.dataset.measured import MeasuredScan
 from bids_brainage.dataset.stats_files import version_of
 from bids_brainage.errors import BrainAgeError
 from bids_brainage.inference.predict import predict
-from bids_brainage.inference.result import ExplanationMap, Prediction, content_of
-from bids_brainage.inference.row import prediction_facts, prediction_row
+from bids_brainage.inference.result import ExplanationMap, content_of
+from bids_brainage.inference.row import flags_of, prediction_facts, prediction_row
 from bids_brainage.inputs.measures import head_is_wrong, quality_of
 from bids_brainage.names import log_dir, side_file
 from bids_brainage.outputs import (
@@ -28,7 +29,8 @@ from bids_brainage.outputs import (
 )
 from bids_brainage.outputs.provenance import MADE_FROM
 from bids_brainage.outputs.tables import column_names, data_dictionary
-from bids_brainage.preprocessing.quality import image_flags, prediction_flags
+from bids_brainage.preprocessing.normalise import brain_box
+from bids_brainage.preprocessing.quality import image_flags
 from bids_brainage.runs.ledger import Ledger
 from bids_brainage.runs.plan import Plan
 from bids_brainage.runs.process import provenance_of
@@ -115,7 +117,7 @@ def _predict(scan: MeasuredScan, bundle: Bundle, ledger: Ledger) -> None:
     quality = quality_of(found)
     content = content_of(prediction)
     row = prediction_row(
-        scan_columns(scan), content, bundle, _flags(scan, bundle, prediction, found, quality)
+        scan_columns(scan), content, bundle, _flags(scan, bundle, content, found, quality)
     )
     made_from = {**of_prediction(config, scan, bundle), 'InputSHA256': digest}
     facts = {**prediction_facts(content, bundle), 'Program': scan.program, MADE_FROM: made_from}
@@ -168,13 +170,12 @@ def _unit(name: str) -> str:
 def _flags(
     scan: MeasuredScan,
     bundle: Bundle,
-    prediction: Prediction,
+    prediction: dict[str, Any],
     found: dict[str, float],
     quality: dict[str, float],
 ) -> list[str]:
     """Return the flags of one prediction."""
-    training = bundle.metadata['training']
-    lacking = set(prediction.estimated)
+    lacking = set(prediction['estimated'])
     if head_is_wrong(found):
         lacking -= {OF_THE_HEAD}
     fitted_on = bundle.input.get('fitted_on', bundle.input['programs'])
@@ -186,17 +187,7 @@ def _flags(
     return [
         *image_flags(quality),
         *(flag for flag, raised in own.items() if raised),
-        *prediction_flags(
-            predicted_age=prediction.age,
-            age=scan.age.years,
-            age_range=(training['age_min'], training['age_max']),
-            interval=prediction.interval[:2] if prediction.interval else None,
-            trained=bundle.status == 'trained',
-            typicality=prediction.typicality,
-            outside_brain=None,
-            note=prediction.note,
-            beyond=bool(prediction.beyond),
-        ),
+        *flags_of(prediction, bundle, scan.age.years),
     ]
 
 
@@ -206,13 +197,11 @@ def _write_map(root: Path, scan: MeasuredScan, bundle: Bundle, item: Explanation
 
     from bids_brainage.interfaces.derivatives import write_image
 
-    inside = np.argwhere(item.data != 0)
-    first = inside.min(axis=0) if len(inside) else np.zeros(3, int)
-    last = inside.max(axis=0) + 1 if len(inside) else np.ones(3, int)
-    data = item.data[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]
-    affine = item.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ first
-    image = nib.Nifti1Image(data.astype(np.float32), affine)
+    painted = item.data != 0
+    if not painted.any():
+        painted[0, 0, 0] = True  # an image has a voxel
+    box, affine = brain_box(painted, item.affine, margin_mm=0.0)
+    image = nib.Nifti1Image(item.data[box].astype(np.float32), affine)
     image.header.set_xyzt_units('mm')
     image.set_sform(affine, 1)
     image.set_qform(affine, 1)

@@ -26,6 +26,7 @@ from bids_brainage.runs.elsewhere import (
     default_models,
     plan_elsewhere,
     select_measured,
+    todo_line,
 )
 from bids_brainage.runs.ledger import CbvMaps, Ledger, session_series
 from bids_brainage.segmentation.weights import segmentation_facts
@@ -374,9 +375,7 @@ def show_plan(plan: Plan) -> int:
     """Say what would run, and write nothing."""
     lines = [f'{len(plan.scans)} T1w images, {len(plan.todo)} to do:']
     for scan, bundles in plan.todo:
-        age = 'age unknown' if scan.age.years is None else f'age {scan.age.years:g}'
-        names = [b.name for b in bundles] or ['images']
-        lines.append(f'  {scan.relative}  ({age})  → {", ".join(names)}')
+        lines.append(todo_line(scan, [b.name for b in bundles] or ['images']))
     lines += again_words(plan)
     lines += [f'  {scan.relative}  cannot be read: {why}' for scan, why in plan.unreadable]
     lines += plan.elsewhere.lines()

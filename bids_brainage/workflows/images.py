@@ -55,14 +55,12 @@ def cbv_path(output_dir: Path, scan: Scan) -> Path:
 
 def table_path(output_dir: Path, scan: Scan) -> Path:
     """Return the prediction table of a scan."""
-    named: dict[str, Any] = {**scan.entities, 'suffix': 'brainage', 'extension': '.tsv'}
-    return output_dir / derivative_path(named, scan.datatype)
+    return _table(output_dir, scan, 'brainage')
 
 
 def measures_path(output_dir: Path, scan: Scan) -> Path:
     """Return the table of what another program measured at a visit."""
-    named: dict[str, Any] = {**scan.entities, 'suffix': 'measures', 'extension': '.tsv'}
-    return output_dir / derivative_path(named, scan.datatype)
+    return _table(output_dir, scan, 'measures')
 
 
 def map_path(output_dir: Path, scan: Scan, label: str, method: str) -> Path:
@@ -73,5 +71,9 @@ def map_path(output_dir: Path, scan: Scan, label: str, method: str) -> Path:
 
 def volumes_path(output_dir: Path, scan: Scan) -> Path:
     """Return the table of volumes of a scan."""
-    named: dict[str, Any] = {**scan.entities, 'suffix': 'volumes', 'extension': '.tsv'}
+    return _table(output_dir, scan, 'volumes')
+
+
+def _table(output_dir: Path, scan: Scan, suffix: str) -> Path:
+    named: dict[str, Any] = {**scan.entities, 'suffix': suffix, 'extension': '.tsv'}
     return output_dir / derivative_path(named, scan.datatype)
