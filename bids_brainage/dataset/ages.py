@@ -15,7 +15,7 @@ from typing import Any
 from bids_brainage.dataset.faults import Fault, Faults, no_column, no_row, place_of
 from bids_brainage.dataset.scan import Age
 from bids_brainage.dataset.tables import Row, Table, plain_id, read_table, spelling
-from bids_brainage.tsv import MISSING, is_missing
+from bids_brainage.tsv import is_missing
 
 DAYS_PER_YEAR = 365.25
 MAXIMUM_YEARS = 125.0
@@ -99,8 +99,8 @@ class Demographics:
         for table, identifier in self._lookups(subject, session, filename):
             rows = _rows_of(table, identifier, session)
             for name in ('sex', 'gender'):
-                column = spelling(table.header, name) or ''
-                found = {row.get(column, MISSING).strip() for row in rows}
+                column = spelling(table.header, name)
+                found = {row[column].strip() for row in rows} if column is not None else set()
                 found = {text for text in found if not is_missing(text)}
                 if len(found) == 1:
                     return normalise_sex(found.pop(), _levels(table.columns, name))
@@ -266,15 +266,21 @@ def normalise_sex(text: str, levels: Mapping[str, str] | None = None) -> str:
     return text
 
 
+def _described(columns: Mapping[str, Any], column: str) -> Any:
+    """Return what the JSON file says of a column, or None."""
+    name = spelling(columns, column)
+    return None if name is None else columns[name]
+
+
 def _units(columns: Mapping[str, Any], column: str) -> str | None:
-    description = columns.get(spelling(columns, column) or '')
+    description = _described(columns, column)
     units = description.get('Units') if isinstance(description, dict) else None
     return None if units is None else str(units)
 
 
 def _levels(columns: Mapping[str, Any], column: str) -> dict[str, str]:
     """Return the documented meaning of each code of a column."""
-    description = columns.get(spelling(columns, column) or '')
+    description = _described(columns, column)
     levels = description.get('Levels') if isinstance(description, dict) else None
     if not isinstance(levels, dict):
         return {}

@@ -264,7 +264,10 @@ def _tell_names(root: Path, people: Iterable[Person]) -> None:
                 '%s must not be read: give yourself the right to (chmod -R u+rX).', root / folder
             )
         for relative in person.images:
-            if problem := name_problem(relative):
+            problem = name_problem(relative)
+            if problem is None and (root / relative).is_dir():
+                problem = 'a folder, not an image'
+            if problem:
                 told += 1
                 if told <= MOST_NAMES:
                     LOGGER.warning('%s is passed over: %s.', root / relative, problem)

@@ -339,3 +339,11 @@ def test_sex_from_tables(tmp_path):
     _write(tmp_path / 'participants.json', json.dumps(levels))
     assert Demographics(tmp_path).sex('01', None, 'x') == 'F'
     assert Demographics(tmp_path).sex('02', None, 'x') is None
+
+
+def test_column_without_a_name_says_nothing(tmp_path):
+    (tmp_path / 'participants.tsv').write_text('participant_id\tage\t\nsub-01\t40\tF\n')
+    demographics = Demographics(tmp_path)
+    (tmp_path / 'participants.json').write_text('{"": {"Units": "months"}}')
+    assert demographics.age('01', None, 'x').years == 40.0
+    assert demographics.sex('01', None, 'x') is None

@@ -319,7 +319,7 @@ def test_everyone_is_accounted_for(tree, caplog):
     ]
 
 
-def test_folder_links_are_followed_and_loops_are_not(tree, tmp_path):
+def test_folder_links_are_followed_and_loops_are_not(tree, tmp_path, caplog):
     store = tmp_path / 'store'
     plain = _stems(find_scans(tree))
     (tree / 'sub-02').rename(store)
@@ -332,9 +332,11 @@ def test_folder_links_are_followed_and_loops_are_not(tree, tmp_path):
     (tree / 'sub-02/anat/loop').symlink_to(tree / 'sub-02')
     for name in ('here', 'there'):  # each of the two contains the other: 2^40 paths
         (tree / 'sub-02/anat' / name).symlink_to('.')
+        (tree / f'sub-02/anat/sub-02_acq-{name}_T1w.nii').symlink_to('..')
     (tree / 'sub-010/ses-z').symlink_to('..')
     (tree / 'sub-09').symlink_to(tree / 'sub-09')
     assert _stems(find_scans(tree)) == plain
+    assert caplog.text.count('_T1w.nii is passed over: a folder, not an image.') == 2
     linked = tmp_path / 'link'
     linked.symlink_to(tree)
     assert _stems(find_scans(linked)) == plain
