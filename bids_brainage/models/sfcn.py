@@ -2,7 +2,7 @@
 
 Peng et al., Medical Image Analysis 2021 (doi:10.1016/j.media.2020.101871).  The public
 weights of its authors can be brought into a bundle with
-`bids_brainage.bundles.convert_sfcn`.
+``bids_brainage convert sfcn``.
 """
 
 from __future__ import annotations
