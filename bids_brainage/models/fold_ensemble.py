@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bids_brainage.errors import OptionError
 from bids_brainage.models.base import AgeRegressor
+from bids_brainage.models.stored_order import straight_through
 
 
 class FoldEnsemble(AgeRegressor):
@@ -53,9 +54,13 @@ class FoldEnsemble(AgeRegressor):
         return torch.stack([member(*inputs) for member in self.members])
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the mean or median age over the members, years, shape ``(B,)``."""
+        """Return the mean or median age over the members, years, shape ``(B,)``.
+
+        The gradient of the median is that of the mean, so that every member is explained.
+        """
         ages = self.member_ages(*inputs)
-        return ages.mean(dim=0) if self.combine == 'mean' else ages.quantile(0.5, dim=0)
+        mean = ages.mean(dim=0)
+        return mean if self.combine == 'mean' else straight_through(ages.quantile(0.5, 0), mean)
 
     def attention_maps(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Return the mean of the members' attention maps, each ``(B, X, Y, Z)``."""

@@ -7,7 +7,7 @@ from importlib import import_module
 from bids_brainage.bundles.convert.record import NOT_RUN, Published
 from bids_brainage.errors import OptionError
 
-MODULES = ('sfcn',)
+MODULES = ('sfcn', 'synthba', 'pyment', 'brainagenext')
 """Modules of this folder that hold records."""
 
 
