@@ -141,14 +141,15 @@ def details_text(name: str, model_dirs: Sequence[Path]) -> str:
     doi = f' https://doi.org/{reference["doi"]}' if reference.get('doi') else ''
     kind = 'simulated scans' if training['simulated'] else 'real scans'
     told = 'converted' if 'converted_from' in metadata else bundle.status
-    n, ages = _n_train(bundle), _ages(bundle)
+    n = _n_train(bundle)
+    people = f'n {"not stated" if n is None else n}, ages {_ages(bundle) or "not stated"}'
     facts = {
         'model': f'{bundle.name}, version {bundle.version}, {told}{is_default}',
         'title': metadata['title'],
         'about': metadata['description'],
         'use': metadata['intended_use'],
         'input': f'{metadata["input"]["kind"]} ({model_info(bundle.arch).title})',
-        'training': f'{training["data"]} ({kind}; n {"not stated" if n is None else n}, ages {ages or "not stated"})',
+        'training': f'{training["data"]} ({kind}; {people})',
         'tested': _tested(bundle) or 'no error is stated',
         'limits': metadata['limitations'],
         'licence': metadata['license'],

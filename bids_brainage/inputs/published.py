@@ -157,9 +157,7 @@ def prepare_pyment(data: npt.NDArray[np.floating], affine: npt.ArrayLike) -> tup
     """
     finite = _checked(data)
     scaled = np.clip(finite * (WHITE / white_matter(finite)), 0, BRIGHTEST) / BRIGHTEST
-    window = tuple(
-        slice(a, a + n) for a, n in zip(PYMENT_START, PYMENT_SHAPE, strict=True)
-    )
+    window = tuple(slice(a, a + n) for a, n in zip(PYMENT_START, PYMENT_SHAPE, strict=True))
     return scaled[window].astype(np.float32), _moved(affine, PYMENT_START)
 
 

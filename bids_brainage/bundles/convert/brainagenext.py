@@ -23,7 +23,8 @@ N_BLOCKS = 2
 _PARTS = {'conv1': 'depthwise', 'norm': 'norm', 'conv2': 'expand', 'conv3': 'compress'}
 
 UNUSED = frozenset(
-    f'mednextv1.{name}' for name in ('dummy_tensor', 'out_0.conv_out.weight', 'out_0.conv_out.bias')
+    f'mednextv1.{name}'
+    for name in ('dummy_tensor', 'out_0.conv_out.weight', 'out_0.conv_out.bias')
 )
 """What the encoder inherits from the segmentation network and does not use."""
 
@@ -38,9 +39,7 @@ def key_map() -> dict[str, str]:
             names |= _block_names(f'{source}.{block}', f'levels.{level}.{block}')
         if not last:
             names |= _block_names(f'mednextv1.down_{level}', f'downs.{level}')
-            names |= weight_and_bias(
-                f'mednextv1.down_{level}.res_conv', f'downs.{level}.shortcut'
-            )
+            names |= weight_and_bias(f'mednextv1.down_{level}.res_conv', f'downs.{level}.shortcut')
     names |= weight_and_bias('regression_fc.0', 'head.0')
     return names | weight_and_bias('regression_fc.3', 'head.2')
 
@@ -77,7 +76,8 @@ RECORDS = (
         training=Training('11,574 scans of 33 datasets', 11574, 5.0, 95.0),
         preprocessing='brain extracted with SynthSeg; aligned with MNI152 by an affine '
         'registration of ANTs; bias field corrected with N4; cut to the brain, padded or cropped '
-        'to 160 x 192 x 160 at 1 mm, z-scored over the voxels above zero; median of five networks.',
+        'to 160 x 192 x 160 at 1 mm, z-scored over the voxels above zero; median of five '
+        'networks.',
         differences='Brain mask and registration are those of this program, not SynthSeg and '
         'ANTs. The authors add 0.062 times the known age less 2.96 years for adults; here the '
         'age is the uncorrected one. They do not say in which order their arrays are stored: '

@@ -78,7 +78,9 @@ def test_synthba_predicts_as_the_network_of_monai(synthba, tmp_path, order):
 def test_synthba_refuses_another_densenet(tmp_path):
     nets = pytest.importorskip('monai.networks.nets', reason='MONAI is the independent build')
     torch.save(nets.DenseNet121(3, 1, 1).state_dict(), tmp_path / 'other.pth')
-    with pytest.raises(BundleError, match=r'layout of SynthBA: expected .* tensors, found .* Miss'):
+    with pytest.raises(
+        BundleError, match=r'layout of SynthBA: expected .* tensors, found .* Miss'
+    ):
         converted('synthba', [tmp_path / 'other.pth'], tmp_path)
     with pytest.raises(BundleError, match=r'expected synthba-g\.pth \(recommended, git blob 40e2'):
         converted('synthba', [tmp_path / 'other.pth'], tmp_path, choices=Choices())
