@@ -131,11 +131,9 @@ def t1w_brainagenext(declared: Mapping[str, Any], files: Files) -> PreparedInput
     """Aligned brain of BrainAgeNeXt, in the middle of its grid: z-scored."""
     volume, affine = prepare_brainagenext(*_fsl_brain(files))
     shape = tuple(declared['shape'])
-    if volume.shape != shape:  # a smaller grid over the same field of view
-        factor = np.array(volume.shape) / np.array(shape)
-        step = np.diag([*factor, 1.0])
-        step[:3, 3] = (factor - 1) / 2
-        target = affine @ step
+    if volume.shape != shape:  # another box about the middle of the brain
+        target = affine.copy()
+        target[:3, 3] += affine[:3, :3] @ ((np.array(volume.shape) - np.array(shape)) // 2)
         volume, affine = onto_grid(volume, affine, shape, target), target
     return PreparedInput((volume[None],), affine, declared['space'])
 

@@ -228,6 +228,7 @@ KINDS = {
             derivatives={'t1w': _ALIGNED},
             prepared_by=f'{_ARRAYS}:t1w_brainagenext',
             smallest_axis=32,
+            fixed_voxels=True,
         ),
         InputKind(
             't1w_pyment',

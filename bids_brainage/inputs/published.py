@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy import ndimage, signal
 
 from bids_brainage.errors import UnusableImageError
 
@@ -30,6 +30,9 @@ WHITE = 110.0
 """Intensity of white matter that FreeSurfer aims at, of 255."""
 
 BRIGHTEST = 255.0
+
+PROMINENCE = 0.05
+"""Share of the highest bin by which a peak of the histogram has to stand out."""
 
 BRAINAGENEXT_SHAPE = (160, 192, 160)
 
@@ -108,7 +111,7 @@ def prepare_synthba(
 
 
 def white_matter(data: npt.NDArray[np.floating]) -> float:
-    """Return the intensity of white matter in a T1w brain: the peak above the median.
+    """Return the intensity of white matter in a T1w brain: the brightest peak.
 
     Parameters
     ----------
@@ -118,15 +121,17 @@ def white_matter(data: npt.NDArray[np.floating]) -> float:
     Returns
     -------
     float
-        Centre of the highest bin of the smoothed histogram from the median to the 99.5th
-        percentile of the voxels above zero.
+        Centre of the last peak of the smoothed histogram from the median to the 99.5th
+        percentile of the voxels above zero, or of its highest bin if nothing stands out.
     """
     brain = data[data > 0]
     low, high = np.percentile(brain, [50, 99.5])
     if not high > low:
         return float(high)
     counts, edges = np.histogram(brain, bins=100, range=(low, high))
-    peak = int(ndimage.gaussian_filter1d(counts.astype(float), 3).argmax())
+    smooth = ndimage.gaussian_filter1d(counts.astype(float), 3)
+    peaks, _ = signal.find_peaks(smooth, prominence=PROMINENCE * smooth.max())
+    peak = int(peaks[-1] if len(peaks) else smooth.argmax())
     return float(edges[peak] + edges[peak + 1]) / 2
 
 

@@ -71,7 +71,7 @@ def test_brainagenext_is_what_monai_makes_of_the_stored_array(brain, wide):
     np.testing.assert_allclose(stored(volume), expected, atol=TOLERANCE)
     # the affine puts every voxel where it was
     inside = np.argwhere(volume > volume.min())[::100_001]
-    there = np.rint((inside @ affine[:3, :3].T + affine[:3, 3] - AFFINE[:3, 3])).astype(int)
+    there = np.rint(inside @ affine[:3, :3].T + affine[:3, 3] - AFFINE[:3, 3]).astype(int)
     scale = values.std(ddof=1)
     for index, place in zip(inside, there, strict=True):
         found = volume[tuple(index)] * scale + values.mean()
