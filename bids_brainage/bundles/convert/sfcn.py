@@ -26,7 +26,7 @@ AGE_RANGE = (42.0, 82.0)
 
 def key_map() -> dict[str, str]:
     """Return the names of the public layout (without prefix) and ours."""
-    names = {}
+    names: dict[str, str] = {}
     for block in range(N_BLOCKS):
         source = f'feature_extractor.conv_{block}'
         names |= weight_and_bias(f'{source}.0', f'blocks.{block}.conv')
