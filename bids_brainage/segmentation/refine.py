@@ -111,13 +111,13 @@ def refine(found: np.ndarray, data: np.ndarray) -> np.ndarray:
 def _field(level: np.ndarray, sure: np.ndarray) -> np.ndarray:
     """Return the intensity of the white matter nearby, as smooth as a bias field."""
     blocks = [n for size in level.shape for n in (size // FIELD_STEP, FIELD_STEP)]
-    sums = [(image * sure).reshape(blocks).sum((1, 3, 5)) for image in (level, np.ones_like(sure))]
+    sums = [image.reshape(blocks).sum((1, 3, 5)) for image in (level * sure, sure)]
     smooth = [ndimage.gaussian_filter(image, FIELD_VOXELS / FIELD_STEP) for image in sums]
     near = smooth[1] > 1e-4
     usual = float(sums[0].sum() / sums[1].sum())
     coarse = np.where(near, smooth[0] / np.maximum(smooth[1], 1e-4), usual)
     middle = (np.arange(n) - (FIELD_STEP - 1) / 2 for n in level.shape)
-    points = np.meshgrid(*(m / FIELD_STEP for m in middle), indexing='ij', sparse=False)
+    points = np.meshgrid(*(m / FIELD_STEP for m in middle), indexing='ij')
     field = ndimage.map_coordinates(coarse, points, order=1, mode='nearest')
     return np.maximum(field, 1e-3 * usual)
 
