@@ -183,6 +183,7 @@ class Train:
     split: Path | None = None
     folds: int | None = None
     epochs: int | None = None
+    start_from: str | None = None
     resume: bool = False
     devices: int = 1
     num_nodes: int = 1

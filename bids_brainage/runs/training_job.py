@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_brainage.bundles.places import user_model_dir
+from bids_brainage.bundles.places import model_dirs, user_model_dir
 from bids_brainage.config import Config
 from bids_brainage.errors import OptionError
 from bids_brainage.inference.aicbv import ARCHITECTURES
@@ -27,9 +27,16 @@ log = logging.getLogger(__name__)
 
 
 def final_recipe(config: Config, arch: str) -> Recipe:
-    """Return the paper's recipe with the changes of file and options."""
+    """Return the paper's recipe with the changes of file and options.
+
+    Raises
+    ------
+    OptionError
+        They do not fit, or the start does not.
+    """
     from bids_brainage.training.recipe import read_overrides
     from bids_brainage.training.recipe_check import make_recipe
+    from bids_brainage.training.start import check_start, find_start, fine_tuning_changes
 
     train = config.train
     changes = read_overrides(train.recipe) if train.recipe else {}
@@ -40,7 +47,12 @@ def final_recipe(config: Config, arch: str) -> Recipe:
     elif train.folds is not None:
         split = {**changes.get('split', {}), 'method': 'folds', 'folds': train.folds}
         changes['split'] = split
-    return make_recipe(arch, changes)
+    start = train.start_from or changes.get('run', {}).pop('start_from', '')
+    if not start:
+        return make_recipe(arch, changes)
+    bundle = find_start(start, model_dirs(config.workflow.model_dir))
+    check_start(bundle, arch, changes)
+    return make_recipe(arch, changes, fine_tuning_changes(bundle))
 
 
 def model_name(config: Config, arch: str) -> str:

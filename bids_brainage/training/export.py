@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bids_brainage.bundles.bundle import Bundle, export_bundle
+from bids_brainage.bundles.bundle import Bundle, export_bundle, load_bundle
 from bids_brainage.bundles.untrained import output_block
 from bids_brainage.inference.interval import half_width_text
 from bids_brainage.models.registry import model_info
@@ -141,8 +141,9 @@ def _description(job: Job, cohort: Cohort) -> str:
     recipe = job.recipe
     count = len(fold_sources(job))
     parts = f'the mean of {count} networks (one per fold)' if count > 1 else 'one network'
+    start = 'from the weights of another bundle ' if recipe.run.start_from else ''
     return (
-        f'Brain age by {parts} of architecture {job.arch}, trained on {cohort.name} with '
+        f'Brain age by {parts} of architecture {job.arch}, trained {start}on {cohort.name} with '
         f'{recipe.optimiser.name}, {recipe.loss.main} loss and at most {recipe.run.epochs} epochs.'
     )
 
@@ -173,7 +174,18 @@ def _training(job: Job, rows: Sequence[Row], cohort: Cohort) -> dict[str, Any]:
         ),
         'recipe': job.recipe.as_dict(),
         'seed': job.seed,
+        **_start(job),
     }
+
+
+def _start(job: Job) -> dict[str, Any]:
+    if not job.recipe.run.start_from:
+        return {}
+    bundle = load_bundle(job.recipe.run.start_from, verify=False)
+    recipe = job.recipe.as_dict()
+    recipe['run']['start_from'] = bundle.name  # the folder says nothing elsewhere
+    facts = {'name': bundle.name, 'version': bundle.version}
+    return {'recipe': recipe, 'start': {**facts, 'weights_sha256': bundle.weights_sha256}}
 
 
 def model_card(metadata: Mapping[str, Any]) -> str:
