@@ -14,6 +14,7 @@ from bids_brainage.config import Config
 from bids_brainage.errors import OptionError
 from bids_brainage.inference.aicbv import ARCHITECTURES
 from bids_brainage.models.registry import model_info
+from bids_brainage.outputs.dataset import dataset_name, read_description
 from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.preprocessing.bold.names import atlas_label
 from bids_brainage.runs.claim import claimed
@@ -218,11 +219,6 @@ def histories(job: Job) -> dict[int, list[dict[str, float]]]:
 
 def dataset_facts(config: Config) -> tuple[str, bool]:
     """Return the name of the dataset, and whether it says that it is simulated."""
-    path = config.execution.bids_dir / 'dataset_description.json'
-    try:
-        content = json.loads(path.read_text('utf-8-sig'))
-    except (OSError, ValueError):
-        content = {}
+    content = read_description(config.execution.bids_dir)
     made_by = json.dumps(content.get('GeneratedBy', [])) + str(content.get('Name', ''))
-    name = str(content.get('Name') or config.execution.bids_dir.name)
-    return name, 'simulat' in made_by.lower()
+    return dataset_name(config.execution.bids_dir), 'simulat' in made_by.lower()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bids_brainage.bundles.bundle import Bundle, export_bundle, load_bundle
+from bids_brainage.bundles.people import DIGITS, LEARNT_FROM, UNSEEN, people_block
 from bids_brainage.bundles.untrained import output_block
 from bids_brainage.inference.interval import half_width_text
 from bids_brainage.models.registry import model_info
@@ -172,10 +175,20 @@ def _training(job: Job, rows: Sequence[Row], cohort: Cohort) -> dict[str, Any]:
         'sites': sorted(
             {row['cohort'] for row in people if row['cohort'] not in ('', 'n/a', None)}
         ),
+        'people': _people(job, rows, cohort),
         'recipe': job.recipe.as_dict(),
         'seed': job.seed,
         **_start(job),
     }
+
+
+def _people(job: Job, rows: Sequence[Row], cohort: Cohort) -> dict[str, str | list[str]]:
+    roles: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        role = row['role'] if row['role'] in LEARNT_FROM else UNSEEN
+        roles[role].add(str(row['participant_id']).removeprefix('sub-'))
+    salt = hashlib.sha256(Path(job.split).read_bytes()).hexdigest()[:DIGITS]
+    return people_block(salt, cohort.name, roles)
 
 
 def _start(job: Job) -> dict[str, Any]:

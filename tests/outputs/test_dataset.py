@@ -139,7 +139,8 @@ def test_schema_is_that_of_the_conventions():
     wanted = (
         'participant_id session_id run source modality model model_version age age_source '
         'age_censored sex predicted_age predicted_age_sd interval_low interval_high '
-        'interval_level brain_age_gap predicted_age_corrected in_training_range qc_flag status'
+        'interval_level brain_age_gap predicted_age_corrected in_training_range in_training '
+        'qc_flag status'
     )
     assert tables.column_names('brainage') == tuple(wanted.split())
     for table in ('brainage', 'volumes', 'sessions', 'sessions_model'):

@@ -72,7 +72,10 @@ HEAD = (
 
 
 def accuracy_table(
-    models: Mapping[str, pd.DataFrame], bootstrap: Bootstrap, options: GroupOptions
+    models: Mapping[str, pd.DataFrame],
+    bootstrap: Bootstrap,
+    options: GroupOptions,
+    learnt: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Compute accuracy with limits for every model and subset.
 
@@ -84,6 +87,8 @@ def accuracy_table(
         For the limits.
     options : GroupOptions
         With `min_bin_n` and `reference_group`.
+    learnt : DataFrame, optional
+        Rows of people from whom the models have learnt: the subset ``training``, in no other.
     """
     import pandas as pd
 
@@ -101,6 +106,13 @@ def accuracy_table(
                 rows.append(head | _row(part, predicted[index], corrected, bootstrap, options))
                 if subset == 'all' and rows[-1]['n_subjects'] < rows[-1]['n']:
                     rows.append(head | _by_subject(part, predicted[index], bootstrap, options))
+    if learnt is not None:
+        for model, one in learnt.groupby('model', sort=True, observed=True):
+            head = {'model': str(model), 'subset': 'training', 'level': 'all', 'corrected': False}
+            predicted = one['predicted_age'].to_numpy(np.float64)
+            rows.append(
+                head | _row(one.reindex(columns=USED), predicted, False, bootstrap, options)
+            )
     columns = [*HEAD, 'interval_level']
     columns += [f'{name}{end}' for name in STATISTICS for end in ('', '_low', '_high')]
     columns += ['mmae_bin', 'mmae_excluded_bins', 'reason']
