@@ -232,7 +232,7 @@ def add_columns(
         A named column does not exist, or nobody has the value of the reference group.
     """
     from bids_brainage.dataset.phenotype import acquisition_days, phenotype_columns
-    from bids_brainage.statistics.tables.accuracy import SITE_COLUMNS
+    from bids_brainage.names import SITE_COLUMNS
 
     reference = options.reference_group
     named = [options.group_column, *options.covariates, *options.correlate]

@@ -29,7 +29,7 @@ from bids_brainage.training.split_table import (
     split_problems,
     write_split,
 )
-from bids_brainage.training.splits import USED, Assignment, make_split
+from bids_brainage.training.splits import USED, Assignment, make_split, repeated_people
 from bids_brainage.training.table import table_block
 
 log = logging.getLogger(__name__)
@@ -211,6 +211,12 @@ def _with_inputs(
     return [c for c in usable if c.item.source not in gone], spoilt
 
 
+EVERYBODY_REPEATED = (
+    'Everybody has several sessions, and reserve_repeated keeps such people out of the training. '
+    'Set reserve_repeated = false in [split] of --recipe; all scans of a person stay together.'
+)
+
+
 def _split(
     usable: Sequence[Candidate],
     recipe: Recipe,
@@ -222,8 +228,14 @@ def _split(
     if not items:
         problems.append('No scan is left to train on.')
         return []
+    repeated = recipe.split.reserve_repeated and repeated_people(
+        items, recipe.split.retest_max_days
+    )
     if given is not None:
         assignments = read_split(given, items, problems)
+    elif repeated and len(repeated) == len({item.participant for item in items}):
+        problems.append(EVERYBODY_REPEATED)
+        return []
     else:
         assignments = make_split(items, recipe.split, seed)
     if not assignments:

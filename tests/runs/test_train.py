@@ -154,6 +154,16 @@ def test_too_few_people_and_no_derivatives(study):
         run_train(settings(*options, '10', '11', '12'))
 
 
+def test_everybody_scanned_twice(study):
+    twice = [f'{k:02d}' for k in range(4)]
+    options = ['--arch', 'resnet_only', '--bundle-name', 'x', '--participant-label', *twice]
+    with pytest.raises(TrainingInputError, match='reserve_repeated = false'):
+        run_train(settings(*options))
+    (study / 'recipe.toml').write_text(RECIPE + '[split]\nreserve_repeated = false\n')
+    with pytest.raises(TrainingInputError, match='at least 8 are needed'):
+        run_train(settings(*options))
+
+
 def test_what_cannot_train_is_told_before_any_input_is_read(study):
     options = ['--arch', 'vgg8', '--bundle-name', 'x']
     (study / 'recipe.toml').write_text('[data]\ncoarsen = 8\n')

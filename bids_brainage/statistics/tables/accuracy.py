@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_brainage.names import SITE_COLUMNS
 from bids_brainage.statistics.accuracy import accuracy_limits, interval_coverage, subject_means
 from bids_brainage.statistics.bins import (
     AGE_GROUPS,
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 Subset = tuple[str, str, NDArray[np.intp]]
 
 BINNED = (('age_group', AGE_GROUPS), ('10_year_bin', DECADES), ('5_year_bin', FIVE_YEARS))
-
-SITE_COLUMNS = ('study', 'project', 'cohort', 'site', 'center', 'centre', 'scanner')
-"""Columns of the participants table by which accuracy is split, if they are there."""
 
 STATISTICS = (
     'mae',
