@@ -13,21 +13,25 @@ from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series
 from bids_brainage.runs.plan import Work
+from bids_brainage.workflows.plugin import DEFAULT, SUBMITTERS
 
 SMALLEST, FOR_EACH_PROCESS = 48, 4
 """Scans of a batch: enough that processes which wait for its last scan do not count."""
+
+ON_CLUSTER = 1000
+"""The same where a scheduler says how many steps run side by side."""
 
 Batch = tuple[Work, tuple[Series, ...]]
 Item = TypeVar('Item')
 
 
-def batch_size(nprocs: int) -> int:
-    """Return the scans of a batch for a number of processes.
+def batch_size(nprocs: int, plugin: str = DEFAULT) -> int:
+    """Return the scans of a batch for a number of processes of a Nipype plugin.
 
-    >>> batch_size(2), batch_size(64)
-    (48, 256)
+    >>> batch_size(2), batch_size(64), batch_size(2, 'SLURM')
+    (48, 256, 1000)
     """
-    return max(SMALLEST, FOR_EACH_PROCESS * nprocs)
+    return ON_CLUSTER if plugin in SUBMITTERS else max(SMALLEST, FOR_EACH_PROCESS * nprocs)
 
 
 def parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

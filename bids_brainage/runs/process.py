@@ -135,7 +135,8 @@ class _Passes:
 
     def run_all(self, todo: Work, series: Sequence[Series] = ()) -> str:
         """Run the workflows of all batches; return what stopped them, or nothing."""
-        found = batches(todo, series, batch_size(self.settings.config.nipype.nprocs))
+        nipype = self.settings.config.nipype
+        found = batches(todo, series, batch_size(nipype.nprocs, nipype.plugin))
         sizes = [len(images_of(*batch)) for batch in found]
         with self._watched():
             for number, batch in enumerate(found):

@@ -113,7 +113,7 @@ def write_spaces(
     work = list(plan_spaces(config.execution.output_dir, scans, spaces))
     return sum(
         _write_batch(config, part, spaces, status, execute)
-        for part in parts(work, batch_size(config.nipype.nprocs))
+        for part in parts(work, batch_size(config.nipype.nprocs, config.nipype.plugin))
     )
 
 

@@ -51,7 +51,8 @@ def passes(monkeypatch):
     """Passes of 100 scans whose workflows are only noted."""
     monkeypatch.setattr(process, 'images_of', lambda todo, series: todo)
     config = SimpleNamespace(
-        nipype=SimpleNamespace(nprocs=2), execution=SimpleNamespace(resource_monitor=False)
+        nipype=SimpleNamespace(nprocs=2, plugin='MultiProc'),
+        execution=SimpleNamespace(resource_monitor=False),
     )
     plan = SimpleNamespace(todo=())
     made = process._Passes(SimpleNamespace(config=config), plan, None, None, None)
