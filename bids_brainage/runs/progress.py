@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from bids_brainage.outputs.logs import IMPORTANT
+from bids_brainage.outputs.logs import IMPORTANT, duration
 
 LOG = logging.getLogger('bids_brainage')
 
@@ -150,20 +150,6 @@ def _steps_of(scans: Iterable[str], nodes: Iterable[str] | None) -> dict[str, se
         if parts[0] in found and parts[-1] in ALL_STEPS:
             found[parts[0]].add(parts[-1])
     return found
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in words a person uses.
-
-    Examples
-    --------
-    >>> duration(42), duration(200), duration(9000)
-    ('42 s', '3 min', '2 h 30 min')
-    """
-    if seconds < 90:
-        return f'{seconds:.0f} s'
-    minutes = round(seconds / 60)
-    return f'{minutes} min' if minutes < 90 else f'{minutes // 60} h {minutes % 60} min'
 
 
 def summary_table(rows: Sequence[dict[str, Any]]) -> str:

@@ -79,7 +79,7 @@ def test_estimate_counts_scans_of_later_batches_as_like_these():
     usual = sum(seconds for _, seconds in STEPS.values())
     here = {f'scan_{k}': f'sub-{k}' for k in range(10)}
     follow = Progress(here, 5, print, later=90)
-    from bids_brainage.runs.progress import duration
+    from bids_brainage.outputs.logs import duration
 
     assert follow._remaining() == f' · about {duration(100 * usual / 5)} left'
     again = Progress(here, 5, print, seconds={**follow.seconds, 'register': [28.0, 100.0]})
