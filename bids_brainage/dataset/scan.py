@@ -80,9 +80,29 @@ class Scan:
         return (self.path,)
 
     @property
+    def named(self) -> Path:
+        """Path whose name the names of all derivatives follow."""
+        return self.path
+
+    @property
     def stem(self) -> str:
         """File name without ``_<suffix>`` and extension, as it starts every derivative."""
-        return source_stem(self.path.name)
+        return source_stem(self.named.name)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """BIDS URIs of all that is read, the one that rows name first."""
+        return (self.uri,)
+
+    @property
+    def given_mask(self) -> Path | None:
+        """Brain mask of another program; then the image has no bias field, either."""
+        return None
+
+    @property
+    def averaged(self) -> tuple[Scan, ...]:
+        """Images of the dataset that this is the average of; none for one of them."""
+        return ()
 
     @property
     def uri(self) -> str:

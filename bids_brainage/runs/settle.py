@@ -87,7 +87,9 @@ def settle(plan: Plan, ledger: Ledger, status: StatusLog, crashed: str = '') -> 
             qc_flag=NO_MAP if lost.skipped else None,
             status=state,
         )
-        write_brainage(table_path(root, lost.scan), [row], metadata={'Sources': [lost.scan.uri]})
+        write_brainage(
+            table_path(root, lost.scan), [row], metadata={'Sources': list(lost.scan.sources)}
+        )
         if not lost.skipped and lost.scan.uri not in drawn:
             drawn.add(lost.scan.uri)
             draw_failed(ledger.config, lost.scan)
@@ -105,7 +107,7 @@ def draw_failed(config: Config, scan: Scan) -> None:
 
     own = f'bids_brainage_*_wf/{scan_workflow_name(scan)}/*/extract_brain/{MASK}'
     made = max(config.execution.work_dir.glob(own), key=lambda p: p.stat().st_mtime, default=None)
-    out = figure_path(str(config.execution.output_dir), str(scan.path), 'mask')
+    out = figure_path(str(config.execution.output_dir), str(scan.named), 'mask')
     try:
         plot_mask(scan.path, made, out)
     except (BrainAgeError, ValueError) as error:

@@ -82,7 +82,7 @@ def init_cbv_wf(
             mem_gb=6.0,
         )
         wanted += [('t1w', 't1w')]
-        origin = {'Sources': [scan.uri], 'GeneratorWeights': source.uri}
+        origin = {'Sources': list(scan.sources), 'GeneratorWeights': source.uri}
     else:
         workflow.__desc__ = GIVEN.format(space=space)
         origin = {'Sources': [source.uri]}
@@ -95,7 +95,7 @@ def init_cbv_wf(
     sink = pe.Node(
         DerivativesDataSink(
             base_directory=str(settings.output_dir),
-            source_file=[str(scan.path)],
+            source_file=[str(scan.named)],
             space=space,
             res='1',
             desc=DESC,
