@@ -95,7 +95,7 @@ def test_every_flag_is_raised_somewhere_and_every_raised_flag_is_known():
             'slice_thickness_mm': 9, 'border_cm2': 99,
             'mask_ml': 1, 'overlap': 0, 'beyond_ml': 99, 'similarity': 0, 'scale': 9,
             'rotation_degrees': 170, 'contrast': 9, 'head_litres': 9, 'brain_share': 0.1,
-            'surface_holes': 999, 'hemispheres_missing': 1,
+            'surface_holes': 999, 'hemispheres_missing': 1, 'prepared_elsewhere': 1,
         }
     )  # fmt: skip
     assert set(everything_bad) == set(MEASURE_OF)
