@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bids_brainage.dataset.header import SAME_GRID_MM
+from bids_brainage.dataset.header import SAME_GRID_MM, unreadable
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import MissingInputError, UnusableImageError
 from bids_brainage.names import CBV_DESC as DESC
@@ -142,7 +142,7 @@ def _check_grid(path: Path, scan: Scan | None) -> None:
     try:
         image: Any = nib.load(path)
         own: Any = image if scan is None else nib.load(scan.path)
-    except (OSError, nib.filebasedimages.ImageFileError) as error:
+    except unreadable() as error:
         raise UnusableImageError(f'{path}: cannot be read as an image: {error}.') from error
     shape = tuple(n for n in image.shape if n != 1)
     if len(shape) != 3:

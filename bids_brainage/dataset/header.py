@@ -30,6 +30,16 @@ ANISOTROPY = 1.5
 """Smallest ratio of slice distance to in-plane voxel edge of such a scan."""
 
 
+def unreadable() -> tuple[type[Exception], ...]:
+    """Return what nibabel raises for a file that is no whole image, to be caught."""
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+    from nibabel.wrapstruct import WrapStructError
+
+    python = (OSError, EOFError, ValueError, OverflowError, zlib.error)
+    return (*python, ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError)
+
+
 def is_thick_axial(path: Path) -> bool:
     """Return whether an image consists of thick axial slices, as clinical 2-D scans do.
 
@@ -50,7 +60,7 @@ def is_thick_axial(path: Path) -> bool:
     try:
         image = nib.nifti1.load(path)
         codes = nib.orientations.aff2axcodes(image.affine)
-    except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError):
+    except unreadable():
         return False
     spacing = np.linalg.norm(np.asarray(image.affine)[:3, :3], axis=0)
     axial = [index for index, code in enumerate(codes) if code in ('I', 'S')]
@@ -129,11 +139,10 @@ def geometry_of(image: Any) -> Geometry | None:
         except ValueError as error:
             words.append(f'the qform cannot be read ({error}): the sform was used')
     if angle > WORTH_TELLING[1]:
-        axes = [''.join(nib.aff2axcodes(header.get_best_affine()))]
-        axes.append(''.join(nib.aff2axcodes(header.get_qform())))
+        used_axes, other_axes = _axes(header.get_best_affine()), _axes(header.get_qform())
         words.append(
-            f'sform ({axes[0]}) and qform ({axes[1]}) are turned by {angle:.0f} degrees against '
-            'each other: the sform was used, because readers of NIfTI take it first'
+            f'sform ({used_axes}) and qform ({other_axes}) are turned by {angle:.0f} degrees '
+            'against each other: the sform was used, because readers of NIfTI take it first'
         )
     refusal = '; '.join(words)
     if percent <= REFUSED_PERCENT and angle <= REFUSED_DEGREES:
@@ -143,7 +152,10 @@ def geometry_of(image: Any) -> Geometry | None:
             'neither sform nor qform is valid (both codes are 0): the axes were taken as they '
             'are stored, so that left and right are not known'
         )
-    unit = header.get_xyzt_units()[0]
+    try:
+        unit = header.get_xyzt_units()[0]
+    except KeyError:  # a code that NIfTI does not have
+        unit = 'unknown'
     factor = _MM_PER_UNIT.get(unit, 1.0)
     if factor != 1.0:
         words.append(f'the header says the unit {unit}, and its sizes {_sizes(used)} make sense '
@@ -171,6 +183,13 @@ def _angle(first: Any, second: Any) -> float:
     return float(np.degrees(np.arccos(cosines)).max())
 
 
+def _axes(affine: Any) -> str:
+    """Return the directions of three axes; a question mark for one that leads nowhere."""
+    import nibabel as nib
+
+    return ''.join(code or '?' for code in nib.aff2axcodes(affine))
+
+
 def _sizes(values: Any) -> str:
     return ' x '.join(f'{value:.4g}' for value in values)
 
@@ -181,6 +200,6 @@ def header_words(path: Path) -> list[str]:
 
     try:
         geometry = geometry_of(nib.load(path))
-    except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError):
+    except unreadable():
         return []
     return list(geometry.words) if geometry else []

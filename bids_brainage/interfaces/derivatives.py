@@ -13,6 +13,7 @@ import numpy as np
 from nipype.interfaces.base import isdefined
 from niworkflows.interfaces.bids import DerivativesDataSink as _NiworkflowsDataSink
 
+from bids_brainage.dataset.header import unreadable
 from bids_brainage.errors import UnusableImageError, WorkflowError
 from bids_brainage.names import (
     derivative_path,
@@ -153,7 +154,7 @@ def image_payload(
     """
     try:
         image = nb.load(path)
-    except (OSError, nb.filebasedimages.ImageFileError) as error:
+    except unreadable() as error:
         raise UnusableImageError(f'{path} cannot be read as an image: {error}.') from error
     if not isinstance(image, nb.Nifti1Image):
         raise UnusableImageError(f'{path} is a {type(image).__name__}, expected NIfTI.')

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_brainage.dataset.header import unreadable
 from bids_brainage.errors import UnusableImageError
 
 FloatArray = NDArray[np.floating[Any]]
@@ -104,7 +105,7 @@ def load_volume(path: Path) -> Volume:
     try:
         image: Any = nib.load(path)
         data = _values(image.dataobj)
-    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+    except unreadable() as error:
         raise UnusableImageError(
             f'Cannot draw {path}: expected a readable NIfTI image, found: {error}. '
             'Check that the file is complete, or delete it and run the participant again.'
@@ -117,6 +118,11 @@ def load_volume(path: Path) -> Volume:
     while data.ndim > 3:
         data = data[..., 0]
     turn = nib.io_orientation(image.affine)
+    if not np.isfinite(turn).all():
+        raise UnusableImageError(
+            f'Cannot draw {path}: the header gives no usable orientation '
+            f'({np.asarray(image.affine).tolist()}). Convert the scan again.'
+        )
     affine = image.affine @ nib.orientations.inv_ornt_aff(turn, data.shape)
     turned = nib.apply_orientation(data, turn)
     return Volume(turned, affine, np.sqrt((affine[:3, :3] ** 2).sum(axis=0)))

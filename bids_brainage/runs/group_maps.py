@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from bids_brainage.dataset.header import SAME_GRID_MM
+from bids_brainage.dataset.header import SAME_GRID_MM, unreadable
 from bids_brainage.errors import BrainAgeError, UnusableImageError
 from bids_brainage.names import (
     derivative_path,
@@ -301,7 +301,7 @@ def _load(path: Path) -> tuple[Array, Array]:
         image = cast('nib.Nifti1Image', nib.load(path))
         data = np.asarray(image.dataobj, dtype=np.float32)
         affine = np.asarray(image.affine, dtype=float)
-    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+    except unreadable() as error:
         raise UnusableImageError(f'is not a readable image ({type(error).__name__})') from error
     return np.nan_to_num(data, copy=False, posinf=0.0, neginf=0.0), affine
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.config import Config
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.errors import BrainAgeError
 from bids_brainage.names import log_dir
 from bids_brainage.outputs import StatusLog, brainage_row, write_brainage
 from bids_brainage.runs.ledger import Ledger
@@ -110,7 +109,7 @@ def draw_failed(config: Config, scan: Scan) -> None:
     out = figure_path(str(config.execution.output_dir), str(scan.named), 'mask')
     try:
         plot_mask(scan.path, made, out)
-    except (BrainAgeError, ValueError) as error:
+    except Exception as error:  # what could not be used may break a picture in any way
         LOG.debug('%s: no picture of the failed scan: %s', scan.stem, error)
 
 

@@ -66,6 +66,8 @@ def test_header_tells_thick_axial_slices(tmp_path, spacing, codes, thick):
 def test_unreadable_file_is_not_thick(tmp_path):
     (tmp_path / 'x.nii.gz').write_bytes(b'no image')
     assert not is_thick_axial(tmp_path / 'x.nii.gz')
+    (tmp_path / 'x.nii').write_bytes(b'\x5c\x01\0\0' + bytes(60))  # cut within its header
+    assert not is_thick_axial(tmp_path / 'x.nii')
     assert not is_thick_axial(tmp_path / 'none.nii.gz')
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from bids_brainage.dataset.header import unreadable
 from bids_brainage.errors import MissingInputError, OptionError, UnusableImageError
 from bids_brainage.names import split_name
 from bids_brainage.preprocessing.bold.names import (
@@ -317,7 +318,7 @@ def _label_values(path: Path) -> list[int]:
     try:
         image: Any = nib.load(path)
         data = np.asanyarray(image.dataobj)
-    except (OSError, nib.filebasedimages.ImageFileError) as error:
+    except unreadable() as error:
         raise UnusableImageError(f'{path} cannot be read as an image: {error}.') from error
     values = np.unique(data)
     if data.ndim != 3 or not np.allclose(values, np.round(values)) or values.min() < 0:
