@@ -220,8 +220,8 @@ def _made_of(path: Path) -> frozenset[str]:
     listed: list[Any] = []
     for content in (side_content(path), side_content(mask)):
         for key in ('Sources', 'RawSources'):
-            value = content.get(key, ())
-            listed += [value] if isinstance(value, str) else list(value)
+            value = content.get(key, [])
+            listed += value if isinstance(value, list) else [value]
     names = (Path(str(entry).rpartition(':')[2]).name for entry in listed)
     return frozenset(n for n in names if n.partition('.')[0].endswith('_T1w') and 'desc-' not in n)
 
