@@ -44,6 +44,7 @@ TEST = [
     'filelock>=4.2',
     'hypothesis>=6.170',
     'import-linter>=2.17',
+    'monai>=1.6',
     'mypy>=2.4',
     'pingouin>=0.7',
     'pytest>=9.2',

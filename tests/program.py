@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 
-def run(*arguments, cwd, **environment):
-    """Call the program as a user does and return the finished process."""
+def run(*arguments, cwd, before=(), **environment):
+    """Call the program as a user does, perhaps by another command, and return the process."""
     return subprocess.run(
-        [sys.executable, '-m', 'bids_brainage', *map(str, arguments)],
+        [*before, sys.executable, '-m', 'bids_brainage', *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1]), **environment},
         capture_output=True,

@@ -25,13 +25,13 @@ import pandas as pd
 
 from bids_brainage.preprocessing.brainmask import find_brain
 from bids_brainage.preprocessing.image import load_canonical
-from bids_brainage.preprocessing.resample import onto_grid
 from bids_brainage.segmentation.measure import (
     network_grid,
+    network_input,
     probabilities,
     region_volumes,
-    scaled,
 )
+from bids_brainage.segmentation.refine import refine
 from bids_brainage.segmentation.regions import load_regions
 from bids_brainage.segmentation.weights import load_networks
 
@@ -113,11 +113,11 @@ def main() -> None:
         seen = learnt.get(name, aliases.get(person))
         data, affine, mask, without_skull = brain_of(path, options.work)
         shape, target = network_grid(mask, affine)
-        box = scaled(onto_grid(data, affine, shape, target))
+        box = network_input(data, affine, shape, target)
         found = {str(i): probabilities([n], box) for i, n in enumerate(networks)}
         found['all'] = np.mean(list(found.values()), axis=0)
         for member, shares in found.items():
-            volumes = region_volumes(shares)
+            volumes = region_volumes(refine(shares, box))
             rows.append({
                 'participant_id': name, 'person': person,
                 'scan': path.name.removesuffix('_T1w.nii.gz'),

@@ -3,6 +3,7 @@
     python tools/train_segmentation.py prepare SHARED_DATA WORK
     python tools/train_segmentation.py train WORK A --steps 2100 --cooldown 650
     python tools/train_segmentation.py train WORK A --steps 4200 --cooldown 1150 --rate 4e-3
+    python tools/train_segmentation.py train WORK A --steps 5700 --cooldown 1500 --rate 3e-3
     (the same for B)
     python tools/train_segmentation.py export WORK OUT_DIR
 
@@ -59,6 +60,15 @@ VOLUME_WEIGHT, VOLUME_FROM, VOLUME_RISE = 0.2, 800, 400
 """Of the error in log volume beside cross-entropy and soft Dice, and the steps when it comes in;
 without it summed probabilities of small regions come out too large, and from the first step on it
 is met by probabilities that are spread over the whole brain."""
+
+LATE, CLEAN = 4200, (0.2, 0.4)
+"""Step from which heads are warped by cubic interpolation and their regions grow and shrink, and
+two fifths instead of one keep their own contrast.  Linear interpolation blurs, and networks that
+only know blurred heads and the sizes of their people draw volumes to the middle."""
+
+GROWTH, GROWTH_SD, GROWTH_WIDTH = 0.7, 3.5, 1.6
+"""Share of the late heads whose regions grow or shrink into their neighbours, at random; how
+strongly (a border moves about a sixth of it, voxels); and the width of the border that gives."""
 
 AVERAGE = 0.997
 """Decay of the running mean of the weights, which is what is used."""
@@ -133,6 +143,18 @@ def _field(rng: np.random.Generator, shape: tuple[int, ...], channels: int = 1) 
     )[0]
 
 
+def _grown(rng: np.random.Generator, labels: torch.Tensor, index: np.ndarray) -> np.ndarray:
+    """Return how far each point looks into regions that grow, voxels, shape (3, X, Y, Z)."""
+    tissue = np.array([0, *(TISSUES[region.tissue] for region in load_regions())])
+    pull = np.clip(rng.standard_normal(CLASSES), -2, 2) + rng.standard_normal(4)[tissue]
+    pull[0] = 0
+    potential = ndimage.gaussian_filter(pull.astype('f4')[labels], GROWTH_WIDTH, truncate=3)
+    slopes = np.gradient(GROWTH_SD * float(rng.random()) * potential)
+    return np.stack([
+        ndimage.map_coordinates(slope, index, order=1, mode='constant') for slope in slopes
+    ])  # fmt: skip
+
+
 def _blurred(image: torch.Tensor, sigma: Any) -> torch.Tensor:
     return torch.from_numpy(ndimage.gaussian_filter(image.numpy(), sigma, truncate=3))
 
@@ -161,8 +183,9 @@ class Augmenter:
     def __call__(self, step: int) -> Head:
         """Return intensities (1, 1, X, Y, Z) and labels (1, X, Y, Z)."""
         rng = np.random.default_rng([self.seed, step])
-        image, labels = self.warped(rng)
-        clean = rng.random() < 0.2 + 0.6 * max(0, 1 - step / EASY)
+        late = step >= LATE
+        image, labels = self.warped(rng, late)
+        clean = rng.random() < CLEAN[late] + 0.6 * max(0, 1 - step / EASY)
         image = self.recoloured(rng, image, labels, 0.9 if clean else rng.random())
         image, labels = stripped(rng, image.clamp(0), labels)
         image, labels = cut(rng, image, labels)
@@ -170,7 +193,7 @@ class Augmenter:
         low, high = (_quantile(image, level) for level in (0.005, 0.995))
         return ((image - low) / (high - low + 1e-6) - 0.5)[None, None], labels[None]
 
-    def warped(self, rng: np.random.Generator) -> Head:
+    def warped(self, rng: np.random.Generator, late: bool) -> Head:
         """Return one head, rotated, scaled, mirrored or not, and smoothly deformed."""
         image, labels = self.heads[rng.integers(len(self.heads))]
         turn = _rotation(np.deg2rad(np.clip(rng.normal(0, 9, 3), -28, 28)))
@@ -183,6 +206,13 @@ class Augmenter:
             points = points + amplitude * _field(rng, (6, 7, 6), 3).permute(1, 2, 3, 0)
         points = points + torch.from_numpy(rng.uniform(-4, 4, 3).astype(np.float32))
         size = torch.tensor(image.shape, dtype=torch.float32)
+        if late:
+            index = (points + (size - 1) / 2).permute(3, 0, 1, 2).numpy()
+            if rng.random() < GROWTH:
+                index = index + _grown(rng, labels, index)
+            cubic = ndimage.map_coordinates(image.numpy(), index, order=3, mode='constant')
+            nearest = ndimage.map_coordinates(labels.numpy(), index, order=0, mode='constant')
+            return torch.from_numpy(cubic.astype(np.float32)), torch.from_numpy(nearest).long()
         where = (points * 2 / (size - 1)).flip(-1)[None]
         options: dict[str, Any] = {'padding_mode': 'zeros', 'align_corners': True}
         moved = functional.grid_sample(image[None, None], where, mode='bilinear', **options)

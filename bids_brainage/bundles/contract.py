@@ -182,9 +182,8 @@ def _table_problems(metadata: Mapping[str, Any]) -> list[str]:
             if missing:
                 problems.append(f'`{field}` lacks {", ".join(missing)}')
     training = metadata['training']
-    if metadata['status'] == 'trained' and (
-        training['n'] < 1 or training['age_min'] is None or training['age_max'] is None
-    ):
+    own = metadata['status'] == 'trained' and 'converted_from' not in metadata
+    if own and (training['n'] < 1 or training['age_min'] is None or training['age_max'] is None):
         problems.append('a trained bundle must state `training.n`, `age_min` and `age_max`')
     return problems
 

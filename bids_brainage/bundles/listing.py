@@ -27,7 +27,9 @@ WIDTH = 99
 LEGEND = (
     'n_train: people it was fitted on; ages: theirs, in years; mae: mean absolute error in years '
     'on scans of people that it had not seen. The systems and when to take which: docs, "The '
-    'systems". Licence, training and limits of a model: --list-models NAME.'
+    'systems". Licence, training and limits of a model: --list-models NAME. converted: weights '
+    'that others publish, layout checked, not run with the published weights; to convert: bring '
+    'your own copy of them, see bids_brainage convert --help.'
 )
 
 
@@ -47,12 +49,24 @@ def _bundle_row(path: Path) -> dict[str, Any]:
         return empty | {'name': path.name, 'status': 'unusable'}
     return {
         'name': bundle.name,
-        'status': 'default' if bundle.name in DEFAULT_MODELS else bundle.status,
-        'n_train': bundle.metadata['training']['n'],
+        'status': _status(bundle),
+        'n_train': _n_train(bundle),
         'ages': _ages(bundle),
         'mae_real': _mae(bundle, False),
         'mae_simulated': _mae(bundle, True),
     }
+
+
+def _status(bundle: Bundle) -> str:
+    if bundle.name in DEFAULT_MODELS:
+        return 'default'
+    return 'converted' if 'converted_from' in bundle.metadata else bundle.status
+
+
+def _n_train(bundle: Bundle) -> int | None:
+    """Return how many people it was fitted on; None if those who published it do not say."""
+    n: int = bundle.metadata['training']['n']
+    return n or (None if 'converted_from' in bundle.metadata else n)
 
 
 def _ages(bundle: Bundle) -> str | None:
@@ -73,8 +87,9 @@ def model_rows(model_dirs: Iterable[Path | str]) -> list[dict[str, Any]]:
     -------
     list of dict
         Keys are :data:`COLUMNS`; ages and MAE in years, None where unknown.  ``status`` is
-        ``default`` (which is trained), ``trained``, ``untrained``, ``trainable only`` (no bundle
-        is installed) or ``unusable``.  A validation set counts as simulated when its row carries
+        ``default`` (which is trained), ``trained``, ``converted``, ``untrained``, ``trainable
+        only`` (no bundle is installed), ``to convert`` (weights of others, none installed) or
+        ``unusable``.  A validation set counts as simulated when its row carries
         ``"simulated": true``, or says nothing of it and the training was simulated; the set
         with the largest n is shown.
     """
@@ -83,7 +98,11 @@ def model_rows(model_dirs: Iterable[Path | str]) -> list[dict[str, Any]]:
     present = {row['name'].partition('.')[0] for row in rows}
     empty = dict.fromkeys(COLUMNS)
     rows += [
-        empty | {'name': arch, 'status': 'trainable only'}
+        empty
+        | {
+            'name': arch,
+            'status': 'trainable only' if model_info(arch).trainable else 'to convert',
+        }
         for arch in list_models()
         if arch not in present
     ]
@@ -121,13 +140,16 @@ def details_text(name: str, model_dirs: Sequence[Path]) -> str:
     reference = metadata['reference']
     doi = f' https://doi.org/{reference["doi"]}' if reference.get('doi') else ''
     kind = 'simulated scans' if training['simulated'] else 'real scans'
+    told = 'converted' if 'converted_from' in metadata else bundle.status
+    n = _n_train(bundle)
+    people = f'n {"not stated" if n is None else n}, ages {_ages(bundle) or "not stated"}'
     facts = {
-        'model': f'{bundle.name}, version {bundle.version}, {bundle.status}{is_default}',
+        'model': f'{bundle.name}, version {bundle.version}, {told}{is_default}',
         'title': metadata['title'],
         'about': metadata['description'],
         'use': metadata['intended_use'],
         'input': f'{metadata["input"]["kind"]} ({model_info(bundle.arch).title})',
-        'training': f'{training["data"]} ({kind}; n {training["n"]}, ages {_ages(bundle)})',
+        'training': f'{training["data"]} ({kind}; {people})',
         'tested': _tested(bundle) or 'no error is stated',
         'limits': metadata['limitations'],
         'licence': metadata['license'],

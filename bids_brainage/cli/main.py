@@ -33,7 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may know fewer characters
             stream.reconfigure(errors='replace')
-    request = parse(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ['convert']:  # a dataset of that name is given as ./convert
+        from bids_brainage.cli.convert import run
+
+        return run(arguments[1:])
+    request = parse(arguments)
     from bids_brainage.cli.check import ListModels  # not needed for --help
     from bids_brainage.config import Config
 

@@ -60,6 +60,8 @@ def build_parser(*, positionals: bool = True) -> argparse.ArgumentParser:
         prog=PROGRAM,
         description='Estimate how old the brains of a BIDS dataset look, and why.',
         usage=USAGE,
+        epilog=f'{PROGRAM} convert: weights that others publish, made into a bundle; '
+        f'{PROGRAM} convert --help lists them.',
         argument_default=None,
         formatter_class=_OneMetavar,
         allow_abbrev=False,

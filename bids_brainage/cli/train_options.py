@@ -84,9 +84,9 @@ def train_settings(settings: Mapping[str, Any], problems: list[str]) -> Train:
 def _check_names(arch: tuple[str, ...], tag: Any, problems: list[str]) -> None:
     """Demand known architectures and a usable tag."""
     from bids_brainage.inference.aicbv import ARCHITECTURES
-    from bids_brainage.models.registry import list_models
+    from bids_brainage.models.registry import trainable_models
 
-    trainable = [*list_models(), *ARCHITECTURES]
+    trainable = [*trainable_models(), *ARCHITECTURES]
     if not arch:
         problems.append(f'--arch: needed to train; one of {", ".join(trainable)}.')
     for name in arch:

@@ -223,6 +223,28 @@ KINDS = {
             smallest_axis=32,
         ),
         InputKind(
+            't1w_brainagenext',
+            roles=('t1w',),
+            derivatives={'t1w': _ALIGNED},
+            prepared_by=f'{_ARRAYS}:t1w_brainagenext',
+            smallest_axis=32,
+            fixed_voxels=True,
+        ),
+        InputKind(
+            't1w_pyment',
+            roles=('t1w',),
+            derivatives={'t1w': _ALIGNED},
+            prepared_by=f'{_ARRAYS}:t1w_pyment',
+            smallest_axis=32,
+        ),
+        InputKind(
+            't1w_synthba',
+            roles=('t1w',),
+            derivatives={'t1w': _ALIGNED},
+            prepared_by=f'{_ARRAYS}:t1w_synthba',
+            smallest_axis=32,
+        ),
+        InputKind(
             'volumes',
             roles=('volumes',),
             derivatives={},

@@ -4,6 +4,12 @@ Importing this package reads no weights and imports no deep-learning library, so
 ``--list-models`` answers at once.
 """
 
-from bids_brainage.models.registry import ModelInfo, create_model, list_models, model_info
+from bids_brainage.models.registry import (
+    ModelInfo,
+    create_model,
+    list_models,
+    model_info,
+    trainable_models,
+)
 
-__all__ = ['ModelInfo', 'create_model', 'list_models', 'model_info']
+__all__ = ['ModelInfo', 'create_model', 'list_models', 'model_info', 'trainable_models']

@@ -1,4 +1,4 @@
-"""Several trainings of one architecture that predict together: the mean of their ages."""
+"""Several trainings of one architecture that predict together: mean or median of their ages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from bids_brainage.errors import OptionError
 from bids_brainage.models.base import AgeRegressor
+from bids_brainage.models.stored_order import straight_through
 
 
 class FoldEnsemble(AgeRegressor):
@@ -17,6 +19,9 @@ class FoldEnsemble(AgeRegressor):
     ----------
     members : sequence of AgeRegressor
         Networks of one architecture, each with its own weights.
+    combine : {'mean', 'median'}
+        How their ages become one; the median is that of La Rosa et al., Imaging Neuroscience
+        2025 (doi:10.1162/imag_a_00487).
 
     Attributes
     ----------
@@ -24,8 +29,11 @@ class FoldEnsemble(AgeRegressor):
         The networks.  Saliency maps of an ensemble are the mean of theirs.
     """
 
-    def __init__(self, members: Sequence[AgeRegressor]) -> None:
+    def __init__(self, members: Sequence[AgeRegressor], *, combine: str = 'mean') -> None:
         super().__init__()
+        if combine not in ('mean', 'median'):
+            raise OptionError(f'combine: expected mean or median, found {combine!r}.')
+        self.combine = combine
         first = members[0]
         self.members = nn.ModuleList(members)
         self.saliency_methods = first.saliency_methods
@@ -46,8 +54,13 @@ class FoldEnsemble(AgeRegressor):
         return torch.stack([member(*inputs) for member in self.members])
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the mean age over the members, years, shape ``(B,)``."""
-        return self.member_ages(*inputs).mean(dim=0)
+        """Return the mean or median age over the members, years, shape ``(B,)``.
+
+        The gradient of the median is that of the mean, so that every member is explained.
+        """
+        ages = self.member_ages(*inputs)
+        mean = ages.mean(dim=0)
+        return mean if self.combine == 'mean' else straight_through(ages.quantile(0.5, 0), mean)
 
     def attention_maps(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Return the mean of the members' attention maps, each ``(B, X, Y, Z)``."""

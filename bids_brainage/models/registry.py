@@ -37,6 +37,8 @@ class ModelInfo:
     input : dict
         Default input grid: ``kind``, ``shape`` (voxels), ``voxel_size_mm`` and, where it
         applies, ``n_nodes``.
+    trainable : bool
+        False for a network of others that is only converted (``bids_brainage convert``).
     """
 
     name: str
@@ -47,6 +49,7 @@ class ModelInfo:
     title: str
     reference: dict[str, str | None]
     input: dict[str, Any]
+    trainable: bool = True
 
 
 @cache
@@ -58,6 +61,11 @@ def _table() -> dict[str, ModelInfo]:
 def list_models() -> list[str]:
     """Return the registry names of all architectures, sorted."""
     return sorted(_table())
+
+
+def trainable_models() -> list[str]:
+    """Return the registry names of the architectures that this program trains, sorted."""
+    return [name for name, info in sorted(_table().items()) if info.trainable]
 
 
 def model_info(name: str) -> ModelInfo:
@@ -90,7 +98,8 @@ def create_model(name: str, **options: Any) -> Any:
         Registry name.
     **options
         Keyword options of the architecture's factory (the ``arch_options`` of a bundle); or
-        ``members`` alone, a list of such options, for an ensemble of trainings.
+        ``members``, a list of such options, for an ensemble of trainings, with ``combine``
+        (``'mean'`` or ``'median'``) if it is not their mean.
 
     Returns
     -------
@@ -107,7 +116,8 @@ def create_model(name: str, **options: Any) -> Any:
     if isinstance(options.get('members'), list):
         from bids_brainage.models.fold_ensemble import FoldEnsemble
 
-        return FoldEnsemble([create_model(name, **member) for member in options['members']])
+        members = [create_model(name, **member) for member in options['members']]
+        return FoldEnsemble(members, combine=options.get('combine', 'mean'))
     factory = getattr(import_module(info.module), info.factory)
     try:
         return factory(**options)

@@ -2,7 +2,7 @@
 
 Peng et al., Medical Image Analysis 2021 (doi:10.1016/j.media.2020.101871).  The public
 weights of its authors can be brought into a bundle with
-`bids_brainage.bundles.convert_sfcn`.
+``bids_brainage convert sfcn``.
 """
 
 from __future__ import annotations
@@ -29,13 +29,17 @@ class ConvBlock(nn.Module):
         Channels before and after.
     last : bool
         Kernel 1 without pooling instead of kernel 3 with pooling.
+    eps : float
+        Added to the variance of the BatchNorm.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, last: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, last: bool, eps: float = 1e-5
+    ) -> None:
         super().__init__()
         kernel = 1 if last else 3
         self.conv = nn.Conv3d(in_channels, out_channels, kernel, padding=kernel // 2)
-        self.norm = nn.BatchNorm3d(out_channels)
+        self.norm = nn.BatchNorm3d(out_channels, eps=eps)
         self.pool = nn.Identity() if last else nn.MaxPool3d(2)
         self.act = nn.ReLU()
 

@@ -6,12 +6,13 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.config import Config
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.names import log_dir
-from bids_brainage.outputs import StatusLog, brainage_row, write_brainage
+from bids_brainage.outputs import StatusLog, brainage_row, read_brainage, write_brainage
 from bids_brainage.runs.ledger import Ledger
 from bids_brainage.runs.plan import Plan
 from bids_brainage.workflows.images import table_path
@@ -79,6 +80,8 @@ def settle(plan: Plan, ledger: Ledger, status: StatusLog, crashed: str = '') -> 
             others += 1
             continue
         ages += not lost.skipped
+        if lost.scan.problem and _has_age(root, lost):
+            continue
         row = brainage_row(
             **scan_columns(lost.scan),
             model=lost.bundle.name,
@@ -93,6 +96,18 @@ def settle(plan: Plan, ledger: Ledger, status: StatusLog, crashed: str = '') -> 
             drawn.add(lost.scan.uri)
             draw_failed(ledger.config, lost.scan)
     return ages, others
+
+
+def _has_age(root: Path, lost: Lost) -> bool:
+    """Return whether an earlier run has told the age of an image that cannot be read now."""
+    path = table_path(root, lost.scan)
+    return path.exists() and any(
+        row['source'] == lost.scan.uri
+        and lost.bundle is not None
+        and row['model'] == lost.bundle.name
+        and row['status'] == 'ok'
+        for row in read_brainage(path)
+    )
 
 
 def draw_failed(config: Config, scan: Scan) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_brainage.preprocessing.resample import onto_grid
+from bids_brainage.segmentation.refine import refine
 from bids_brainage.segmentation.regions import load_regions
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def network_grid(mask: np.ndarray, affine: np.ndarray) -> tuple[tuple[int, ...],
     shape : tuple of int
         At least `BOX`, more in steps of 16 for a brain that is larger.
     affine : ndarray, shape (4, 4)
-        The brain's middle in the middle of the box, axes along those of the image.
+        The brain's middle in the middle of the box, axes along those of the image.  A voxel of
+        the image lies on the first one, so that images of these voxels are taken as they are.
     """
     size = np.linalg.norm(affine[:3, :3], axis=0)
     where = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
@@ -71,8 +73,17 @@ def network_grid(mask: np.ndarray, affine: np.ndarray) -> tuple[tuple[int, ...],
     target = np.eye(4)
     target[:3, :3] = affine[:3, :3] / size * VOXEL_MM
     centre = affine[:3, :3] @ ((low + high) / 2) + affine[:3, 3]
-    target[:3, 3] = centre - target[:3, :3] @ ((np.array(shape) - 1) / 2)
+    first = centre - target[:3, :3] @ ((np.array(shape) - 1) / 2)
+    index = np.round(np.linalg.solve(affine[:3, :3], first - affine[:3, 3]))
+    target[:3, 3] = affine[:3, :3] @ index + affine[:3, 3]
     return shape, target
+
+
+def network_input(
+    data: np.ndarray, affine: np.ndarray, shape: tuple[int, ...], target: np.ndarray
+) -> np.ndarray:
+    """Return the intensities that the network is shown on the grid of `network_grid`, float32."""
+    return scaled(onto_grid(data, affine, shape, target, order=3))
 
 
 def scaled(data: np.ndarray) -> np.ndarray:
@@ -150,5 +161,6 @@ def measure(
     Regions
     """
     shape, target = network_grid(mask, affine)
-    found = probabilities(networks, scaled(onto_grid(data, affine, shape, target)), mirror=mirror)
+    box = network_input(data, affine, shape, target)
+    found = refine(probabilities(networks, box, mirror=mirror), box)
     return Regions(found.argmax(axis=-1).astype(np.uint8), target, region_volumes(found))

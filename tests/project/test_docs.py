@@ -21,6 +21,7 @@ from bold_phantom import template
 from program import run
 from stats_tree import write_fastsurfer, write_subject
 
+from bids_brainage.cli import convert
 from bids_brainage.cli.main import main
 from bids_brainage.cli.parser import build_parser
 from bids_brainage.outputs import read_brainage
@@ -56,6 +57,10 @@ def program_calls():
 
 @pytest.mark.parametrize('arguments', program_calls())
 def test_every_documented_call_is_understood(arguments):
+    if arguments[0] == convert.COMMAND:
+        namespace = convert.build_parser().parse_args(arguments[1:])
+        assert namespace.name is None or namespace.files
+        return
     listing = '--list-models' in arguments
     namespace = build_parser(positionals=not listing).parse_args(arguments)
     assert listing or namespace.analysis_level
@@ -192,7 +197,8 @@ def test_every_documented_target_exists():
 
 def test_every_option_in_the_text_exists():
     """Options named in the prose, `--like-this`, are options of the program."""
-    known = {text for action in build_parser()._actions for text in action.option_strings}
+    parsers = (build_parser(), convert.build_parser())
+    known = {text for p in parsers for action in p._actions for text in action.option_strings}
     named = {
         option
         for page in PAGES

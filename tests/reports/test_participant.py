@@ -20,7 +20,7 @@ HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 def tree(tmp_path_factory):
     root = make_tree(tmp_path_factory.mktemp('out'))
     images = save_head(tmp_path_factory.mktemp('head'))
-    for stem, age, factor in (('sub-01_ses-1', 58.24, 1.0), ('sub-01_ses-2_run-1', 61.02, 2.2)):
+    for stem, age, factor in (('sub-01_ses-1', 58.24, 1.0), ('sub-01_ses-2_run-1', 61.02, 3.5)):
         add_pictures(root, stem, images)
         add_volumes(root, stem, age, factor=factor)
     return root

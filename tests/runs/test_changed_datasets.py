@@ -11,7 +11,7 @@ from bold_phantom import template
 from changed_dataset import FREE, UNTOUCHED, image_change, table_change
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from program import run
+from program import run, unprivileged
 
 from bids_brainage.bundles.untrained import make_untrained_bundle
 
@@ -93,3 +93,21 @@ def test_30_changed_people(study, changes):
 @given(changes=changed_people())
 def test_200_changed_people(study, changes):
     others_come_through(study, changes)
+
+
+def test_image_that_can_no_longer_be_read_keeps_its_result(study, tmp_path):
+    root, row = study
+    for name in ('bids', 'out', 'models'):
+        shutil.copytree(root / name, tmp_path / name)
+    closed = tmp_path / f'bids/{UNTOUCHED}/anat/{UNTOUCHED}_T1w.nii'
+    closed.chmod(0)
+    labels = [UNTOUCHED.removeprefix('sub-'), PEOPLE[0].removeprefix('sub-')]
+    arguments = ('bids', 'out', 'participant', *MODEL, '--participant-label', *labels)
+    process = run(*arguments, cwd=tmp_path, before=unprivileged())
+    closed.chmod(0o644)
+    assert process.returncode == 1, process.stderr
+    told = process.stdout + process.stderr
+    assert 'Traceback' not in told
+    assert closed.name in told and 'Permission denied' in told and 'chmod' in told
+    assert (tmp_path / 'out' / ROW).read_bytes() == row
+    assert (tmp_path / f'out/{PEOPLE[0]}/anat/{PEOPLE[0]}_brainage.tsv').exists()

@@ -9,7 +9,7 @@ import pytest
 
 from bids_brainage.dataset.scan import Age, Scan
 from bids_brainage.inputs.kinds import kind_of
-from bids_brainage.models import list_models, model_info
+from bids_brainage.models import model_info, trainable_models
 from bids_brainage.training import cache
 from bids_brainage.training.cache import build_cache, open_cache, prepare_rows
 from bids_brainage.training.cohort import Candidate, derivative_files
@@ -31,7 +31,7 @@ def scan(root, subject='01', session='2'):
 
 
 @pytest.mark.parametrize(
-    'arch', [name for name in list_models() if model_info(name).backend == 'torch']
+    'arch', [name for name in trainable_models() if model_info(name).backend == 'torch']
 )
 def test_files_cover_what_the_input_kind_needs(arch, tmp_path):
     declared = input_block(arch, make_recipe(arch, {}))

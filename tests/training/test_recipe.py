@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bids_brainage.errors import OptionError
-from bids_brainage.models import list_models, model_info
+from bids_brainage.models import model_info, trainable_models
 from bids_brainage.models.views import shifted
 from bids_brainage.training.augment import (
     NODES,
@@ -31,7 +31,7 @@ from bids_brainage.training.recipe import AugmentationRecipe, LossRecipe, Recipe
 from bids_brainage.training.recipe_check import make_recipe
 from bids_brainage.training.schedule import best_epoch, finished, learning_rate, plateau
 
-TRAINABLE = [name for name in list_models() if model_info(name).backend == 'torch']
+TRAINABLE = [name for name in trainable_models() if model_info(name).backend == 'torch']
 
 
 @pytest.mark.parametrize('arch', TRAINABLE)
