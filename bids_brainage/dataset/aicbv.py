@@ -117,10 +117,10 @@ def _check_origin(path: Path, scan: Scan) -> None:
     listed = content.get('Sources') if isinstance(content, Mapping) else None
     names = [str(item).rpartition('/')[2].rpartition(':')[2] for item in listed or ()]
     raw = [name for name in names if _is_raw_t1w(name)]
-    if raw and scan.named.name not in raw:
+    if raw and scan.path.name not in raw:
         raise UnusableImageError(
             f'{path}: its side file says that it was made from {", ".join(raw)}, expected '
-            f'{scan.named.name}. Rename the map, or correct Sources.'
+            f'{scan.path.name}. Rename the map, or correct Sources.'
         )
 
 

@@ -60,7 +60,7 @@ class AlignTemplates(SimpleInterface):
 
 
 class _RestoreInputSpec(BaseInterfaceInputSpec):
-    t1w = File(exists=True, mandatory=True, desc='T1w image as in the dataset')
+    t1w = File(exists=True, mandatory=True, desc='T1w image, as in the dataset or prepared')
     mask = File(exists=True, mandatory=True, desc='its brain mask in the output dataset')
     corrected = traits.Bool(False, usedefault=True, desc='the image has no bias field')
 

@@ -36,7 +36,6 @@ from bids_brainage.runs.plan import (
     show_reports,
     tell_headers,
 )
-from bids_brainage.runs.prepared import refuse_double_rows
 from bids_brainage.runs.progress import summary_table
 from bids_brainage.runs.rows import refresh_rows, rows_of
 from bids_brainage.runs.series import series_asked_for
@@ -80,7 +79,6 @@ def run_participant(config: Config) -> int:
     series = series_asked_for(config, series, bundles)
     scans = scans if images_needed(bundles, series) else ()
     check_output(execution.output_dir, digest)
-    refuse_double_rows(execution.output_dir, scans)
     ledger = Ledger(config, series, remember=not execution.dry_run)
     plan = make_plan(config, scans, series, bundles, ledger, measured)
     tell_headers(plan)

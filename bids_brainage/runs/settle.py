@@ -121,7 +121,7 @@ def draw_failed(config: Config, scan: Scan) -> None:
 
     own = f'bids_brainage_*_wf/{scan_workflow_name(scan)}/*/extract_brain/{MASK}'
     made = max(config.execution.work_dir.glob(own), key=lambda p: p.stat().st_mtime, default=None)
-    out = figure_path(str(config.execution.output_dir), str(scan.named), 'mask')
+    out = figure_path(str(config.execution.output_dir), str(scan.path), 'mask')
     try:
         plot_mask(scan.path, made, out)
     except Exception as error:  # what could not be used may break a picture in any way

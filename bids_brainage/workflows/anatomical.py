@@ -40,10 +40,11 @@ OWN_START = """\
 Its brain was extracted with deepbet unless the image was already skull-stripped, its bias field
 was removed with N4 inside the brain"""
 PREPARED_START = """\
-Images without bias field and brain masks were taken from fMRIPrep derivatives"""
+Its brain mask, and the image without bias field, were taken from fMRIPrep derivatives"""
 REGIONS_METHODS = """\
 A convolutional network ({name}, version {version}) labelled {n} regions of the image at 2 mm, in
-the person's own space and {bias}; the volume of a region is the sum of its probabilities.
+the person's own space and without bias correction; the volume of a region is the sum of its
+probabilities.
 
 """
 
@@ -137,12 +138,10 @@ def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') ->
 
 
 def _methods(settings: RunSettings, scan: Scan) -> str:
-    network, prepared = card(), scan.given_mask is not None
-    start = PREPARED_START if prepared else OWN_START
+    network, start = card(), PREPARED_START if scan.prepared else OWN_START
     return METHODS.format(
         space=settings.output_template.space, start=start
     ) + REGIONS_METHODS.format(
-        bias='after bias correction' if prepared else 'without bias correction',
         n=network['arch_options']['classes'] - 1,
         name=network['name'],
         version=network['version'],

@@ -95,7 +95,7 @@ def init_cbv_wf(
     sink = pe.Node(
         DerivativesDataSink(
             base_directory=str(settings.output_dir),
-            source_file=[str(scan.named)],
+            source_file=[str(scan.path)],
             space=space,
             res='1',
             desc=DESC,

@@ -23,11 +23,11 @@ from bids_brainage.workflows.start import add_brain, check_node
 METHODS = """\
 Models made for thick slices took the T1w images of thick axial slices (slice distance of 3 mm and
 more) in their own space: the image was brought into RAS+ orientation and {start},
-without registration.
+without bias correction and without registration.
 
 """
 
-OWN_START = 'its brain was extracted with deepbet, without bias correction'
+OWN_START = 'its brain was extracted with deepbet'
 PREPARED_START = 'its brain mask was taken from fMRIPrep derivatives'
 OUTPUTS = ('facts', 'quality', 't1w_uncorrected', 'mask_native')
 
@@ -64,7 +64,7 @@ def init_native_wf(
         Image in RAS+ and its brain mask.
     """
     workflow = Workflow(name=name)
-    workflow.__desc__ = METHODS.format(start=PREPARED_START if scan.given_mask else OWN_START)
+    workflow.__desc__ = METHODS.format(start=PREPARED_START if scan.prepared else OWN_START)
     outputnode = pe.Node(niu.IdentityInterface(list(OUTPUTS)), name='outputnode')
     check = check_node(scan, settings)
     workflow.connect([
@@ -97,7 +97,7 @@ def _connect_outputs(workflow: Workflow, scan: Scan, settings: RunSettings) -> N
     """Draw the brain mask, and write it if the level of output keeps it."""
     draw = pe.Node(
         DrawMask(
-            source_file=str(scan.named),
+            source_file=str(scan.path),
             base_directory=str(settings.output_dir),
             brief=settings.brief,
         ),
@@ -111,7 +111,7 @@ def _connect_outputs(workflow: Workflow, scan: Scan, settings: RunSettings) -> N
     sink = pe.Node(
         DerivativesDataSink(
             base_directory=str(settings.output_dir),
-            source_file=[str(scan.named)],
+            source_file=[str(scan.path)],
             Sources=list(scan.sources),
             **IMAGES['mask_native'],
             Type='Brain',

@@ -73,7 +73,7 @@ def init_anat_derivatives_wf(
         sinks[image] = pe.Node(
             DerivativesDataSink(
                 base_directory=str(settings.output_dir),
-                source_file=[str(scan.named)],
+                source_file=[str(scan.path)],
                 Sources=list(scan.sources),
                 **entities,
                 **metadata.get(image, {}),

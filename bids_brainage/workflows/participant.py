@@ -229,7 +229,7 @@ def _connect_outputs(
     """Add the steps that save and draw what the anatomical workflow makes."""
     derivatives = init_anat_derivatives_wf(scan=scan, settings=settings)
     report = init_anat_report_wf(
-        source_file=str(scan.named),
+        source_file=str(scan.path),
         output_dir=settings.output_dir,
         template=settings.output_template,
         brief=settings.brief,

@@ -72,7 +72,7 @@ def init_prediction_wf(
     fields = tuple(dict.fromkeys((*COMMON, *roles)))
     inputnode = pe.Node(niu.IdentityInterface(list(fields)), name='inputnode')
     predict, save = _predict_node(bundle, settings), _save_node(bundle, settings)
-    save.inputs.scan, save.inputs.source_file = scan_columns(scan), str(scan.named)
+    save.inputs.scan, save.inputs.source_file = scan_columns(scan), str(scan.path)
     save.inputs.sources = list(scan.sources)
     save.inputs.simulated = scan.metadata.get('Simulated') is True
     save.inputs.made_from = of_prediction(settings.config, scan, bundle, cbv, connectivity)
@@ -86,7 +86,7 @@ def init_prediction_wf(
         _add_connectivity(predict, save, connectivity, settings)
     draw = pe.Node(
         DrawExplanations(
-            source_file=str(scan.named),
+            source_file=str(scan.path),
             base_directory=str(settings.output_dir),
             brief=settings.brief,
         ),

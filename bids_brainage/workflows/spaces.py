@@ -181,9 +181,9 @@ def init_scan_spaces_wf(*, work: Sequence[SpaceWork]) -> Workflow:
     inputnode = pe.Node(niu.IdentityInterface([*labels, 'unused']), name='inputnode')
     restore = pe.Node(
         RestoreBrain(
-            t1w=str(scan.path),
+            t1w=str(scan.prepared.t1w if scan.prepared else scan.path),
             mask=str(work[0].mask),
-            corrected=scan.given_mask is not None,
+            corrected=scan.prepared is not None,
         ),
         name='restore_brain',
         mem_gb=1.0,

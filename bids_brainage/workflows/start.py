@@ -26,11 +26,14 @@ def check_node(scan: Scan, settings: RunSettings) -> pe.Node:
 
 def add_brain(workflow: Workflow, check: pe.Node, scan: Scan, threads: int) -> pe.Node:
     """Add the step that finds the brain, or takes the mask that was given with the image."""
-    if scan.given_mask is not None:
+    if scan.prepared is not None:
         from bids_brainage.interfaces.prepared import TakeBrain
 
-        take = TakeBrain(given=str(scan.given_mask), program=PREPARED_BY)
-        brain = pe.Node(take, name='extract_brain', mem_gb=0.6)
+        brain = pe.Node(
+            TakeBrain(given=str(scan.prepared.mask), program=PREPARED_BY),
+            name='extract_brain',
+            mem_gb=0.6,
+        )
         workflow.connect([(check, brain, [('facts', 'facts')])])
         return brain
     brain = pe.Node(
@@ -41,7 +44,7 @@ def add_brain(workflow: Workflow, check: pe.Node, scan: Scan, threads: int) -> p
 
 
 def add_bias(workflow: Workflow, check: pe.Node, scan: Scan, mask: str | pe.Node) -> pe.Node:
-    """Return the step that gives an image without bias field: N4, or the reading of such one.
+    """Add the step that gives the image without bias field: N4, or the reading of such one.
 
     Parameters
     ----------
@@ -52,8 +55,10 @@ def add_bias(workflow: Workflow, check: pe.Node, scan: Scan, mask: str | pe.Node
     mask : str or Node
         File of the brain mask, or the step that finds it.
     """
-    if scan.given_mask is not None:
-        return check
+    if scan.prepared is not None:
+        from bids_brainage.interfaces.prepared import TakeImage
+
+        return pe.Node(TakeImage(given=str(scan.prepared.t1w)), name='take_image', mem_gb=0.6)
     bias = pe.Node(CorrectBias(), name='correct_bias', mem_gb=1.0)
     workflow.connect([(check, bias, [('t1w', 't1w')])])
     if isinstance(mask, str):
