@@ -1,7 +1,8 @@
-"""How far the age of the default model moves when a scan comes from fMRIPrep.
+"""How far the age of the default model would move if volumes were measured on fMRIPrep's images.
 
     python benchmarks/prepared.py SCAN.nii.gz [SCAN.nii.gz ...] [--out TABLE.tsv]
 
+The program measures volumes on the raw image, whatever `--derivatives` gives; this shows why.
 Each scan of a whole head is measured as it is, and as fMRIPrep would hand it on, with its bias
 field removed: by our own N4 inside the brain, and by N4 on the whole head with the settings of
 fMRIPrep (clipped intensities, every fourth voxel, 200 mm between the knots of the spline).  The

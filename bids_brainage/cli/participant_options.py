@@ -117,8 +117,8 @@ def _add_bold(group: argparse._ArgumentGroup) -> None:
         '--derivatives',
         nargs='+',
         metavar='NAME=PATH',
-        help='derivatives to use: fmriprep=PATH (preprocessed BOLD, and '
-        'T1w images with brain masks), aicbv=PATH (maps of cerebral blood volume, '
+        help='derivatives to use: fmriprep=PATH (preprocessed BOLD, brain masks and bias-corrected '
+        'T1w images; volumes of regions are measured on the raw image), aicbv=PATH (maps of cerebral blood volume, '
         'desc-aicbv_T1w), freesurfer=PATH, fastsurfer=PATH (subject folders with stats), '
         'synthseg=PATH, dlmuse=PATH (CSV tables): ages from these tables, images or not; '
         'a bare path is named by its folder',

@@ -16,10 +16,11 @@ from bids_brainage.preprocessing.bias import correct_bias
 from bids_brainage.preprocessing.image import load_canonical, load_image
 
 OPTIONS = ('--nprocs', '2', '--sloppy', '-w', 'work', '--skip-bids-validation')
+RUNS = ('own', 'out')
 PREPARED = ('--derivatives', 'fmriprep=prep')
 FLAG = 'external_preprocessing'
-SAME_YEARS = 3.0
-"""How far an age of the simulated head moves at most with the bias field removed beforehand."""
+OTHER_FIELD = (0.8, 1.2)
+"""What the corrected image is multiplied with from left to right: another bias correction."""
 
 
 def participant(root, out, *more, bids='bids'):
@@ -35,15 +36,16 @@ def side(root, out, name='sub-01_brainage.json'):
     return json.loads(path.read_text())
 
 
-def prepare(root, stem='sub-01', folder='prep/sub-01/anat', **facts):
-    """Write what fMRIPrep would: the image without bias field, and our own mask."""
-    target = root / folder
-    target.mkdir(parents=True, exist_ok=True)
+def prepare(root, **facts):
+    """Write what fMRIPrep would: an image corrected in another way than here, and our own mask."""
+    target, stem = root / 'prep/sub-01/anat', 'sub-01'
+    target.mkdir(parents=True)
     (raw,) = (root / 'bids').rglob('sub-01_T1w.nii.gz')
     (found,) = (root / 'own').rglob('sub-01_desc-brain_mask.nii.gz')
     data, affine, _ = load_canonical(raw)
     mask, _ = load_image(found)
     clean = correct_bias(data, affine, mask > 0)[0]
+    clean *= np.linspace(*OTHER_FIELD, len(clean), dtype=np.float32)[:, None, None]
     nib.save(nib.Nifti1Image(clean, affine), target / f'{stem}_desc-preproc_T1w.nii.gz')
     shutil.copy(found, target / f'{stem}_desc-brain_mask.nii.gz')
     (target / f'{stem}_desc-brain_mask.json').write_text(json.dumps({'Type': 'Brain', **facts}))
@@ -72,7 +74,6 @@ def test_one_row_under_the_name_of_the_raw_image_with_flag_and_sources(study):
     (own,), (row,) = rows(study, 'own'), rows(study, 'out')
     assert row['source'] == own['source'] == 'bids:raw:sub-01/anat/sub-01_T1w.nii.gz'
     assert (FLAG in row['qc_flag'].split(';'), FLAG in own['qc_flag'].split(';')) == (True, False)
-    assert abs(row['predicted_age'] - own['predicted_age']) < SAME_YEARS
     facts = side(study, 'out')
     prepared = [
         f'bids:fmriprep:sub-01/anat/sub-01_desc-{kind}.nii.gz'
@@ -80,12 +81,34 @@ def test_one_row_under_the_name_of_the_raw_image_with_flag_and_sources(study):
     ]
     assert facts['Sources'] == [row['source'], *prepared]
     assert side(study, 'out', 'sub-01_volumes.json')['Sources'] == facts['Sources']
-    assert set(facts['InputSHA256']) == {uri.rpartition('/')[2] for uri in prepared}
+    names = {uri.rpartition('/')[2] for uri in facts['Sources']}
+    assert set(facts['InputSHA256']) == names
     names = {p.relative_to(study / 'own') for p in (study / 'own/sub-01/anat').iterdir()}
     assert {p.relative_to(study / 'out') for p in (study / 'out/sub-01/anat').iterdir()} == names
-    text = (study / 'out/logs/CITATION.md').read_text()
-    assert 'taken from fMRIPrep derivatives' in text.replace('\n', ' ')
+    text = (study / 'out/logs/CITATION.md').read_text().replace('\n', ' ')
+    assert 'taken from fMRIPrep derivatives' in text
+    assert "the person's own space and without bias correction" in text
     assert 'deepbet' not in text.partition('## References')[0]
+
+
+def test_volumes_and_their_age_are_those_of_the_raw_image(study):
+    (own,), (row,) = rows(study, 'own'), rows(study, 'out')
+    assert row['model'] == 'volumes.adults'
+    assert row['predicted_age'] == own['predicted_age']
+    tables = [next((study / out).rglob('sub-01_volumes.tsv')).read_text() for out in RUNS]
+    assert tables[0] == tables[1]
+    regions = [next((study / out).rglob('*desc-regions_dseg.nii.gz')) for out in RUNS]
+    assert np.array_equal(*(load_image(path)[0] for path in regions))
+
+
+def test_image_in_template_space_is_the_prepared_one(study):
+    brains = [next((study / out).rglob('*desc-preproc_T1w.nii.gz')) for out in RUNS]
+    own, prepared = (load_image(path)[0] for path in brains)
+    inside = (own > 0) & (prepared > 0)
+    ratio, place = prepared[inside] / own[inside], inside.nonzero()[0]
+    left, right = np.quantile(place, (0.1, 0.9))
+    low, high = OTHER_FIELD
+    assert low < np.median(ratio[place < left]) < 1 < np.median(ratio[place > right]) < high
 
 
 def test_steps_of_our_own_are_skipped_and_the_given_mask_is_kept(study):
@@ -99,10 +122,10 @@ def test_steps_of_our_own_are_skipped_and_the_given_mask_is_kept(study):
 def test_second_run_has_nothing_to_do_and_a_new_mask_is_taken(study, tmp_path):
     root = tmp_path / 'again'
     shutil.copytree(study, root)
-    before = tree(root / 'out')
+    before = tree(root / 'out/sub-01')
     process = participant(root, 'out', *PREPARED)
     assert '1 were there already' in process.stderr + process.stdout
-    assert tree(root / 'out') == before
+    assert tree(root / 'out/sub-01') == before
     (mask,) = (root / 'prep').rglob('*mask.nii.gz')
     data, affine = load_image(mask)
     data = data.copy()
@@ -110,29 +133,6 @@ def test_second_run_has_nothing_to_do_and_a_new_mask_is_taken(study, tmp_path):
     nib.save(nib.Nifti1Image(data, affine), mask)
     process = participant(root, 'out', *PREPARED, '--dry-run')
     assert '1 T1w images, 1 to do' in process.stdout
-
-
-def test_average_of_two_runs_is_one_row(study, tmp_path):
-    root = tmp_path / 'average'
-    shutil.copytree(study, root)
-    anat = root / 'bids/sub-01/anat'
-    for path in list(anat.iterdir()):
-        for number in (1, 2):
-            shutil.copy(path, anat / path.name.replace('_T1w', f'_run-{number}_T1w'))
-        path.unlink()
-    for path in (root / 'prep').rglob('*.json'):
-        path.unlink()
-    process = participant(root, 'mean', *PREPARED)
-    assert process.returncode == 0, process.stderr
-    (row,) = rows(root, 'mean')
-    assert row['source'] == 'bids:fmriprep:sub-01/anat/sub-01_desc-preproc_T1w.nii.gz'
-    assert row['age'] == rows(study, 'own')[0]['age'] and row['run'] is None
-    raw = [f'bids:raw:sub-01/anat/sub-01_run-{number}_T1w.nii.gz' for number in (1, 2)]
-    assert side(root, 'mean')['Sources'][-2:] == raw
-    assert (root / 'mean/sub-01.html').is_file()
-    process = participant(root, 'mean')
-    assert process.returncode == 2
-    assert 'would count twice' in process.stderr
 
 
 def test_what_cannot_be_used_is_told_once_and_the_raw_image_is_run(study, tmp_path):
