@@ -155,7 +155,8 @@ class Group:
     longest interval of test-retest sessions; `reference_group` is ``COLUMN=VALUE``;
     `bias_correction` is one of `BIAS_CORRECTIONS`;
     `exclude_flags` are quality flags whose images are left out, beside those that say "do not
-    use", which only `include_flagged` counts; `ratings` is a table saved from ``index.html``.
+    use", which only `include_flagged` counts; `ratings` is a table saved from ``index.html``;
+    `predictions` are tables of trainings.
     """
 
     group_column: str | None = None
@@ -168,6 +169,7 @@ class Group:
     include_flagged: bool = False
     exclude_flags: tuple[str, ...] = ()
     ratings: Path | None = None
+    predictions: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,7 @@ class Train:
     split: Path | None = None
     folds: int | None = None
     epochs: int | None = None
+    start_from: str | None = None
     resume: bool = False
     devices: int = 1
     num_nodes: int = 1

@@ -62,6 +62,12 @@ class OutputError(BrainAgeError):
     exit_code = 73
 
 
+class ReadWriteError(OutputError):
+    """Reading or writing failed half way (disk full, quota, broken mount)."""
+
+    exit_code = 74
+
+
 class TemporaryError(BrainAgeError):
     """A resource (GPU memory, an image that another run works on) was busy; try again later."""
 

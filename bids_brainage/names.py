@@ -30,6 +30,12 @@ CBV_DESC = 'aicbv'
 CONSENSUS = 'consensus'
 """Name of the consensus of the models in the column ``model``."""
 
+SITE_COLUMNS = (
+    'site', 'center', 'centre', 'study', 'project', 'cohort', 'dataset', 'scanner',
+)  # fmt: skip
+"""Columns of the participants table that say where a person was scanned: a training spreads the
+first of them over its parts, and the group level states accuracy for each."""
+
 CSV_PROGRAMS = ('synthseg', 'dlmuse')
 """Programs that write one table of many people."""
 

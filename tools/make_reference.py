@@ -137,7 +137,8 @@ def exit_codes_page() -> str:
         ['0', 'Every requested item and report was written.'],
         ['1', 'At least one item or report failed; the others finished: `logs/<run>/status.tsv`.'],
     ]
-    own = [k for k in errors.BrainAgeError.__subclasses__() if k.__module__ == errors.__name__]
+    known = [k for k in vars(errors).values() if isinstance(k, type)]
+    own = [k for k in known if issubclass(k, errors.BrainAgeError) and k.exit_code != 1]
     kinds = sorted(own, key=lambda kind: kind.exit_code)
     for status in dict.fromkeys(kind.exit_code for kind in kinds):
         texts = [(k.__doc__ or '').split('\n')[0] for k in kinds if k.exit_code == status]

@@ -73,6 +73,13 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
         metavar='TSV',
         help='table saved from index.html; images rated reject are left out',
     )
+    group.add_argument(
+        '--predictions',
+        nargs='+',
+        metavar='TSV',
+        help='predictions.tsv of trainings (logs/training/MODEL): people who trained a model '
+        'count with the age by the folds that have not seen them, instead of not at all',
+    )
 
 
 def group_settings(settings: Mapping[str, Any], problems: list[str]) -> Group:
@@ -115,6 +122,7 @@ def group_settings(settings: Mapping[str, Any], problems: list[str]) -> Group:
         include_flagged=flag(settings, 'include_flagged', problems),
         exclude_flags=_flag_names(settings, problems),
         ratings=_ratings(settings, problems),
+        predictions=_predictions(settings, problems),
     )
 
 
@@ -140,6 +148,18 @@ def _ratings(settings: Mapping[str, Any], problems: list[str]) -> Path | None:
     if not path.is_file():
         problems.append(f'--ratings: {path} is not a file. Save the ratings from index.html.')
     return path
+
+
+def _predictions(settings: Mapping[str, Any], problems: list[str]) -> tuple[Path, ...]:
+    """Return the tables of trainings, which must be there."""
+    paths = tuple(Path(text).absolute() for text in texts(settings, 'predictions', problems))
+    for path in paths:
+        if not path.is_file():
+            problems.append(
+                f'--predictions: {path} is not a file. A training writes '
+                'logs/training/MODEL/predictions.tsv.'
+            )
+    return paths
 
 
 def _method(settings: Mapping[str, Any], problems: list[str]) -> str:

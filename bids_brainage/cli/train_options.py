@@ -40,6 +40,11 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
         '--epochs', metavar='N', help="most epochs of a network (default: the recipe's)"
     )
     group.add_argument(
+        '--start-from',
+        metavar='MODEL',
+        help='bundle whose weights are the start: a name as for --models, or its folder',
+    )
+    group.add_argument(
         '--resume',
         action='store_true',
         default=None,
@@ -75,6 +80,7 @@ def train_settings(settings: Mapping[str, Any], problems: list[str]) -> Train:
         split=existing_file(settings, 'split', problems),
         folds=whole_number(settings, 'folds', None, problems),
         epochs=whole_number(settings, 'epochs', None, problems),
+        start_from=settings.get('start_from'),
         resume=flag(settings, 'resume', problems),
         devices=whole_number(settings, 'devices', 1, problems),
         num_nodes=whole_number(settings, 'num_nodes', 1, problems),

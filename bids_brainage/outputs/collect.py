@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bids_brainage.errors import MissingInputError
+from bids_brainage.errors import MissingInputError, ReadWriteError
 from bids_brainage.names import split_name
-from bids_brainage.outputs.files import ReadWriteError, read_json
+from bids_brainage.outputs.files import read_json
 from bids_brainage.outputs.provenance import MADE_FROM
 from bids_brainage.outputs.tables import KEY, column_names
 from bids_brainage.tsv import MISSING, is_missing

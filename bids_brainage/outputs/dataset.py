@@ -100,7 +100,7 @@ def describe_dataset(
     container : Container, optional
         Image in which this runs; omitted natively.
     """
-    raw = _description(bids_dir)
+    raw = read_description(bids_dir)
     generator: dict[str, Any] = {
         'Name': NAME,
         'Version': __version__,
@@ -113,7 +113,7 @@ def describe_dataset(
     generators = [generator]
     for name, folder in sorted((derivatives or {}).items()):
         links[name] = link_to(folder, output_dir)
-        made_by = (_description(folder).get('GeneratedBy') or [{}])[0]
+        made_by = (read_description(folder).get('GeneratedBy') or [{}])[0]
         generators.append(
             {'Name': name, **{k: v for k, v in made_by.items() if k in ('Version', 'CodeURL')}}
         )
@@ -177,13 +177,19 @@ def link_to(target: str | Path, output_dir: str | Path) -> str:
     return target.as_uri()
 
 
-def _description(folder: str | Path) -> dict[str, Any]:
+def read_description(folder: str | Path) -> dict[str, Any]:
     """Read a dataset's description; an absent or broken one reads as empty."""
     try:
         content = json.loads((Path(folder) / 'dataset_description.json').read_text('utf-8-sig'))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+@cache
+def dataset_name(folder: Path) -> str:
+    """Return the name of a dataset, that of its folder if it has none."""
+    return str(read_description(folder).get('Name') or folder.name)
 
 
 def _bare_doi(text: Any) -> str | None:

@@ -15,19 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bids_brainage.errors import OutputError
+from bids_brainage.errors import OutputError, ReadWriteError
 from bids_brainage.tsv import format_cell
 
 try:
     import fcntl
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
-
-
-class ReadWriteError(OutputError):
-    """Reading or writing failed half way (disk full, quota, broken mount)."""
-
-    exit_code = 74
 
 
 def write_bytes(path: str | Path, content: bytes) -> bool:

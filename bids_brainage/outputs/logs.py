@@ -65,3 +65,17 @@ def _file_handler(config: Config) -> logging.Handler:
     handler.setLevel(min(config.execution.log_level, logging.INFO))
     handler.setFormatter(logging.Formatter(FORMAT))
     return handler
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words a person uses.
+
+    Examples
+    --------
+    >>> duration(42), duration(200), duration(9000)
+    ('42 s', '3 min', '2 h 30 min')
+    """
+    if seconds < 90:
+        return f'{seconds:.0f} s'
+    minutes = round(seconds / 60)
+    return f'{minutes} min' if minutes < 90 else f'{minutes // 60} h {minutes % 60} min'

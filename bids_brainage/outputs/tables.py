@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from statistics import fmean, stdev
 from typing import Any
 
-from bids_brainage.errors import WorkflowError
+from bids_brainage.errors import ReadWriteError, WorkflowError
 from bids_brainage.names import derivative_path, model_label
-from bids_brainage.outputs.files import ReadWriteError, locked, read_json, write_json, write_tsv
+from bids_brainage.outputs.files import locked, read_json, write_json, write_tsv
 from bids_brainage.tsv import is_missing, read_tsv
 
 Row = dict[str, Any]

@@ -202,6 +202,32 @@ def _beyond_ml(
     return float(far.sum() * voxel_mm3 / 1000)
 
 
+def align(
+    fixed: np.ndarray,
+    fixed_mask: np.ndarray,
+    fixed_affine: np.ndarray,
+    moving: np.ndarray,
+    moving_mask: np.ndarray,
+    moving_affine: np.ndarray,
+) -> Affine:
+    """Align a native brain with the template brain, without deforming it.
+
+    Parameters and errors are those of `register`, whose first step this is.
+
+    Returns
+    -------
+    ndarray, shape (4, 4)
+        Template → native, RAS+ mm.
+    """
+    images = {
+        'fixed': _to_itk(fixed * fixed_mask, fixed_affine),
+        'moving': _to_itk(moving * moving_mask, moving_affine),
+    }
+    return _best_affine(
+        images, fixed_mask, fixed_affine, moving_mask, moving_affine, sloppy=False
+    )[0]
+
+
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     """Return the Dice overlap of two boolean arrays, 0 to 1 (Dice 1945)."""
     total = int(a.sum()) + int(b.sum())

@@ -154,7 +154,7 @@ def load_participant(output_dir: Path, subject: str) -> ParticipantRecord:
 
     Raises
     ------
-    bids_brainage.outputs.files.ReadWriteError
+    bids_brainage.errors.ReadWriteError
         If a prediction table is damaged.
     """
     folder = output_dir / f'sub-{subject}'

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bids_brainage.bundles.bundle import Bundle
+from bids_brainage.bundles.people import in_any_training
 from bids_brainage.bundles.regressions import TERMS
 from bids_brainage.config import Config
 from bids_brainage.dataset.scan import Scan
@@ -182,10 +183,8 @@ def fused_rows(
             outside_brain=None,
             note='',
         )
-        made[name] = (
-            _row(scan, name, fusion.bundle.version, age, None, interval, limits, None, flags),
-            facts,
-        )
+        row = _row(scan, name, fusion.bundle.version, age, None, interval, limits, None, flags)
+        made[name] = ({**row, 'in_training': _seen(known)}, facts)
     return made
 
 
@@ -222,7 +221,7 @@ def consensus_row(
         note='',
     )
     row = _row(scan, CONSENSUS, version, found.age, found.sd, found.interval, limits, mean, flags)
-    return row, facts
+    return {**row, 'in_training': _seen(known)}, facts
 
 
 def _common_range(bundles: Sequence[Bundle]) -> tuple[float | None, float | None]:
@@ -262,6 +261,10 @@ def _consensus_facts(
             'weighted means of the limits of the members.'
         ),
     }
+
+
+def _seen(rows: Sequence[Row]) -> str:
+    return in_any_training(row['in_training'] for row in rows)
 
 
 def _interval(row: Row) -> Interval | None:

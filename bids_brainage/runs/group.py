@@ -58,6 +58,7 @@ def run_group(config: Config) -> int:
     from bids_brainage.outputs.collect import read_predictions
     from bids_brainage.runs.group_maps import choose_maps
     from bids_brainage.runs.group_summary import announce
+    from bids_brainage.runs.held_out import use_held_out
     from bids_brainage.runs.ratings import add_ratings
     from bids_brainage.statistics.tables.rows import left_out
 
@@ -74,6 +75,8 @@ def run_group(config: Config) -> int:
         config.execution.session_label,
         config.workflow.models,
     )
+    if config.group.predictions:
+        table = use_held_out(table, config.group.predictions)
     options = group_options(config.group, config.seeds.random_seed, found.models)
     table, options = add_columns(table, config.execution.bids_dir, options)
     if config.group.ratings is not None:
@@ -133,7 +136,7 @@ def _compute(
     problems = [problem for *_, some in unreadable for problem in some]
     for name, reason in problems:
         log.error('%s was left out: %s', name, reason)
-    usable = len(tables['accuracy']) > 0
+    usable = bool((tables['accuracy']['subset'] == 'all').any())
     if usable:
         sys.stdout.write('\n' + accuracy_lines(tables) + '\n\n')
     report_written(config, tables, names, len(problems))
@@ -229,7 +232,7 @@ def add_columns(
         A named column does not exist, or nobody has the value of the reference group.
     """
     from bids_brainage.dataset.phenotype import acquisition_days, phenotype_columns
-    from bids_brainage.statistics.tables.accuracy import SITE_COLUMNS
+    from bids_brainage.names import SITE_COLUMNS
 
     reference = options.reference_group
     named = [options.group_column, *options.covariates, *options.correlate]

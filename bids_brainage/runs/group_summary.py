@@ -9,10 +9,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bids_brainage.config import Group
-from bids_brainage.outputs.files import ReadWriteError, read_json
+from bids_brainage.outputs.dataset import dataset_name
 from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.runs.progress import plain_table
 from bids_brainage.statistics.reliability import LEAST_PAIRS
+from bids_brainage.statistics.tables.rows import HOW_TO_COUNT, LEARNT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,13 +52,9 @@ def about(config: Config) -> About:
     from bids_brainage.reports.group import About
 
     run = config.execution
-    try:
-        described = read_json(run.bids_dir / 'dataset_description.json')
-    except ReadWriteError:
-        described = {}
     day = run.run_id[:8]
     return About(
-        study=str(described.get('Name') or run.bids_dir.name),
+        study=dataset_name(run.bids_dir),
         date=f'{day[:4]}-{day[4:6]}-{day[6:]}' if day.isdigit() else '',
         version=config.environment.version,
         command=command(config),
@@ -108,8 +105,8 @@ def accuracy_lines(tables: Mapping[str, pd.DataFrame]) -> str:
         lines.append(
             (
                 str(model),
-                str(first['n']),
-                str(first['n_subjects']),
+                str(first.get('n', 0)),
+                str(first.get('n_subjects', 0)),
                 _number(first.get('mae')),
                 _number(first.get('me'), '+.1f'),
                 _number(first.get('r'), '.2f'),
@@ -121,11 +118,14 @@ def accuracy_lines(tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def flagged(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Say how images that were left out because of a flag could be counted, where there are."""
+    """Say how images could be counted that were left out because of a flag or a training."""
     reasons = tables['exclusions']['reason'].astype(str)
-    if not reasons.str.startswith('flagged ').any():
-        return ''
-    return ' Flagged images are counted with --include-flagged.'
+    said = ''
+    if reasons.str.startswith('flagged ').any():
+        said += ' Flagged images are counted with --include-flagged.'
+    if (reasons == LEARNT).any():
+        said += f' {HOW_TO_COUNT}'
+    return said
 
 
 def report_written(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bids_brainage.bundles.bundle import Bundle
+from bids_brainage.bundles.people import in_training
 from bids_brainage.config import Config
 from bids_brainage.dataset.measured import MeasuredScan
 from bids_brainage.dataset.stats_files import version_of
@@ -27,6 +28,7 @@ from bids_brainage.outputs import (
     write_text,
     write_tsv,
 )
+from bids_brainage.outputs.dataset import dataset_name
 from bids_brainage.outputs.provenance import MADE_FROM
 from bids_brainage.outputs.tables import column_names, data_dictionary
 from bids_brainage.preprocessing.normalise import brain_box
@@ -116,8 +118,14 @@ def _predict(scan: MeasuredScan, bundle: Bundle, ledger: Ledger) -> None:
             _write_map(root, scan, bundle, item)
     quality = quality_of(found)
     content = content_of(prediction)
+    seen = in_training(
+        bundle.metadata['training'], dataset_name(config.execution.bids_dir), scan.subject
+    )
     row = prediction_row(
-        scan_columns(scan), content, bundle, _flags(scan, bundle, content, found, quality)
+        {**scan_columns(scan), 'in_training': seen},
+        content,
+        bundle,
+        _flags(scan, bundle, content, found, quality),
     )
     made_from = {**of_prediction(config, scan, bundle), 'InputSHA256': digest}
     facts = {**prediction_facts(content, bundle), 'Program': scan.program, MADE_FROM: made_from}

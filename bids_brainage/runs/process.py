@@ -20,6 +20,7 @@ from bids_brainage.outputs import StatusLog, config_hash, write_citations
 from bids_brainage.outputs.files import write_text
 from bids_brainage.outputs.provenance import software_versions
 from bids_brainage.preprocessing.template import find_template
+from bids_brainage.runs.batches import batch_size, batches
 from bids_brainage.runs.environment import template_root
 from bids_brainage.runs.ledger import Ledger
 from bids_brainage.runs.plan import Plan, Work, images_of
@@ -65,12 +66,12 @@ def process(
         logs = log_dir(config.execution.run_id, scan.subject, scan.session)
         write_text(config.execution.output_dir / logs / 'bids_brainage.toml', config.to_toml())
     passes = _Passes(settings, plan, ledger, status, combiner)
-    crashed = passes.run(plan.first, can_run)
+    crashed = passes.run_all(plan.first, can_run)
     # a model gets the connectivity that is there after the functional runs, so that a run which
     # failed costs it only that
     second = tuple(item for item in plan.second if not crash_reason(config, item[0]))
     if second and not crashed:
-        crashed = passes.run(second)
+        crashed = passes.run_all(second)
     return crashed
 
 
@@ -127,12 +128,36 @@ class _Passes:
     status: StatusLog
     combiner: Combiner | None
     _methods: dict[str, None] = field(default_factory=dict)
+    _progress: Progress | None = None
 
     def __post_init__(self) -> None:
         self._left = {scan.uri: len(bundles) for scan, bundles in self.plan.todo}
 
-    def run(self, todo: Work, series: Sequence[Series] = ()) -> str:
-        """Run one workflow; return what stopped it before its end, or nothing."""
+    def run_all(self, todo: Work, series: Sequence[Series] = ()) -> str:
+        """Run the workflows of all batches; return what stopped them, or nothing."""
+        nipype = self.settings.config.nipype
+        found = batches(todo, series, batch_size(nipype.nprocs, nipype.plugin))
+        sizes = [len(images_of(*batch)) for batch in found]
+        with self._watched():
+            for number, batch in enumerate(found):
+                if crashed := self._run(*batch, later=sum(sizes[number + 1 :])):
+                    return crashed
+        return ''
+
+    def _watched(self) -> AbstractContextManager[None]:
+        execution = self.settings.config.execution
+        if not execution.resource_monitor:
+            return nullcontext()
+        from bids_brainage.runs.monitor import monitored
+
+        table = execution.output_dir / log_dir(execution.run_id) / 'resources.tsv'
+        return monitored(table, self._running)
+
+    def _running(self) -> list[str]:
+        return sorted(self._progress.running.copy().values()) if self._progress else []
+
+    def _run(self, todo: Work, series: Sequence[Series], later: int) -> str:
+        """Run one workflow, `later` images before the end."""
         from bids_brainage.workflows.participant import init_participant_wf, methods_text
 
         config = self.settings.config
@@ -155,14 +180,17 @@ class _Passes:
                 simple_form=True,
             )
         names = {scan_workflow_name(scan): scan for scan in images_of(todo, series)}
-        progress = Progress(
+        before = self._progress
+        self._progress = Progress(
             {name: scan.stem for name, scan in names.items()},
             config.nipype.nprocs,
             lambda name, *step: self._record(names[name], *step),
             workflow.list_node_names(),
             self._sweep(workflow, names, series),
+            later=later,
+            seconds=before.seconds if before else None,
         )
-        return execute(config, workflow, progress)
+        return execute(config, workflow, self._progress)
 
     def _sweep(
         self, workflow: LiterateWorkflow, names: Collection[str], series: Sequence[Series]
@@ -232,15 +260,8 @@ def execute(config: Config, workflow: LiterateWorkflow, progress: Progress) -> s
     # modules each time and takes a fifth of a core
     gc.collect()
     gc.freeze()
-    watch: AbstractContextManager[None] = nullcontext()
-    if config.execution.resource_monitor:
-        from bids_brainage.runs.monitor import monitored
-
-        table = config.execution.output_dir / log_dir(config.execution.run_id) / 'resources.tsv'
-        watch = monitored(table, lambda: sorted(progress.running.copy().values()))
     try:
-        with watch:
-            workflow.run(plugin=plugin, plugin_args=arguments)
+        workflow.run(plugin=plugin, plugin_args=arguments)
     except KeyboardInterrupt:
         if not isinstance(plugin, str):
             plugin.stop()
@@ -252,4 +273,6 @@ def execute(config: Config, workflow: LiterateWorkflow, progress: Progress) -> s
         )
     except RuntimeError as error:
         LOG.debug('workflow: %s', error)  # each failed node is told from its crash file
+        if config.nipype.stop_on_first_crash:
+            return 'a step failed before, and --stop-on-first-crash ends the run there'
     return ''

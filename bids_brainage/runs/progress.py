@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from bids_brainage.outputs.logs import IMPORTANT
+from bids_brainage.outputs.logs import IMPORTANT, duration
 
 LOG = logging.getLogger('bids_brainage')
 
@@ -58,6 +58,10 @@ class Progress:
         Full names of all nodes of the run, for its steps; those of T1w images when not given.
     ended : callable, optional
         Called with the full name of every node that ended well.
+    later : int
+        Scans that come after these.
+    seconds : dict, optional
+        Times of steps that were seen before.
     """
 
     def __init__(
@@ -67,16 +71,21 @@ class Progress:
         record: Callable[[str, str, str, float], None],
         nodes: Iterable[str] | None = None,
         ended: Callable[[str], None] | None = None,
+        *,
+        later: int = 0,
+        seconds: dict[str, list[float]] | None = None,
     ) -> None:
         self.scans = scans
         self.ended = ended
-        self.workers = max(1, min(nprocs, len(scans)))
+        self.workers = max(1, min(nprocs, len(scans) + later))
         self.record = record
         self.started: dict[str, float] = {}
         self.running: dict[str, str] = {}
-        self.seconds = {name: [usual] for name, (_, usual) in ALL_STEPS.items()}
+        self.later = later
+        self.seconds = seconds or {name: [usual] for name, (_, usual) in ALL_STEPS.items()}
         self.steps = _steps_of(scans, nodes)
         self.left = {step: sum(step in own for own in self.steps.values()) for step in ALL_STEPS}
+        self.usual = dict(self.left)
         self.done: dict[str, set[str]] = {name: set() for name in scans}
 
     def __call__(self, node: Any, status: str) -> None:
@@ -121,9 +130,10 @@ class Progress:
     def _remaining(self) -> str:
         """Return the estimate of what is left, from the times seen so far."""
         total = 0.0
+        share = self.later / max(len(self.scans), 1)
         for name, left in self.left.items():
             seen = self.seconds[name][1:] or self.seconds[name]
-            total += left * sum(seen) / len(seen)
+            total += (left + share * self.usual[name]) * sum(seen) / len(seen)
         seconds = total / self.workers
         if seconds < 1:
             return ''
@@ -140,20 +150,6 @@ def _steps_of(scans: Iterable[str], nodes: Iterable[str] | None) -> dict[str, se
         if parts[0] in found and parts[-1] in ALL_STEPS:
             found[parts[0]].add(parts[-1])
     return found
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in words a person uses.
-
-    Examples
-    --------
-    >>> duration(42), duration(200), duration(9000)
-    ('42 s', '3 min', '2 h 30 min')
-    """
-    if seconds < 90:
-        return f'{seconds:.0f} s'
-    minutes = round(seconds / 60)
-    return f'{minutes} min' if minutes < 90 else f'{minutes // 60} h {minutes % 60} min'
 
 
 def summary_table(rows: Sequence[dict[str, Any]]) -> str:

@@ -22,6 +22,7 @@ from bids_brainage.preprocessing.template import (
     find_template,
     templateflow_files,
 )
+from bids_brainage.runs.batches import batch_size, parts
 from bids_brainage.runs.environment import template_root
 from bids_brainage.runs.progress import Progress
 from bids_brainage.runs.settle import crash_reason
@@ -110,8 +111,20 @@ def write_spaces(
         Runs a workflow, reporting to a `Progress`.
     """
     work = list(plan_spaces(config.execution.output_dir, scans, spaces))
-    if not work:
-        return 0
+    return sum(
+        _write_batch(config, part, spaces, status, execute)
+        for part in parts(work, batch_size(config.nipype.nprocs, config.nipype.plugin))
+    )
+
+
+def _write_batch(
+    config: Config,
+    work: Sequence[SpaceWork],
+    spaces: Sequence[OutputSpace],
+    status: StatusLog,
+    execute: Execute,
+) -> int:
+    """Write the images of some scans; return how many scans failed."""
     from bids_brainage.workflows.participant import methods_text
     from bids_brainage.workflows.spaces import init_spaces_wf
 

@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_brainage.bundles.places import user_model_dir
+from bids_brainage.bundles.places import model_dirs, user_model_dir
 from bids_brainage.config import Config
 from bids_brainage.errors import OptionError
 from bids_brainage.inference.aicbv import ARCHITECTURES
 from bids_brainage.models.registry import model_info
+from bids_brainage.outputs.dataset import dataset_name, read_description
 from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.preprocessing.bold.names import atlas_label
 from bids_brainage.runs.claim import claimed
@@ -27,9 +28,16 @@ log = logging.getLogger(__name__)
 
 
 def final_recipe(config: Config, arch: str) -> Recipe:
-    """Return the paper's recipe with the changes of file and options."""
+    """Return the paper's recipe with the changes of file and options.
+
+    Raises
+    ------
+    OptionError
+        They do not fit, or the start does not.
+    """
     from bids_brainage.training.recipe import read_overrides
     from bids_brainage.training.recipe_check import make_recipe
+    from bids_brainage.training.start import check_start, find_start, fine_tuning_changes
 
     train = config.train
     changes = read_overrides(train.recipe) if train.recipe else {}
@@ -40,7 +48,12 @@ def final_recipe(config: Config, arch: str) -> Recipe:
     elif train.folds is not None:
         split = {**changes.get('split', {}), 'method': 'folds', 'folds': train.folds}
         changes['split'] = split
-    return make_recipe(arch, changes)
+    start = train.start_from or changes.get('run', {}).pop('start_from', '')
+    if not start:
+        return make_recipe(arch, changes)
+    bundle = find_start(start, model_dirs(config.workflow.model_dir))
+    check_start(bundle, arch, changes)
+    return make_recipe(arch, changes, fine_tuning_changes(bundle))
 
 
 def model_name(config: Config, arch: str) -> str:
@@ -206,11 +219,6 @@ def histories(job: Job) -> dict[int, list[dict[str, float]]]:
 
 def dataset_facts(config: Config) -> tuple[str, bool]:
     """Return the name of the dataset, and whether it says that it is simulated."""
-    path = config.execution.bids_dir / 'dataset_description.json'
-    try:
-        content = json.loads(path.read_text('utf-8-sig'))
-    except (OSError, ValueError):
-        content = {}
+    content = read_description(config.execution.bids_dir)
     made_by = json.dumps(content.get('GeneratedBy', [])) + str(content.get('Name', ''))
-    name = str(content.get('Name') or config.execution.bids_dir.name)
-    return name, 'simulat' in made_by.lower()
+    return dataset_name(config.execution.bids_dir), 'simulat' in made_by.lower()

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bids_brainage.dataset.phenotype import phenotype_columns
+from bids_brainage.dataset.phenotype import acquisition_days, phenotype_columns
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.inputs.kinds import CONNECTIVITY, kind_of
+from bids_brainage.names import SITE_COLUMNS
 from bids_brainage.outputs.connectivity import (
     Connectivity,
     choose_connectivity,
@@ -19,8 +20,6 @@ from bids_brainage.outputs.files import read_json
 from bids_brainage.preprocessing.bold.names import DEFAULT_ATLAS
 from bids_brainage.training.pairs import pair_problem
 from bids_brainage.training.splits import Item
-
-COHORT_COLUMNS = ('site', 'study', 'cohort', 'scanner', 'dataset')
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,11 @@ def find_candidates(
         In the order of the scans.
     """
     wanted = [reference[0]] if reference else []
-    columns = phenotype_columns(bids_dir, wanted, COHORT_COLUMNS)
+    columns = phenotype_columns(bids_dir, wanted, SITE_COLUMNS)
+    scans = [scan for scan in scans if scan.suffix == 'T1w']
+    days = acquisition_days(bids_dir, [scan.uri for scan in scans])
     result = []
     for scan in scans:
-        if scan.suffix != 'T1w':
-            continue
         files = derivative_files(scan, output_dir, declared, modality)
         problem = _problem(scan, files, output_dir, declared)
         if kind_of(declared).takes_graph:
@@ -87,7 +86,7 @@ def find_candidates(
             problem = problem or graph.without
             files |= {} if graph.path is None else {CONNECTIVITY: graph.path}
         cohort = next(
-            (text for name in COHORT_COLUMNS if (text := _look_up(columns.get(name, {}), scan))),
+            (text for name in SITE_COLUMNS if (text := _look_up(columns.get(name, {}), scan))),
             '',
         )
         years = scan.age.years
@@ -98,6 +97,7 @@ def find_candidates(
             age=float('nan') if years is None else years,
             sex=scan.sex or '',
             cohort=cohort,
+            acq_days=days.get(scan.uri, float('nan')),
         )
         if reference and _look_up(columns[reference[0]], scan) != reference[1]:
             problem = f'{NOT_HEALTHY} ({reference[0]} is not {reference[1]})'

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ AGE_GROUPS = (('all', 0.0, np.inf), ('[0,18)', 0.0, 18.0), ('[18,60)', 18.0, 60.
               ('[60,..)', 60.0, np.inf))  # fmt: skip
 ACCURACY = ('mae', 'mmae', 'me', 'r2', 'r')
 CHANGE = ('mde', 'made', 'mmade')
-RETEST_KEYS = ('icc_3_1', 'sigma_d', 'sigma_scan')
+RETEST_KEYS = ('icc_3_1', 'mu_d', 'sigma_d', 'sigma_scan')
 COLUMNS = ('subset', 'model', 'n', *ACCURACY, *CHANGE, *RETEST_KEYS)
 
 
@@ -38,7 +39,8 @@ def comparison_rows(trainings: Mapping[str, Sequence[Row]]) -> list[dict[str, An
     -------
     list of dict
         Keys are `COLUMNS`: one row per age group and model (test scans), then per model one
-        for longitudinal and one for test-retest people if there are any.  Years; None where a
+        for longitudinal and one for test-retest people if there are any, n being the pairs of
+        consecutive sessions.  Years; None where a
         number does not exist or does not belong to the row.
     """
     rows: list[dict[str, Any]] = []
@@ -86,12 +88,12 @@ def _row(subset: str, model: str, n: int, stats: Mapping[str, Stat]) -> dict[str
 
 
 def _visits(rows: Sequence[Row]) -> list[list[Row]]:
-    """Return the first and last session of each person, in order of age."""
+    """Return all pairs of consecutive sessions of each person, in order of age."""
     people: dict[str, list[Row]] = defaultdict(list)
     for row in per_scan(rows):
         people[row['participant_id']].append(row)
     visits = [sorted(scans, key=lambda row: row['age']) for scans in people.values()]
-    return [[scans[0], scans[-1]] for scans in visits if len(scans) > 1]
+    return [list(pair) for scans in visits for pair in pairwise(scans)]
 
 
 def _change(visits: Sequence[Sequence[Row]]) -> dict[str, Stat]:
@@ -102,8 +104,9 @@ def _change(visits: Sequence[Sequence[Row]]) -> dict[str, Stat]:
 
 def _retest(visits: Sequence[Sequence[Row]]) -> dict[str, Stat]:
     scores = np.array([[row['predicted_age'] for row in pair] for pair in visits])
+    apart = differences(scores)
     return {
         'icc_3_1': icc_3_1(scores),
-        'sigma_d': differences(scores)['sigma_d'],
+        **{name: apart[name] for name in ('mu_d', 'sigma_d')},
         'sigma_scan': sigma_scan(scores),
     }

@@ -12,6 +12,7 @@ import numpy as np
 
 from bids_brainage.bundles.contract import golden_input
 from bids_brainage.models.registry import create_model
+from bids_brainage.outputs.logs import duration
 from bids_brainage.training.fit import arch_options
 from bids_brainage.training.recipe import Recipe
 from bids_brainage.training.splits import TEST, TRAINING, VALIDATION, Assignment
@@ -150,18 +151,7 @@ def estimate_words(
     memory = LIBRARIES_GB + step.weights_gb + step.row_gb * run.batch_size / processes
     return [
         f'at least {memory:.1f} GB of memory in each process, for batches of {run.batch_size}',
-        f'about {_duration(epoch)} an epoch without reading and augmentation, at most '
-        f'{_duration(epoch * folds * run.epochs)} for {run.epochs} epochs'
+        f'about {duration(max(epoch, 1))} an epoch without reading and augmentation, at most '
+        f'{duration(max(epoch * folds * run.epochs, 1))} for {run.epochs} epochs'
         + (f' of {folds} folds' if folds > 1 else ''),
     ]
-
-
-def _duration(seconds: float) -> str:
-    """Return a length of time, rounded as an estimate is.
-
-    >>> _duration(0.2), _duration(400), _duration(400000)
-    ('1 s', '7 min', '111 h')
-    """
-    if seconds < 90:
-        return f'{max(seconds, 1):.0f} s'
-    return f'{seconds / 60:.0f} min' if seconds < 2 * 3600 else f'{seconds / 3600:.0f} h'

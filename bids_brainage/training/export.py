@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bids_brainage.bundles.bundle import Bundle, export_bundle
+from bids_brainage.bundles.bundle import Bundle, export_bundle, load_bundle
+from bids_brainage.bundles.people import DIGITS, LEARNT_FROM, UNSEEN, people_block
 from bids_brainage.bundles.untrained import output_block
 from bids_brainage.inference.interval import half_width_text
 from bids_brainage.models.registry import model_info
@@ -141,8 +144,9 @@ def _description(job: Job, cohort: Cohort) -> str:
     recipe = job.recipe
     count = len(fold_sources(job))
     parts = f'the mean of {count} networks (one per fold)' if count > 1 else 'one network'
+    start = 'from the weights of another bundle ' if recipe.run.start_from else ''
     return (
-        f'Brain age by {parts} of architecture {job.arch}, trained on {cohort.name} with '
+        f'Brain age by {parts} of architecture {job.arch}, trained {start}on {cohort.name} with '
         f'{recipe.optimiser.name}, {recipe.loss.main} loss and at most {recipe.run.epochs} epochs.'
     )
 
@@ -171,9 +175,30 @@ def _training(job: Job, rows: Sequence[Row], cohort: Cohort) -> dict[str, Any]:
         'sites': sorted(
             {row['cohort'] for row in people if row['cohort'] not in ('', 'n/a', None)}
         ),
+        'people': _people(job, rows, cohort),
         'recipe': job.recipe.as_dict(),
         'seed': job.seed,
+        **_start(job),
     }
+
+
+def _people(job: Job, rows: Sequence[Row], cohort: Cohort) -> dict[str, str | list[str]]:
+    roles: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        role = row['role'] if row['role'] in LEARNT_FROM else UNSEEN
+        roles[role].add(str(row['participant_id']).removeprefix('sub-'))
+    salt = hashlib.sha256(Path(job.split).read_bytes()).hexdigest()[:DIGITS]
+    return people_block(salt, cohort.name, roles)
+
+
+def _start(job: Job) -> dict[str, Any]:
+    if not job.recipe.run.start_from:
+        return {}
+    bundle = load_bundle(job.recipe.run.start_from, verify=False)
+    recipe = job.recipe.as_dict()
+    recipe['run']['start_from'] = bundle.name  # the folder says nothing elsewhere
+    facts = {'name': bundle.name, 'version': bundle.version}
+    return {'recipe': recipe, 'start': {**facts, 'weights_sha256': bundle.weights_sha256}}
 
 
 def model_card(metadata: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bids_brainage.bundles.bundle import load_bundle
 from bids_brainage.errors import (
     BrainAgeError,
     OptionError,
@@ -29,11 +30,13 @@ from bids_brainage.inference.aicbv import ARCHITECTURES
 from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.models.registry import create_model
 from bids_brainage.outputs.logs import IMPORTANT
+from bids_brainage.training.additive import balanced_weights
 from bids_brainage.training.cache import Cache, open_cache
 from bids_brainage.training.job import JOB_FILE, Job, fold_sources, read_job
 from bids_brainage.training.recipe import Recipe
 from bids_brainage.training.recipe_check import factory_options
 from bids_brainage.training.splits import TRAINING, VALIDATION
+from bids_brainage.training.start import start_options, start_state
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,8 @@ def arch_options(
     arch: str, recipe: Recipe, declared: Mapping[str, Any], ages: npt.ArrayLike
 ) -> dict[str, Any]:
     """Return the options of an architecture; see `model_options`."""
+    if recipe.run.start_from:
+        return start_options(load_bundle(recipe.run.start_from, verify=False))
     known = factory_options(arch)
     options: dict[str, Any] = dict(recipe.model)
     if 'input_shape' in known:
@@ -241,10 +246,28 @@ def age_training(
     unit = float(np.ptp(cache.ages[training])) if job.recipe.loss.scale == 'range' else 1.0
     pin, workers = job.accelerator == 'cuda', job.recipe.run.workers
     return (
-        AgeTraining(model, job.recipe, job.seed + fold - 1, len(plan), unit, resumed),
+        AgeTraining(
+            model,
+            job.recipe,
+            job.seed + fold - 1,
+            len(plan),
+            unit,
+            resumed,
+            weights=row_weights(job.recipe, cache.ages, training),
+        ),
         loader(cache, plan, workers=workers, pin=pin),
         loader(cache, validation, workers=workers, pin=pin),
     )
+
+
+def row_weights(
+    recipe: Recipe, ages: npt.NDArray[np.float64], training: Rows
+) -> npt.NDArray[np.float64]:
+    """Return what each cached row counts in the loss; the training rows have a mean of 1."""
+    weights = np.ones(len(ages))
+    if recipe.loss.weights == 'decades':
+        weights[training] = balanced_weights(ages[training])
+    return weights
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
@@ -278,16 +301,13 @@ def start_model(job: Job, ages: npt.NDArray[np.float64], fold: int) -> Any:
     """Build the network with its initial weights, the same on every process."""
     import torch
 
-    from bids_brainage.bundles.bundle import load_bundle
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed + fold - 1)
         model = create_model(job.arch, **model_options(job, ages))
     if job.recipe.run.start_from:
         bundle = load_bundle(job.recipe.run.start_from)
-        state = {key: torch.from_numpy(value) for key, value in bundle.tensors().items()}
         try:
-            model.load_state_dict(state)
+            model.load_state_dict(start_state(bundle, fold))
         except RuntimeError as error:
             raise OptionError(
                 f'run.start_from: {bundle.path} does not fit {job.arch}: {error}'

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import torch
 
 from bids_brainage.outputs.files import write_json, write_tsv
-from bids_brainage.outputs.logs import IMPORTANT
+from bids_brainage.outputs.logs import IMPORTANT, duration
 from bids_brainage.training.module import Row, Training
 from bids_brainage.training.recipe import RunRecipe
 from bids_brainage.training.schedule import best_epoch, finished
@@ -165,15 +165,3 @@ def close_fold(folder: Path, history: Sequence[Row], run: RunRecipe) -> bool:
 
 def _say_done(folder: Path, values: Sequence[float]) -> None:
     write_json(folder / DONE, {'epochs': len(values), 'best_epoch': best_epoch(values) + 1})
-
-
-def duration(seconds: float) -> str:
-    """Write a length of time for reading.
-
-    >>> duration(5400)
-    '1 h 30 min'
-    """
-    if seconds < 90:
-        return f'{seconds:.0f} s'
-    minutes = round(seconds / 60)
-    return f'{minutes} min' if minutes < 90 else f'{minutes // 60} h {minutes % 60:02d} min'

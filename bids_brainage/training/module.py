@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -142,6 +143,8 @@ class AgeTraining(Training):
     ----------
     unit_years : float
         Years that count as 1 in the loss.
+    weights : array_like, shape (n_rows,), or None
+        What each row counts in the main loss of the training; 1 without them.
     """
 
     n_sums = 8
@@ -154,9 +157,12 @@ class AgeTraining(Training):
         steps_per_epoch: int,
         unit_years: float = 1.0,
         resumed: Mapping[str, Any] | None = None,
+        *,
+        weights: npt.ArrayLike | None = None,
     ) -> None:
         super().__init__(model, recipe, seed, steps_per_epoch, resumed)
         self.loss = AgeLoss(recipe.loss, unit_years)
+        self.weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float32)
 
     def _frozen(self) -> bool:
         return self.epoch < self.recipe.run.freeze_backbone_epochs
@@ -190,6 +196,8 @@ class AgeTraining(Training):
         ready = self._ready(inputs)
         image = augment(ready[0], rows.tolist(), self.recipe.augmentation, self.seed, self.epoch)
         errors, predicted = self._errors((image, *ready[1:]), age)
+        if self.weights is not None:
+            errors = errors * self.weights[rows.cpu()].to(errors)
         loss = errors.mean() + self.loss.auxiliary(predicted, age)
         return self._count(loss, len(age))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bids_brainage.bundles.bundle import load_bundle
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import MissingInputError
 from bids_brainage.inference.aicbv import ARCHITECTURES
@@ -28,7 +29,7 @@ from bids_brainage.training.split_table import (
     split_problems,
     write_split,
 )
-from bids_brainage.training.splits import USED, Assignment, make_split
+from bids_brainage.training.splits import USED, Assignment, make_split, repeated_people
 from bids_brainage.training.table import table_block
 
 log = logging.getLogger(__name__)
@@ -62,10 +63,13 @@ def input_block(arch: str, recipe: Recipe) -> dict[str, Any]:
     arch : str
         Registry name.
     recipe : Recipe
-        Its `coarsen` makes the published grid coarser by a whole factor, same corner.
+        Its `coarsen` makes the published grid coarser by a whole factor, same corner; with
+        `start_from` the block is that of the bundle.
     """
     if arch in ARCHITECTURES:
         return pair_block()
+    if recipe.run.start_from:
+        return load_bundle(recipe.run.start_from, verify=False).input
     published = model_info(arch).input
     if kind_of(published).is_table:
         return table_block(published, recipe)
@@ -152,6 +156,10 @@ def prepare_training(
     left_out = [c for c in candidates if c.problem]
     cache = work_dir / cache_name(declared)
     if not check_only:
+        early: list[str] = []
+        _split(usable, recipe, seed, given_split, early)
+        if early:  # told before inputs are prepared, which can take hours
+            raise TrainingInputError([*problems, *early])
         usable, spoilt = _with_inputs(cache, usable, declared, recipe, workers)
         left_out += spoilt
         if recipe.data.on_problem == 'stop':
@@ -203,6 +211,12 @@ def _with_inputs(
     return [c for c in usable if c.item.source not in gone], spoilt
 
 
+EVERYBODY_REPEATED = (
+    'Everybody has several sessions, and reserve_repeated keeps such people out of the training. '
+    'Set reserve_repeated = false in [split] of --recipe; all scans of a person stay together.'
+)
+
+
 def _split(
     usable: Sequence[Candidate],
     recipe: Recipe,
@@ -214,8 +228,14 @@ def _split(
     if not items:
         problems.append('No scan is left to train on.')
         return []
+    repeated = recipe.split.reserve_repeated and repeated_people(
+        items, recipe.split.retest_max_days
+    )
     if given is not None:
         assignments = read_split(given, items, problems)
+    elif repeated and len(repeated) == len({item.participant for item in items}):
+        problems.append(EVERYBODY_REPEATED)
+        return []
     else:
         assignments = make_split(items, recipe.split, seed)
     if not assignments:

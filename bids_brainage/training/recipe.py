@@ -65,7 +65,8 @@ class LossRecipe:
     `main`: ``mse``, ``l1``, ``smooth_l1`` (generators of maps) or ``soft_bins`` (networks with a
     distribution over ages, whose labels are spread by `bin_sigma_years`).  `auxiliary_weight`
     times rank loss plus `difference_weight` times age-difference loss is added.  `scale`
-    ``range`` measures ages in units of the training ages' range.
+    ``range`` measures ages in units of the training ages' range.  With `weights` ``decades``
+    every decade of age counts the same (up to a cap), however many people it has.
     """
 
     main: str = 'mse'
@@ -74,6 +75,7 @@ class LossRecipe:
     temperature_years: float = 1.0
     bin_sigma_years: float = 1.0
     scale: str = 'years'
+    weights: str = 'none'
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,8 @@ class RunRecipe:
     `patience` 0 never stops early; `monitor` (``mae`` or ``loss`` on the validation people)
     chooses the epoch whose weights are kept.  `output_bias` ``mean`` starts at the mean
     training age, ``none`` does not.  `freeze_backbone_epochs` holds the backbone still at the
-    start; `start_from` is the folder of a bundle whose weights are the start.  `precision` is
-    ``32`` or, on a GPU, ``bf16``.
+    start; `start_from` is the folder of a bundle whose weights, grid and options are the start.
+    `precision` is ``32`` or, on a GPU, ``bf16``.
     """
 
     epochs: int = 100

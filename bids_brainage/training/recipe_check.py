@@ -21,6 +21,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     'split.unit': ('subject', 'scan'),
     'loss.main': ('mse', 'l1', 'soft_bins', 'smooth_l1'),
     'loss.scale': ('years', 'range'),
+    'loss.weights': ('none', 'decades'),
     'optimiser.name': ('adam', 'adamw', 'sgd'),
     'schedule.name': ('none', 'warmup_cosine', 'plateau', 'step'),
     'run.monitor': ('mae', 'loss'),
@@ -104,7 +105,9 @@ TABLE_KEYS = (
 )
 
 
-def make_recipe(arch: str, overrides: Mapping[str, Any]) -> Recipe:
+def make_recipe(
+    arch: str, overrides: Mapping[str, Any], first: Mapping[str, Any] | None = None
+) -> Recipe:
     """Change the published recipe of an architecture by key.
 
     Parameters
@@ -112,7 +115,9 @@ def make_recipe(arch: str, overrides: Mapping[str, Any]) -> Recipe:
     arch : str
         Registry name.
     overrides : mapping
-        Section → key → value.
+        Section → key → value: what the user wants.
+    first : mapping, optional
+        Changes before these; they need no effect.
 
     Raises
     ------
@@ -121,7 +126,8 @@ def make_recipe(arch: str, overrides: Mapping[str, Any]) -> Recipe:
         no effect beside the others; all such problems together.
     """
     problems: list[str] = []
-    recipe = merged_recipe(published_recipe(arch), overrides, problems)
+    recipe = merged_recipe(published_recipe(arch), first or {}, problems)
+    recipe = merged_recipe(recipe, overrides, problems)
     problems += without_effect(arch, recipe, overrides)
     problems += value_problems(recipe) + model_problems(arch, recipe)
     if problems:

@@ -35,6 +35,8 @@ class Item:
         Years.
     sex, cohort : str
         Empty when unknown.
+    acq_days : float
+        Day of the scan, NaN when unknown.
     """
 
     source: str
@@ -43,6 +45,7 @@ class Item:
     age: float
     sex: str = ''
     cohort: str = ''
+    acq_days: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -90,25 +93,42 @@ def make_split(items: Sequence[Item], recipe: SplitRecipe, seed: int) -> list[As
 
 
 def repeated_people(items: Iterable[Item], retest_max_days: float) -> dict[str, str]:
-    """Find people with several sessions.
+    """Find people with several sessions between which the time is known.
+
+    By the rules of the group level (`bids_brainage.statistics.pairing`): dates count where they
+    agree with the ages, and equal ages without dates are no test-retest.
 
     Returns
     -------
     dict
-        Participant → ``longitudinal``, or ``retest`` when all ages lie within the limit.
+        Participant → ``longitudinal``, or ``retest`` when all later sessions repeat an earlier
+        one within the limit.
     """
-    sessions: dict[str, set[str | None]] = defaultdict(set)
-    ages: dict[str, list[float]] = defaultdict(list)
-    for item in items:
-        sessions[item.participant].add(item.session)
-        ages[item.participant].append(item.age)
-    return {
-        who: RETEST
-        if (max(ages[who]) - min(ages[who])) * DAYS_PER_YEAR <= retest_max_days
-        else LONGITUDINAL
-        for who, visits in sessions.items()
-        if len(visits) > 1
-    }
+    import pandas as pd
+
+    from bids_brainage.statistics.pairing import pair_scans
+
+    items = list(items)
+    if not items:
+        return {}
+    labels, people = np.unique([item.participant for item in items], return_inverse=True)
+    scans = pd.DataFrame(
+        {
+            'person': people,
+            'session': [item.session or '' for item in items],
+            'series': [item.source for item in items],
+            'run': '',
+            'age': [item.age for item in items],
+            'acq_days': [item.acq_days for item in items],
+        }
+    )
+    found: dict[str, str] = {}
+    for person, visits in pair_scans(scans, retest_max_days).visits.groupby('person'):
+        later = set(visits['role'].iloc[1:])
+        if later and 'unknown' not in later:
+            repeats = later == {'retest'}
+            found[str(labels[int(person)])] = RETEST if repeats else LONGITUDINAL
+    return found
 
 
 def decile_edges(ages: Sequence[float]) -> list[float]:

@@ -9,6 +9,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from bids_brainage.bundles.bundle import Bundle
+from bids_brainage.bundles.people import in_training
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.interfaces.prediction import (
@@ -16,6 +17,7 @@ from bids_brainage.interfaces.prediction import (
     PredictAge,
     SavePrediction,
 )
+from bids_brainage.outputs.dataset import dataset_name
 from bids_brainage.workflows.images import MAPS, kept_images
 from bids_brainage.workflows.made_from import is_sliced, of_prediction
 from bids_brainage.workflows.naming import scan_columns, takes_cbv
@@ -72,7 +74,11 @@ def init_prediction_wf(
     fields = tuple(dict.fromkeys((*COMMON, *roles)))
     inputnode = pe.Node(niu.IdentityInterface(list(fields)), name='inputnode')
     predict, save = _predict_node(bundle, settings), _save_node(bundle, settings)
-    save.inputs.scan, save.inputs.source_file = scan_columns(scan), str(scan.path)
+    seen = in_training(
+        bundle.metadata['training'], dataset_name(settings.config.execution.bids_dir), scan.subject
+    )
+    save.inputs.scan = {**scan_columns(scan), 'in_training': seen}
+    save.inputs.source_file = str(scan.path)
     save.inputs.sources = list(scan.sources)
     save.inputs.simulated = scan.metadata.get('Simulated') is True
     save.inputs.made_from = of_prediction(settings.config, scan, bundle, cbv, connectivity)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import os
 import subprocess
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +22,8 @@ from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 
 CLUSTER_POLL_S = 2.0
 CLUSTER_PATIENCE_S = 30.0
+LONGEST_WAIT_S = 5.0
+"""Until the parent looks even if no step has ended."""
 
 
 def suit_cluster(workflow: Workflow) -> None:
@@ -82,7 +85,9 @@ def make_cluster_plugin(name: str, plugin_args: dict[str, Any], cancel: str) -> 
 
 
 class ScanByScan(MultiProcPlugin):
-    """MultiProc that prefers nodes of the scans that come first in the run.
+    """MultiProc that prefers nodes of the scans that come first, and waits without looking.
+
+    Nipype looks ten times a second whether a step has ended; this waits until one has.
 
     Parameters
     ----------
@@ -94,6 +99,7 @@ class ScanByScan(MultiProcPlugin):
 
     def __init__(self, scans: Sequence[str], plugin_args: dict[str, Any]) -> None:
         self._order = {name: position for position, name in enumerate(scans)}
+        self._ended = threading.Event()
         super().__init__(plugin_args=plugin_args)
 
     def stop(self) -> None:
@@ -105,6 +111,13 @@ class ScanByScan(MultiProcPlugin):
         # a pool that broke is told by the next submission; here it would print a traceback
         if not isinstance(args.exception(), BrokenProcessPool):
             super()._async_callback(args)
+        self._ended.set()
+
+    def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
+        super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
+        if self.pending_tasks:
+            self._ended.wait(LONGEST_WAIT_S)
+            self._ended.clear()
 
     def _sort_jobs(self, jobids: Sequence[int], scheduler: str | None = None) -> list[int]:
         return sorted(jobids, key=lambda job: (self._position(job), job))

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bids_brainage.errors import OptionError, OutputError, WorkflowError
+from bids_brainage.errors import OptionError, OutputError, ReadWriteError, WorkflowError
 from bids_brainage.outputs import citation, dataset, files, provenance, tables
 from bids_brainage.outputs.status import StatusLog
 from bids_brainage.tsv import format_cell, read_tsv
@@ -104,7 +104,7 @@ def test_write_errors_say_where(tmp_path, monkeypatch):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(Path, 'write_bytes', full)
-    with pytest.raises(files.ReadWriteError, match='No space') as caught:
+    with pytest.raises(ReadWriteError, match='No space') as caught:
         files.write_text(tmp_path / 'b', 'x')
     assert caught.value.exit_code == 74
 
@@ -113,7 +113,7 @@ def test_damaged_json_is_named(tmp_path):
     assert files.read_json(tmp_path / 'absent.json') == {}
     for text in ('{', '[]'):
         (tmp_path / 'a.json').write_text(text)
-        with pytest.raises(files.ReadWriteError, match=r'a\.json'):
+        with pytest.raises(ReadWriteError, match=r'a\.json'):
             files.read_json(tmp_path / 'a.json')
 
 
@@ -139,7 +139,8 @@ def test_schema_is_that_of_the_conventions():
     wanted = (
         'participant_id session_id run source modality model model_version age age_source '
         'age_censored sex predicted_age predicted_age_sd interval_low interval_high '
-        'interval_level brain_age_gap predicted_age_corrected in_training_range qc_flag status'
+        'interval_level brain_age_gap predicted_age_corrected in_training_range in_training '
+        'qc_flag status'
     )
     assert tables.column_names('brainage') == tuple(wanted.split())
     for table in ('brainage', 'volumes', 'sessions', 'sessions_model'):
@@ -204,10 +205,10 @@ def test_concurrent_writers_lose_no_row(tmp_path):
 def test_foreign_table_is_refused(tmp_path):
     path = tmp_path / 'sub-01_brainage.tsv'
     path.write_text('a\tb\n1\t2\n')
-    with pytest.raises(files.ReadWriteError, match='Move it away'):
+    with pytest.raises(ReadWriteError, match='Move it away'):
         tables.read_brainage(path)
     path.write_bytes(b'\xff\xfe')
-    with pytest.raises(files.ReadWriteError, match='Move it away'):
+    with pytest.raises(ReadWriteError, match='Move it away'):
         tables.read_brainage(path)
 
 

@@ -33,6 +33,7 @@ SINK = DerivativesDataSink(desc='brain', Type='Brain')
         (DistributedPluginBase, '_report_crash'),
         (SGELikeBatchManagerBase('any'), '_pending'),
         (MultiProcPlugin, '_async_callback'),
+        (MultiProcPlugin, '_send_procs_to_workers'),
         (MultiProcPlugin, '_sort_jobs'),
         (SINK, '_config_entities'),
         (SINK, '_static_traits'),

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from bids_brainage.config import Nipype
+from bids_brainage.outputs.logs import duration
 from bids_brainage.outputs.tables import brainage_row
 from bids_brainage.runs import process, progress
-from bids_brainage.runs.progress import STEPS, Progress, duration, summary_table
+from bids_brainage.runs.progress import STEPS, Progress, summary_table
 
 USUAL = {name: seconds for name, (_, seconds) in STEPS.items()}
 

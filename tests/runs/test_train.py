@@ -10,6 +10,7 @@ from training_phantom import RECIPE, STUDY_AFFINE, STUDY_GRID, write_study
 
 from bids_brainage.bundles.bundle import load_bundle
 from bids_brainage.bundles.check import check_bundle
+from bids_brainage.bundles.people import in_training
 from bids_brainage.cli.request import parse
 from bids_brainage.errors import MissingInputError, OptionError
 from bids_brainage.names import derivative_path
@@ -60,6 +61,13 @@ def test_circle_closes_and_architectures_are_compared(study, capsys):
     path = study / 'models/resnet_only.mine'
     bundle = load_bundle(path)
     assert check_bundle(path).passed, str(check_bundle(path))
+    known = {  # who trains or chooses the epoch, who tests, who comes later
+        row['participant_id']: row['role'] for row in read_tsv(folders[0] / 'split.tsv')
+    }
+    for person, role in known.items():
+        expected = 'true' if role in ('training', 'validation') else 'false'
+        label = person.removeprefix('sub-')
+        assert in_training(bundle.metadata['training'], 'Phantoms', label) == expected
     assert bundle.metadata['training']['n'] == 24 and bundle.metadata['training']['simulated']
     assert bundle.input['shape'] == [21, 25, 21] and bundle.input['voxel_size_mm'] == [8, 8, 8]
     assert 'resnet_only.mine' in (path / 'README.md').read_text()
@@ -144,6 +152,16 @@ def test_too_few_people_and_no_derivatives(study):
         folder.rename(study / f'away-{folder.name}')
     with pytest.raises(MissingInputError, match='participant level first'):
         run_train(settings(*options, '10', '11', '12'))
+
+
+def test_everybody_scanned_twice(study):
+    twice = [f'{k:02d}' for k in range(4)]
+    options = ['--arch', 'resnet_only', '--bundle-name', 'x', '--participant-label', *twice]
+    with pytest.raises(TrainingInputError, match='reserve_repeated = false'):
+        run_train(settings(*options))
+    (study / 'recipe.toml').write_text(RECIPE + '[split]\nreserve_repeated = false\n')
+    with pytest.raises(TrainingInputError, match='at least 8 are needed'):
+        run_train(settings(*options))
 
 
 def test_what_cannot_train_is_told_before_any_input_is_read(study):

@@ -1,6 +1,7 @@
 """Splits keep people whole and groups alike, and survive the way through a table."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,6 +129,13 @@ def test_people_with_sessions_are_kept_out():
         Item('bids:raw:b1', 'b', '1', 40.0), Item('bids:raw:b2', 'b', '2', 40.1),
     ]  # fmt: skip
     assert repeated_people(items, 90) == {'a': LONGITUDINAL, 'b': RETEST}
+    # three years apart with the same whole age: dates tell, and without them nothing does
+    same = [Item(f'bids:raw:c{s}', 'c', s, 50.0) for s in '12']
+    assert repeated_people(same, 90) == {}
+    dated = [replace(one, acq_days=day) for one, day in zip(same, (0.0, 1100.0), strict=True)]
+    assert repeated_people(dated, 90) == {'c': LONGITUDINAL}
+    near = [replace(one, acq_days=day) for one, day in zip(same, (0.0, 20.0), strict=True)]
+    assert repeated_people(near, 90) == {'c': RETEST}
     assignments = make_split(items, SplitRecipe(reserve_repeated=True), 0)
     roles = roles_by_person(assignments)
     assert roles['a'] == {LONGITUDINAL} and roles['b'] == {RETEST}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_brainage.names import SITE_COLUMNS
 from bids_brainage.statistics.accuracy import accuracy_limits, interval_coverage, subject_means
 from bids_brainage.statistics.bins import (
     AGE_GROUPS,
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 Subset = tuple[str, str, NDArray[np.intp]]
 
 BINNED = (('age_group', AGE_GROUPS), ('10_year_bin', DECADES), ('5_year_bin', FIVE_YEARS))
-
-SITE_COLUMNS = ('study', 'project', 'cohort', 'site', 'center', 'centre', 'scanner')
-"""Columns of the participants table by which accuracy is split, if they are there."""
 
 STATISTICS = (
     'mae',
@@ -72,7 +70,10 @@ HEAD = (
 
 
 def accuracy_table(
-    models: Mapping[str, pd.DataFrame], bootstrap: Bootstrap, options: GroupOptions
+    models: Mapping[str, pd.DataFrame],
+    bootstrap: Bootstrap,
+    options: GroupOptions,
+    learnt: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Compute accuracy with limits for every model and subset.
 
@@ -84,6 +85,8 @@ def accuracy_table(
         For the limits.
     options : GroupOptions
         With `min_bin_n` and `reference_group`.
+    learnt : DataFrame, optional
+        Rows of people from whom the models have learnt: the subset ``training``, in no other.
     """
     import pandas as pd
 
@@ -101,6 +104,13 @@ def accuracy_table(
                 rows.append(head | _row(part, predicted[index], corrected, bootstrap, options))
                 if subset == 'all' and rows[-1]['n_subjects'] < rows[-1]['n']:
                     rows.append(head | _by_subject(part, predicted[index], bootstrap, options))
+    if learnt is not None:
+        for model, one in learnt.groupby('model', sort=True, observed=True):
+            head = {'model': str(model), 'subset': 'training', 'level': 'all', 'corrected': False}
+            predicted = one['predicted_age'].to_numpy(np.float64)
+            rows.append(
+                head | _row(one.reindex(columns=USED), predicted, False, bootstrap, options)
+            )
     columns = [*HEAD, 'interval_level']
     columns += [f'{name}{end}' for name in STATISTICS for end in ('', '_low', '_high')]
     columns += ['mmae_bin', 'mmae_excluded_bins', 'reason']

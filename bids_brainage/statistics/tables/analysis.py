@@ -23,9 +23,12 @@ from bids_brainage.statistics.tables.options import GroupOptions
 from bids_brainage.statistics.tables.points import plot_data
 from bids_brainage.statistics.tables.rows import (
     EXCLUSION_COLUMNS,
+    LEARNT,
     dropped_rows,
+    learnt_from,
     prepare,
     quality_notes,
+    training_notes,
 )
 
 if TYPE_CHECKING:
@@ -76,8 +79,12 @@ def analyse(predictions: pd.DataFrame, options: GroupOptions | None = None) -> G
 
     options = options or GroupOptions()
     bootstrap = Bootstrap(draws=options.draws, seed=options.seed)
-    frame, dropped = prepare(predictions, options.excluded_flags)
+    seen = learnt_from(predictions)
+    frame, dropped = prepare(predictions[~seen], options.excluded_flags)
+    learnt, unusable = prepare(predictions[seen], options.excluded_flags)
+    dropped += [*unusable, dropped_rows(learnt, 'all', LEARNT)]
     warnings = quality_notes(predictions, dropped, options.excluded_flags)
+    warnings += training_notes(learnt)
     calibration: dict[str, Any] = {}
     models: dict[str, tuple[pd.DataFrame, Pairs]] = {}
     for model, rows in frame.groupby('model', sort=True, observed=True):
@@ -95,7 +102,7 @@ def analyse(predictions: pd.DataFrame, options: GroupOptions | None = None) -> G
     fused = fuse_models(frames, options.networks)
     tables = {
         'brainage': _union(predictions, models, bool(calibration)),
-        'accuracy': accuracy_table(frames, bootstrap, options),
+        'accuracy': accuracy_table(frames, bootstrap, options, learnt),
         'longitudinal': longitudinal_table(models, sems, bootstrap, options),
         'reliability': reliability,
         'differences': differences_table(frames, options, fused),

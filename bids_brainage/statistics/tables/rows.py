@@ -27,7 +27,32 @@ IDENTIFIERS = ['participant_id', 'session_id', 'run', 'source', 'model']
 REJECT = 'reject'
 """Rating of an image that a person does not want to be used."""
 
+LEARNT = 'the model has learnt from this person'
+HOW_TO_COUNT = (
+    'People who trained a model count with the age by the folds that have not seen them: '
+    '--predictions logs/training/MODEL/predictions.tsv.'
+)
+
 EXCLUSION_COLUMNS = [*IDENTIFIERS, 'analysis', 'reason', 'qc_flag']
+
+
+def learnt_from(table: pd.DataFrame) -> pd.Series:
+    """Return which rows are of people from whom the model has learnt."""
+    import pandas as pd
+
+    if 'in_training' not in table:
+        return pd.Series(False, index=table.index)
+    return table['in_training'].astype(str).str.casefold() == 'true'
+
+
+def training_notes(learnt: pd.DataFrame) -> list[str]:
+    """Say who was left out because the model has learnt from them; rows as prepared."""
+    return [
+        f'{model}: {_counted(rows)} from whom this model has learnt are left out of every '
+        'statistic, since their ages say nothing about how good it is (accuracy shows them as '
+        f'training people). {HOW_TO_COUNT}'
+        for model, rows in learnt.groupby('model', sort=True, observed=True)
+    ]
 
 
 def left_out(table: pd.DataFrame, excluded_flags: Collection[str]) -> pd.Series:

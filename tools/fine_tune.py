@@ -1,0 +1,194 @@
+"""Go on with a network that has learnt from generated people, on real ones.
+
+    python tools/fine_tune.py MEASURED_TSV WORK --view people
+    python tools/fine_tune.py MEASURED_TSV WORK --view sources
+    python tools/fine_tune.py MEASURED_TSV WORK --export MODELS
+
+``MEASURED_TSV`` comes from ``tools/measure_regions.py`` and says who there is; ``WORK/aligned``
+from ``tools/real_inputs.py``.  Both views are trainings of this program with folds: five over
+people, where people who look alike stay together, and one for each source that is left out.  A
+tenth of the training people chooses the epoch.  A training that was stopped goes on where it was.
+
+The mean of the five networks over people is exported, with the figures of both views.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import fit_regions
+import numpy as np
+import pandas as pd
+import torch
+from fit_regions import People, family_of, folds_of, healthy_scans, table_of
+
+from bids_brainage.bundles.bundle import export_bundle, resolve_bundle
+from bids_brainage.bundles.places import model_dirs
+from bids_brainage.bundles.untrained import output_block
+from bids_brainage.models.fold_ensemble import FoldEnsemble
+from bids_brainage.outputs.files import read_json
+from bids_brainage.statistics.conformal import leave_one_out_half_widths_by_age
+from bids_brainage.training.cache import open_cache, write_rows
+from bids_brainage.training.calibrate import LEVEL, calibrate_predictions
+from bids_brainage.training.export import Cohort, bundle_metadata
+from bids_brainage.training.fit import fit_job, model_options
+from bids_brainage.training.job import Job
+from bids_brainage.training.predictions import prediction_rows, trained_model, write_predictions
+from bids_brainage.training.recipe import read_overrides
+from bids_brainage.training.recipe_check import make_recipe
+from bids_brainage.training.split_table import write_split
+from bids_brainage.training.splits import TEST, TRAINING, VALIDATION, Assignment, Item
+from bids_brainage.training.start import fine_tuning_changes
+
+LOG = logging.getLogger('fine_tune')
+VIEWS = ('people', 'sources')
+START, ARCH, TAG = 'vgg8.lifespan-reduced', 'vgg8', 'adults'
+FEW = 5
+"""Sources with fewer people are left out together."""
+
+CHOOSES = 10
+"""One family in so many chooses the epoch."""
+
+
+def people_of(measured: Path) -> tuple[pd.DataFrame, People]:
+    """Return one scan of each healthy person, and who they are."""
+    table = healthy_scans(measured)
+    table = table[table['member'] == 'all'].reset_index(drop=True)
+    family = np.array([family_of(name) for name in table['participant_id']])
+    age, source = table['age'].to_numpy(float), table['source'].to_numpy(str)
+    return table, People(np.zeros((len(age), 1)), age, source, family)
+
+
+def groups_of(people: People, view: str) -> np.ndarray:
+    """Return the number of the fold, from 1, in which each person is left out."""
+    if view == 'people':
+        fit_regions.FOLDS = 5
+        return folds_of(people) + 1
+    names, counts = np.unique(people.source, return_counts=True)
+    large = {name: k for k, name in enumerate(names[counts >= FEW], start=1)}
+    return np.array([large.get(name, len(large) + 1) for name in people.source])
+
+
+def assignments_of(table: pd.DataFrame, people: People, groups: np.ndarray) -> list[Assignment]:
+    """Return who trains, chooses and tests in each fold."""
+    found = []
+    families, first = np.unique(people.family, return_index=True)
+    for fold in np.unique(groups).tolist():
+        mine = [f for f, i in zip(families, first, strict=True) if groups[i] != fold]
+        by_age = sorted(mine, key=lambda f: people.age[people.family == f].min())
+        choose = set(by_age[(fold + 3) % CHOOSES :: CHOOSES])
+        for k, row in enumerate(table.itertuples()):
+            item = Item(row.scan, row.participant_id.removeprefix('sub-'), None, people.age[k],
+                        row.sex if row.sex in ('F', 'M') else '', people.source[k])  # fmt: skip
+            trains = VALIDATION if people.family[k] in choose else TRAINING
+            found.append(Assignment(item, fold, TEST if groups[k] == fold else trains))
+    return found
+
+
+def job_of(view: str, table: pd.DataFrame, people: People, options: argparse.Namespace) -> Job:
+    """Write inputs and split of a view; return its training."""
+    bundle = resolve_bundle(START, model_dirs(None))
+    changes = read_overrides(options.recipe) if options.recipe else {}
+    recipe = make_recipe(ARCH, changes, fine_tuning_changes(bundle))
+    cache, split = options.work / 'inputs', options.work / f'{view}.tsv'
+    if not (cache / 'cache.json').is_file():
+        rows = (
+            (scan, age, (np.load(options.work / 'aligned' / f'{scan}.npy')[None],))
+            for scan, age in zip(table['scan'], people.age.tolist(), strict=True)
+        )
+        write_rows(cache, bundle.input, rows, 'real people')
+    write_split(split, assignments_of(table, people, groups_of(people, view)))
+    return Job(
+        name=f'{ARCH}.{TAG}', arch=ARCH, declared=bundle.input, recipe=recipe, seed=0,
+        folder=str(options.work / f'training-{view}'), cache=str(cache), split=str(split),
+    )  # fmt: skip
+
+
+def left_out(job: Job, people: People, table: pd.DataFrame) -> np.ndarray:
+    """Return the age of each person by the network that has not seen them."""
+    cache = open_cache(Path(job.cache), verify=False)
+    rows = prediction_rows(job, cache)
+    write_predictions(Path(job.folder) / 'predictions.tsv', rows)
+    told = {row['source']: row['predicted_age'] for row in rows if row['role'] == TEST}
+    return np.array([told[scan] for scan in table['scan']])
+
+
+def export(options: argparse.Namespace, table: pd.DataFrame, people: People) -> None:
+    """Judge both views, calibrate, and write the bundle of the folds over people."""
+    job = job_of('people', table, people, options)
+    found = {view: left_out(job_of(view, table, people, options), people, table) for view in VIEWS}
+    cache = open_cache(Path(job.cache), verify=False)
+    rows = prediction_rows(job, cache)
+    card = read_json(Path(__file__).with_name('fine_tune_card.json'))
+    data = card['training']['data']
+    calibration = calibrate_predictions(
+        rows, dataset=data, method='5 folds over people', simulated=False
+    )
+    members = [trained_model(job, cache, fold) for fold in range(1, 6)]
+    model = FoldEnsemble(members)
+    choices = {'members': [model_options(job, cache.ages)] * len(members)}
+    metadata = bundle_metadata(job, rows, Cohort(data, False), calibration, choices)
+    metadata['training'].pop('people')  # labels of this copy of the data, which nobody else has
+    training = {**metadata['training'], **card.pop('training')}
+    half = leave_one_out_half_widths_by_age(
+        found['people'] - people.age, found['people'], LEVEL, groups=list(people.family)
+    )
+    tables = {
+        'people left out': table_of(
+            people, found['people'], np.abs(found['people'] - people.age) <= half
+        ),
+        'source left out': table_of(people, found['sources']),
+    }
+    checks = [
+        {
+            'dataset': f'{row["people"]}, {view}', 'method': view, 'simulated': False,
+            **{k: row[k] for k in ('n', 'mae', 'bias', 'r', 'median_baseline_mae')},
+            **({'interval_coverage': row['inside']} if 'inside' in row else {}),
+        }
+        for view, part in tables.items()
+        for row in part.replace({np.nan: None}).to_dict('records')
+        if row['n'] >= FEW
+    ]  # fmt: skip
+    for view, part in tables.items():
+        LOG.info('%s\n%s', view, part.to_string())
+        part.to_csv(options.export / f'{job.name}-{view.split()[0]}.tsv', sep='\t', index=False)
+    metadata |= {
+        **card, 'training': training, 'output': output_block(model),
+        'saliency': ['guided_backprop'], 'bias_correction': None,
+        'validation': [{**calibration.validation, **checks[0]}, *checks[1:]],
+    }  # fmt: skip
+    pd.DataFrame({'scan': table['scan'], 'age': people.age, **found}).to_csv(
+        options.export / f'{job.name}.tsv', sep='\t', index=False
+    )
+    export_bundle(options.export / job.name, model.eval(), metadata, dtype='float16')
+    (options.export / f'{job.name}.json').write_text(json.dumps(checks, indent=1) + '\n')
+
+
+def main() -> None:
+    """Train one view, or export."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    for name in ('measured', 'work'):
+        parser.add_argument(name, type=Path)
+    parser.add_argument('--view', choices=VIEWS)
+    parser.add_argument('--recipe', type=Path)
+    parser.add_argument('--export', type=Path, metavar='MODELS')
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
+    torch.set_num_threads(1)
+    table, people = people_of(options.measured)
+    if options.view:
+        job = job_of(options.view, table, people, options)
+        job.write()
+        fit_job(job)
+        found = left_out(job, people, table)
+        LOG.info('%s left out\n%s', options.view, table_of(people, found).to_string())
+    if options.export:
+        options.export.mkdir(parents=True, exist_ok=True)
+        export(options, table, people)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,84 @@
+"""Prepare aligned T1w brains of people of known age, as System B sees them, without a run.
+
+    python tools/real_inputs.py SHARED_DATA WORK [--part I/N]
+
+Mask, bias field, affine and grid are found by the functions of the participant level; nothing is
+deformed.  ``WORK/aligned/<scan>.npy`` holds the input of ``vgg8.lifespan-reduced`` (4 mm).  What
+is there already stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import numpy as np
+from measure_regions import scans
+
+from bids_brainage.bundles.bundle import resolve_bundle
+from bids_brainage.bundles.places import model_dirs
+from bids_brainage.inputs.intensity import scale_by_top_percent
+from bids_brainage.preprocessing.bias import correct_bias
+from bids_brainage.preprocessing.brainmask import find_brain
+from bids_brainage.preprocessing.image import load_canonical
+from bids_brainage.preprocessing.normalise import pull
+from bids_brainage.preprocessing.registration import align
+from bids_brainage.preprocessing.resample import onto_grid
+from bids_brainage.preprocessing.template import Template, find_template, install_packaged_template
+from bids_brainage.preprocessing.transforms import grid_points
+
+LOG = logging.getLogger('real_inputs')
+START = 'vgg8.lifespan-reduced'
+
+
+def aligned_brain(
+    path: Path, fixed: Template, template: Template
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bias-corrected brain on the 1 mm grid of the template, and that grid.
+
+    Parameters
+    ----------
+    path : Path
+        T1w image.
+    fixed, template : Template
+        At 2 mm, to which the brain is aligned, and at 1 mm.
+    """
+    data, affine, facts = load_canonical(path)
+    mask, _ = find_brain(data, affine, skull_stripped=facts.skull_stripped)
+    corrected, _ = correct_bias(data, affine, mask)
+    target, target_affine, _ = load_canonical(fixed.t1w)
+    target_mask = load_canonical(fixed.mask)[0] > 0
+    found = align(target, target_mask, target_affine, corrected, mask, affine)
+    image, grid, _ = load_canonical(template.t1w)
+    points = grid_points(image.shape, grid) @ found[:3, :3].T + found[:3, 3]
+    brain = pull(mask.astype(np.float32), affine, points, image.shape) > 0.5
+    return pull(corrected, affine, points, image.shape) * brain, grid
+
+
+def main() -> None:
+    """Prepare what is missing."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    for name in ('shared', 'work'):
+        parser.add_argument(name, type=Path)
+    parser.add_argument('--part', default='1/1', help='which part of the scans, as 1/2')
+    options = parser.parse_args()
+    folder = options.work / 'aligned'
+    folder.mkdir(parents=True, exist_ok=True)
+    root = options.work / 'template'
+    install_packaged_template(root)
+    fixed, template = find_template(root, resolution=2), find_template(root, resolution=1)
+    declared = resolve_bundle(START, model_dirs(None)).input
+    shape, target = tuple(declared['shape']), np.array(declared['affine'])
+    part, parts = map(int, options.part.split('/'))
+    for _, path, _ in list(scans(options.shared))[part - 1 :: parts]:
+        out = folder / f'{path.name.removesuffix("_T1w.nii.gz")}.npy'
+        if not out.is_file():
+            image = onto_grid(*aligned_brain(path, fixed, template), shape, target)
+            np.save(out, scale_by_top_percent(image, source=path.name))
+            LOG.info('%s', out.stem)
+
+
+if __name__ == '__main__':
+    main()
