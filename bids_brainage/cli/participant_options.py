@@ -117,10 +117,11 @@ def _add_bold(group: argparse._ArgumentGroup) -> None:
         '--derivatives',
         nargs='+',
         metavar='NAME=PATH',
-        help='derivatives to use: fmriprep=PATH (preprocessed BOLD), aicbv=PATH (maps of cerebral '
-        'blood volume, desc-aicbv_T1w), freesurfer=PATH, fastsurfer=PATH (subject folders with '
-        'stats), synthseg=PATH, dlmuse=PATH (CSV tables): ages from these tables, images or not; '
-        'a bare path is named by its folder',
+        help='derivatives to use: fmriprep=PATH (preprocessed BOLD; brain masks and '
+        'bias-corrected T1w images, but volumes of regions are measured on the raw image), '
+        'aicbv=PATH (maps of cerebral blood volume, desc-aicbv_T1w), freesurfer=PATH, '
+        'fastsurfer=PATH (subject folders with stats), synthseg=PATH, dlmuse=PATH (CSV tables): '
+        'ages from these tables, images or not; a bare path is named by its folder',
     )
     group.add_argument(
         '--connectivity',

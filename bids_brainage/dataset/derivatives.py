@@ -86,10 +86,10 @@ def find_fmriprep_bold(
     series = [
         (path, name.entities)
         for path, name in run
-        if name.suffix == 'bold' and name.entities.get('desc') == 'preproc' and _is_nifti(name)
+        if name.suffix == 'bold' and name.entities.get('desc') == 'preproc' and is_nifti(name)
     ]
     bold, entities = _choose(series, spaces, folder, scan)
-    if not _has_content(bold):
+    if not has_content(bold):
         raise MissingInputError(
             f'{bold} is empty or a link to content that is not here. Fetch it (for example with '
             '`datalad get`).'
@@ -101,8 +101,8 @@ def find_fmriprep_bold(
         if name.suffix == 'mask'
         and name.entities.get('desc') == 'brain'
         and {key: name.entities.get(key) for key in grid} == grid
-        and _is_nifti(name)
-        and _has_content(path)
+        and is_nifti(name)
+        and has_content(path)
     ]
     return PreprocessedBold(
         bold=bold,
@@ -110,7 +110,7 @@ def find_fmriprep_bold(
         confounds=_confounds(run, bold),
         space=entities['space'],
         resolution=entities.get('res'),
-        metadata=_side_file(bold),
+        metadata=side_content(bold),
     )
 
 
@@ -129,7 +129,16 @@ def _of_run(folder: Path, scan: Scan) -> list[tuple[Path, Name]]:
 
 
 def _key(entities: Mapping[str, str]) -> dict[str, str]:
-    kept = {k: v for k, v in entities.items() if k not in _LOST}
+    return numbered({k: v for k, v in entities.items() if k not in _LOST})
+
+
+def numbered(entities: Mapping[str, str]) -> dict[str, str]:
+    """Return entities with the label of the run as a plain number.
+
+    >>> numbered({'sub': '01', 'run': '02'})
+    {'sub': '01', 'run': '2'}
+    """
+    kept = dict(entities)
     if kept.get('run', '').isdigit():
         kept['run'] = str(int(kept['run']))
     return kept
@@ -169,7 +178,7 @@ def _confounds(run: Iterable[tuple[Path, Name]], bold: Path) -> Path:
         for path, suffix in tables:
             if suffix != wanted:
                 continue
-            if _has_content(path):
+            if has_content(path):
                 return path
             raise MissingInputError(
                 f'{path} is empty or a link to content that is not here. Fetch it.'
@@ -180,19 +189,22 @@ def _confounds(run: Iterable[tuple[Path, Name]], bold: Path) -> Path:
     )
 
 
-def _side_file(bold: Path) -> dict[str, Any]:
+def side_content(image: Path) -> dict[str, Any]:
+    """Return the content of the side file of an image; empty if there is none."""
     try:
-        content = json.loads(side_file(bold).read_text(encoding='utf-8-sig'))
+        content = json.loads(side_file(image).read_text(encoding='utf-8-sig'))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def _is_nifti(name: Name) -> bool:
+def is_nifti(name: Name) -> bool:
+    """Return whether a name is that of an image."""
     return name.extension in ('.nii', '.nii.gz')
 
 
-def _has_content(path: Path) -> bool:
+def has_content(path: Path) -> bool:
+    """Return whether a file is there and not empty."""
     return path.is_file() and path.stat().st_size > 0
 
 

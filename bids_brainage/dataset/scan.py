@@ -35,6 +35,25 @@ class Age:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What another program made of a T1w image, on the grid of that image.
+
+    Attributes
+    ----------
+    t1w : Path
+        The image without its bias field.
+    mask : Path
+        Brain mask.
+    uris : tuple of str
+        BIDS URIs of both.
+    """
+
+    t1w: Path
+    mask: Path
+    uris: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Scan:
     """One T1-weighted or BOLD image of the input dataset.
 
@@ -59,6 +78,8 @@ class Scan:
         JSON sidecar content with BIDS inheritance applied.
     dataset : str
         Name of the dataset in URIs.
+    prepared : Prepared or None
+        What another program made of the image, if it takes the place of steps of our own.
     """
 
     path: Path
@@ -73,16 +94,24 @@ class Scan:
     sex: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     dataset: str = 'raw'
+    prepared: Prepared | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that a prediction is made from."""
-        return (self.path,)
+        if self.prepared is None:
+            return (self.path,)
+        return self.path, self.prepared.t1w, self.prepared.mask
 
     @property
     def stem(self) -> str:
         """File name without ``_<suffix>`` and extension, as it starts every derivative."""
         return source_stem(self.path.name)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """BIDS URIs of all that is read, the one that rows name first."""
+        return (self.uri, *(self.prepared.uris if self.prepared else ()))
 
     @property
     def uri(self) -> str:

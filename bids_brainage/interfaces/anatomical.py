@@ -35,6 +35,7 @@ MASK = 'mask.nii.gz'
 class _CheckInputSpec(BaseInterfaceInputSpec):
     t1w = File(exists=True, mandatory=True, desc='T1w image as in the dataset')
     memo = traits.Str(mandatory=True, nohash=True, desc='hashes of input files between runs')
+    others = traits.List(File(exists=True), desc='further files that the scan consists of')
 
 
 class _CheckOutputSpec(TraitedSpec):
@@ -55,7 +56,9 @@ class CheckT1w(SimpleInterface):
         path = Path(self.inputs.t1w)
         data, affine, facts = load_canonical(path)
         folder = Path(runtime.cwd)
-        content = {**facts.as_dict(), 'sha256': remembered_sha256(path, self.inputs.memo)}
+        files = [path, *map(Path, self.inputs.others or ())]
+        hashes = {file.name: remembered_sha256(file, self.inputs.memo) for file in files}
+        content = {**facts.as_dict(), 'sha256': hashes if len(files) > 1 else hashes[path.name]}
         content |= {'source': str(path), 'mp2rage': path.name.split('.')[0].endswith('_UNIT1')}
         self._results['facts'] = _write_json(folder / 'facts.json', content)
         self._results['t1w'] = save_image(data, affine, folder / 't1w.nii')
@@ -80,7 +83,6 @@ class ExtractBrain(SimpleInterface):
     output_spec = _BrainOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from bids_brainage.errors import ProcessingError
         from bids_brainage.preprocessing import brainmask
 
         data, affine = load_image(self.inputs.t1w)
@@ -91,25 +93,34 @@ class ExtractBrain(SimpleInterface):
             skull_stripped=facts['skull_stripped'],
             threads=self.inputs.threads,
         )
-        folder = Path(runtime.cwd)
-        # a wrong one is shown in the report
-        saved = save_image(mask, affine, folder / MASK, 'uint8')
-        volume = brainmask.volume_ml(mask, affine)
-        low, high = brainmask.PLAUSIBLE_ML
-        if not low <= volume <= high:
-            raise ProcessingError(
-                f'{facts["source"]}: the brain mask ({method}) holds {volume:.0f} ml, expected '
-                f'{low:.0f} to {high:.0f} ml. The image may not be a T1w scan of a whole brain, '
-                'or its voxel size or orientation is wrong: open it in a viewer.'
-            )
-        measures = {
-            'mask_ml': volume,
-            'border_cm2': brainmask.touches_border(mask, affine),
-            'mask_method': method,
-        }
-        self._results['mask'] = saved
-        self._results['measures'] = _write_json(folder / 'mask.json', measures)
+        self._results |= _save_mask(Path(runtime.cwd), mask, affine, method, facts['source'])
         return runtime
+
+
+def _save_mask(
+    folder: Path, mask: Any, affine: Any, method: str, source: str, **more: float
+) -> dict[str, str]:
+    """Write a brain mask with its measures, or refuse one that cannot be a brain."""
+    from bids_brainage.errors import ProcessingError
+    from bids_brainage.preprocessing import brainmask
+
+    # a wrong one is shown in the report
+    saved = save_image(mask, affine, folder / MASK, 'uint8')
+    volume = brainmask.volume_ml(mask, affine)
+    low, high = brainmask.PLAUSIBLE_ML
+    if not low <= volume <= high:
+        raise ProcessingError(
+            f'{source}: the brain mask ({method}) holds {volume:.0f} ml, expected '
+            f'{low:.0f} to {high:.0f} ml. The image may not be a T1w scan of a whole brain, '
+            'or its voxel size or orientation is wrong: open it in a viewer.'
+        )
+    measures = {
+        'mask_ml': volume,
+        'border_cm2': brainmask.touches_border(mask, affine),
+        'mask_method': method,
+        **more,
+    }
+    return {'mask': saved, 'measures': _write_json(folder / 'mask.json', measures)}
 
 
 class _BiasInputSpec(BaseInterfaceInputSpec):

@@ -13,6 +13,7 @@ from nipype.interfaces.base import isdefined
 
 from bids_brainage.errors import MissingInputError
 from bids_brainage.interfaces.derivatives import image_payload, write_image
+from bids_brainage.interfaces.importance import sources_of
 from bids_brainage.names import derivative_path, model_label, parse_name, side_file
 from bids_brainage.outputs.files import write_json
 from bids_brainage.preprocessing.image import load_image
@@ -73,7 +74,7 @@ def save_maps(inputs: Any, maps: list[dict[str, Any]], bundle: Any) -> list[Save
             'Units': item['unit'],
             'RandomisedWeightsCorrelation': item['sanity'],
             'FractionOutsideBrain': item['outside_brain'],
-            'Sources': [inputs.scan['source']],
+            'Sources': sources_of(inputs),
         }
         native_file = _write(inputs, bundle, item, native, spaces.native_affine, 'T1w', facts)
         template_file = None

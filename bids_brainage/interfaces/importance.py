@@ -47,6 +47,11 @@ def functional_facts(inputs: Any, prediction: dict[str, Any]) -> tuple[dict[str,
     return facts, list(side.get('QualityFlags', []))
 
 
+def sources_of(inputs: Any) -> list[str]:
+    """Return the BIDS URIs of all that a prediction was made from."""
+    return list(inputs.sources) if isdefined(inputs.sources) else [inputs.scan['source']]
+
+
 def save_importances(inputs: Any, fusion: dict[str, Any] | None, bundle: Any) -> list[Path]:
     """Write node and structure importances as tables with their side files.
 
@@ -138,7 +143,7 @@ def _write(
         'WeightsSHA256': bundle.weights_sha256,
         'Modality': fusion['modality'],
         'FusionGate': fusion['gate'],
-        'Sources': [inputs.scan['source']],
+        'Sources': sources_of(inputs),
     }
     write_json(target.with_suffix('.json'), {**columns, **facts})
     return target

@@ -72,6 +72,7 @@ class _SaveInputSpec(BaseInterfaceInputSpec):
     quality = File(exists=True, desc='flags of the preprocessing, JSON')
     facts = File(exists=True, mandatory=True, desc='facts of the image, JSON')
     scan = traits.Dict(mandatory=True, desc='columns of the row that the dataset gives')
+    sources = traits.List(traits.Str, desc='BIDS URIs of all that was read, if several')
     simulated = traits.Bool(False, usedefault=True, desc='nobody was scanned')
     source_file = traits.Str(mandatory=True, desc='path of the image in the dataset')
     provenance = traits.Dict(mandatory=True, desc='options and versions for the side file')
@@ -105,7 +106,11 @@ class SavePrediction(SimpleInterface):
         from bids_brainage.bundles.bundle import load_bundle
         from bids_brainage.inference.row import flags_of, prediction_facts, prediction_row
         from bids_brainage.interfaces.explanation import save_maps
-        from bids_brainage.interfaces.importance import functional_facts, save_importances
+        from bids_brainage.interfaces.importance import (
+            functional_facts,
+            save_importances,
+            sources_of,
+        )
         from bids_brainage.names import derivative_path, parse_name
         from bids_brainage.outputs.provenance import MADE_FROM
         from bids_brainage.outputs.tables import write_brainage
@@ -143,7 +148,7 @@ class SavePrediction(SimpleInterface):
             },
             metadata={
                 **self.inputs.provenance,
-                'Sources': [self.inputs.scan['source']],
+                'Sources': sources_of(self.inputs),
                 'InputSHA256': facts['sha256'],
                 'Quality': self._quality().get('measures', {}),
             },

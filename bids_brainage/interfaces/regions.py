@@ -65,6 +65,7 @@ class _VolumesInputSpec(BaseInterfaceInputSpec):
     facts = File(exists=True, mandatory=True, desc='of the image, JSON')
     table = traits.Str(mandatory=True, desc='path in the output dataset')
     scan = traits.Dict(mandatory=True, desc='columns that the dataset gives')
+    sources = traits.List(traits.Str, mandatory=True, desc='BIDS URIs of all that was read')
     made_from = traits.Dict(mandatory=True, desc='all but the hash of the image')
 
 
@@ -86,6 +87,7 @@ class SaveVolumes(SimpleInterface):
         digest = _read_json(self.inputs.facts)['sha256']
         found = {
             **self.inputs.region_facts,
+            'Sources': list(self.inputs.sources),
             MADE_FROM: {**self.inputs.made_from, 'InputSHA256': digest},
         }
         write_table(Path(self.inputs.table), found, self.inputs.scan)

@@ -60,8 +60,9 @@ class AlignTemplates(SimpleInterface):
 
 
 class _RestoreInputSpec(BaseInterfaceInputSpec):
-    t1w = File(exists=True, mandatory=True, desc='T1w image as in the dataset')
+    t1w = File(exists=True, mandatory=True, desc='T1w image, as in the dataset or prepared')
     mask = File(exists=True, mandatory=True, desc='its brain mask in the output dataset')
+    corrected = traits.Bool(False, usedefault=True, desc='the image has no bias field')
 
 
 class _RestoreOutputSpec(TraitedSpec):
@@ -80,9 +81,10 @@ class RestoreBrain(SimpleInterface):
 
         data, affine, _ = load_canonical(Path(self.inputs.t1w))
         mask = load_image(self.inputs.mask)[0] > 0
-        corrected, _ = correct_bias(data, affine, mask)
+        if not self.inputs.corrected:
+            data, _ = correct_bias(data, affine, mask)
         path = Path(runtime.cwd) / 't1w.nii'
-        self._results['t1w'] = save_image(corrected * mask, affine, path)
+        self._results['t1w'] = save_image(data * mask, affine, path)
         return runtime
 
 

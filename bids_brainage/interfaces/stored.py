@@ -25,6 +25,7 @@ NATIVE_MEASURES = (
     *('n_nonfinite', 'raised_by', 'mask_ml', 'border_cm2', 'mask_method', 'mp2rage'),
     *('header_size_error_percent', 'header_angle_degrees', 'header_no_form'),
     'header_foreign_unit',
+    'prepared_elsewhere',
 )
 """Measures of a scan that is not registered."""
 

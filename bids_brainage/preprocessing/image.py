@@ -163,6 +163,25 @@ def load_canonical(path: Path) -> tuple[np.ndarray, np.ndarray, ImageFacts]:
     return data, affine, facts
 
 
+def load_mask(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a mask of another program in RAS+ order.
+
+    Returns
+    -------
+    mask : ndarray of bool, shape (X, Y, Z)
+        Where the image is above one half.
+    affine : ndarray of float64, shape (4, 4)
+        As of `load_canonical`.
+
+    Raises
+    ------
+    UnusableImageError
+        If the file cannot be read.
+    """
+    data, affine, *_ = _read(path)
+    return data > 0.5, affine
+
+
 def raised(data: np.ndarray) -> tuple[np.ndarray, float]:
     """Raise an image whose intensities were centred, so that nothing that counts is below zero.
 

@@ -25,10 +25,10 @@ def image_flags(measures: Mapping[str, float]) -> list[str]:
     ----------
     measures : mapping
         What `header_measures` returns, ``n_nonfinite``, ``raised_by``,
-        ``slice_thickness_mm`` (largest voxel edge),
-        ``border_cm2``, ``mask_ml``, ``overlap``, ``beyond_ml``, ``similarity``, ``scale``,
-        ``rotation_degrees``, ``contrast`` (white over grey matter intensity).  What is absent
-        was not measured and raises no flag.
+        ``slice_thickness_mm`` (largest voxel edge), ``prepared_elsewhere`` (1 for an image of
+        another program), ``border_cm2``, ``mask_ml``, ``overlap``, ``beyond_ml``,
+        ``similarity``, ``scale``, ``rotation_degrees``, ``contrast`` (white over grey matter
+        intensity).  What is absent was not measured and raises no flag.
 
     Returns
     -------
@@ -176,6 +176,7 @@ _CHECKS = (
     ('header_no_orientation', 'header_no_form', _above),
     ('header_unit', 'header_foreign_unit', _above),
     ('mp2rage', 'mp2rage', _above),
+    ('external_preprocessing', 'prepared_elsewhere', _above),
     ('image_nonfinite', 'n_nonfinite', _above),
     ('intensities_centred', 'raised_by', _above),
     ('anisotropic', 'slice_thickness_mm', _above),

@@ -29,6 +29,7 @@ from bids_brainage.runs.elsewhere import (
     todo_line,
 )
 from bids_brainage.runs.ledger import CbvMaps, Ledger, session_series
+from bids_brainage.runs.prepared import with_prepared
 from bids_brainage.segmentation.weights import segmentation_facts
 from bids_brainage.workflows.naming import takes_cbv, takes_native
 
@@ -158,11 +159,13 @@ def select_images(config: Config) -> tuple[tuple[Scan, ...], tuple[Series, ...]]
             f'({len(scans)} other images). Brain age needs a file like '
             'sub-01/anat/sub-01_T1w.nii.gz; check labels and filters.'
         )
-    if not config.execution.task_id and len(found) == len(scans):
+    others = [scan for scan in scans if scan.suffix != 'T1w']
+    found = with_prepared(config, found)
+    if not config.execution.task_id and not others:
         return found, ()
     from bids_brainage.runs.series import select_series
 
-    return found, select_series(config, scans)
+    return found, select_series(config, (*found, *others))
 
 
 def select_all(

@@ -89,7 +89,9 @@ def settle(plan: Plan, ledger: Ledger, status: StatusLog, crashed: str = '') -> 
             qc_flag=NO_MAP if lost.skipped else None,
             status=state,
         )
-        write_brainage(table_path(root, lost.scan), [row], metadata={'Sources': [lost.scan.uri]})
+        write_brainage(
+            table_path(root, lost.scan), [row], metadata={'Sources': list(lost.scan.sources)}
+        )
         if not lost.skipped and lost.scan.uri not in drawn:
             drawn.add(lost.scan.uri)
             draw_failed(ledger.config, lost.scan)

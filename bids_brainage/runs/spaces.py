@@ -213,7 +213,7 @@ def _images(
             'source': None if source is None else str(source),
             'native': native,
             'labels': labels,
-            'side': {**own, **side, **facts, 'Sources': [scan.uri, f'bids::{inside}']},
+            'side': {**own, **side, **facts, 'Sources': [*scan.sources, f'bids::{inside}']},
         }
 
     found = {

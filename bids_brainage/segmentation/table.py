@@ -24,7 +24,7 @@ def write_table(table: Path, found: Mapping[str, Any], scan: Mapping[str, Any]) 
         The ``.tsv`` file.
     found : mapping
         ``VolumesML`` (region → mL), ``Segmentation`` (the network), ``SkullStripped`` and, if
-        known, ``MadeFrom``.
+        known, ``MadeFrom`` and ``Sources`` (BIDS URIs; that of the scan if not given).
     scan : mapping
         ``age`` (years), ``age_censored``, ``sex`` and ``source`` (BIDS URI) of the scan.
     """
@@ -34,12 +34,13 @@ def write_table(table: Path, found: Mapping[str, Any], scan: Mapping[str, Any]) 
     rows = norms.volume_rows(
         found['VolumesML'], age, scan['sex'], known=not reason, whole=not stripped
     )
+    sources = found.get('Sources') or [scan['source']]
     columns = data_dictionary('volumes')
     columns['region']['Levels'] = {s.name: s.title for s in norms.load_structures()}
     facts = {name: found[name] for name in FACTS if name in found}
     # the side file first: what it says of an absent table counts for nothing
     write_json(
         table.with_suffix('.json'),
-        {**columns, **facts, 'WithoutPercentiles': reason, 'Sources': [scan['source']]},
+        {**columns, **facts, 'WithoutPercentiles': reason, 'Sources': sources},
     )
     write_tsv(table, rows, column_names('volumes'))

@@ -13,9 +13,6 @@ from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.interfaces.anatomical import (
     AssessQuality,
-    CheckT1w,
-    CorrectBias,
-    ExtractBrain,
     RegisterToTemplate,
     SegmentBrain,
     WarpToTemplate,
@@ -28,17 +25,22 @@ from bids_brainage.preprocessing.template import Template
 from bids_brainage.segmentation.weights import card
 from bids_brainage.workflows.images import IMAGES, image_path
 from bids_brainage.workflows.settings import RunSettings
+from bids_brainage.workflows.start import add_bias, add_brain, check_node
 
 METHODS = """\
-Each T1w image was brought into RAS+ orientation. Its brain was extracted with deepbet
-unless the image was already skull-stripped, its bias field was removed with N4 inside the
-brain, and it was registered to the {space} template with greedy: an affine and
-a deformable step maximising local normalised cross-correlation at 2 mm in double precision, each
-scored by mask overlap and intensity correlation. Probabilities of 15 structures were estimated by
-expectation maximisation of a Gaussian mixture with partial-volume classes and the warped structure
-atlas as prior. The bias-corrected brain was resampled to 1 mm twice: deformed, and by the affine
-alone. Grey-matter maps were resampled to 1 mm and modulated by the Jacobian determinant.
+Each T1w image was brought into RAS+ orientation. {start}, and it was registered to the {space}
+template with greedy: an affine and a deformable step maximising local normalised cross-correlation
+at 2 mm in double precision, each scored by mask overlap and intensity correlation. Probabilities
+of 15 structures were estimated by expectation maximisation of a Gaussian mixture with
+partial-volume classes and the warped structure atlas as prior. The bias-corrected brain was
+resampled to 1 mm twice: deformed, and by the affine alone. Grey-matter maps were resampled to
+1 mm and modulated by the Jacobian determinant.
 """
+OWN_START = """\
+Its brain was extracted with deepbet unless the image was already skull-stripped, its bias field
+was removed with N4 inside the brain"""
+PREPARED_START = """\
+Its brain mask, and the image without bias field, were taken from fMRIPrep derivatives"""
 REGIONS_METHODS = """\
 A convolutional network ({name}, version {version}) labelled {n} regions of the image at 2 mm, in
 the person's own space and without bias correction; the volume of a region is the sum of its
@@ -82,16 +84,14 @@ def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') ->
         What header and intensities say; measures and flags (JSON).
     """
     workflow = Workflow(name=name)
-    workflow.__desc__ = _methods(settings)
+    workflow.__desc__ = _methods(settings, scan)
     omp_nthreads = settings.config.nipype.omp_nthreads
     sloppy = settings.config.workflow.sloppy
     fixed, output_template = settings.registration_template, settings.output_template
     outputnode = pe.Node(niu.IdentityInterface(list(OUTPUTS)), name='outputnode')
-    check = _check_node(scan, settings)
-    brain = pe.Node(
-        ExtractBrain(threads=omp_nthreads), name='extract_brain', mem_gb=1.6, n_procs=omp_nthreads
-    )
-    bias = pe.Node(CorrectBias(), name='correct_bias', mem_gb=1.0)
+    check = check_node(scan, settings)
+    brain = add_brain(workflow, check, scan, omp_nthreads)
+    bias = add_bias(workflow, check, scan, brain)
     register = pe.Node(
         RegisterToTemplate(
             template=str(fixed.t1w),
@@ -108,9 +108,6 @@ def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') ->
     quality = pe.Node(AssessQuality(sloppy=sloppy), name='assess_quality', mem_gb=0.2)
     native = [('mask', 'mask')]
     workflow.connect([
-        (check, brain, [('t1w', 't1w'), ('facts', 'facts')]),
-        (check, bias, [('t1w', 't1w')]),
-        (brain, bias, native),
         (bias, register, [('t1w', 't1w')]),
         (brain, register, native),
         (bias, segment, [('t1w', 't1w')]),
@@ -140,18 +137,14 @@ def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') ->
     return workflow
 
 
-def _methods(settings: RunSettings) -> str:
-    network = card()
-    return METHODS.format(space=settings.output_template.space) + REGIONS_METHODS.format(
+def _methods(settings: RunSettings, scan: Scan) -> str:
+    network, start = card(), PREPARED_START if scan.prepared else OWN_START
+    return METHODS.format(
+        space=settings.output_template.space, start=start
+    ) + REGIONS_METHODS.format(
         n=network['arch_options']['classes'] - 1,
         name=network['name'],
         version=network['version'],
-    )
-
-
-def _check_node(scan: Scan, settings: RunSettings) -> pe.Node:
-    return pe.Node(
-        CheckT1w(t1w=str(scan.path), memo=settings.memo(scan)), name='check', mem_gb=0.6
     )
 
 
@@ -214,12 +207,12 @@ def init_stored_anat_wf(
     unless asked for, ``t1w_native``.
     """
     workflow = Workflow(name=name)
-    workflow.__desc__ = _methods(settings)
+    workflow.__desc__ = _methods(settings, scan)
     outputnode = pe.Node(niu.IdentityInterface(list(OUTPUTS)), name='outputnode')
     paths = {image: image_path(settings.output_dir, scan, image) for image in IMAGES}
     for image, path in paths.items():
         setattr(outputnode.inputs, image, str(path))
-    check = _check_node(scan, settings)
+    check = check_node(scan, settings)
     restore = pe.Node(
         RestoreImages(
             **{image: str(paths[image]) for image in ('to_template', 'to_native', 'mask_native')},
@@ -241,11 +234,8 @@ def init_stored_anat_wf(
         (quality, outputnode, [('quality', 'quality')]),
     ])  # fmt: skip
     if bias_corrected:
-        bias = pe.Node(CorrectBias(mask=str(paths['mask_native'])), name='bias', mem_gb=1.0)
-        workflow.connect([
-            (check, bias, [('t1w', 't1w')]),
-            (bias, outputnode, [('t1w', 't1w_native')]),
-        ])  # fmt: skip
+        bias = add_bias(workflow, check, scan, str(paths['mask_native']))
+        workflow.connect([(bias, outputnode, [('t1w', 't1w_native')])])
     return workflow
 
 

@@ -82,7 +82,7 @@ def init_cbv_wf(
             mem_gb=6.0,
         )
         wanted += [('t1w', 't1w')]
-        origin = {'Sources': [scan.uri], 'GeneratorWeights': source.uri}
+        origin = {'Sources': list(scan.sources), 'GeneratorWeights': source.uri}
     else:
         workflow.__desc__ = GIVEN.format(space=space)
         origin = {'Sources': [source.uri]}

@@ -10,7 +10,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.interfaces.anatomical import AssessQuality, CheckT1w, ExtractBrain
+from bids_brainage.interfaces.anatomical import AssessQuality
 from bids_brainage.interfaces.derivatives import DerivativesDataSink
 from bids_brainage.interfaces.prediction import DrawMask
 from bids_brainage.interfaces.stored import RestoreQuality
@@ -18,14 +18,17 @@ from bids_brainage.interfaces.trace import TraceSource
 from bids_brainage.workflows.images import IMAGES, image_path, kept_images
 from bids_brainage.workflows.made_from import of_mask
 from bids_brainage.workflows.settings import RunSettings
+from bids_brainage.workflows.start import add_brain, check_node
 
 METHODS = """\
 Models made for thick slices took the T1w images of thick axial slices (slice distance of 3 mm and
-more) in their own space: the image was brought into RAS+ orientation and its brain was extracted
-with deepbet, without bias correction and without registration.
+more) in their own space: the image was brought into RAS+ orientation and {start},
+without bias correction and without registration.
 
 """
 
+OWN_START = 'its brain was extracted with deepbet'
+PREPARED_START = 'its brain mask was taken from fMRIPrep derivatives'
 OUTPUTS = ('facts', 'quality', 't1w_uncorrected', 'mask_native')
 
 
@@ -61,11 +64,9 @@ def init_native_wf(
         Image in RAS+ and its brain mask.
     """
     workflow = Workflow(name=name)
-    workflow.__desc__ = METHODS
+    workflow.__desc__ = METHODS.format(start=PREPARED_START if scan.prepared else OWN_START)
     outputnode = pe.Node(niu.IdentityInterface(list(OUTPUTS)), name='outputnode')
-    check = pe.Node(
-        CheckT1w(t1w=str(scan.path), memo=settings.memo(scan)), name='check', mem_gb=0.6
-    )
+    check = check_node(scan, settings)
     workflow.connect([
         (check, outputnode, [('facts', 'facts'), ('t1w', 't1w_uncorrected')]),
     ])  # fmt: skip
@@ -79,13 +80,9 @@ def init_native_wf(
         )
         workflow.connect([(restore, outputnode, [('quality', 'quality')])])
         return workflow
-    threads = settings.config.nipype.omp_nthreads
-    brain = pe.Node(
-        ExtractBrain(threads=threads), name='extract_brain', mem_gb=1.6, n_procs=threads
-    )
+    brain = add_brain(workflow, check, scan, settings.config.nipype.omp_nthreads)
     quality = pe.Node(AssessQuality(sloppy=sloppy), name='assess_quality', mem_gb=0.2)
     workflow.connect([
-        (check, brain, [('t1w', 't1w'), ('facts', 'facts')]),
         (check, quality, [('facts', 'facts')]),
         (brain, quality, [('measures', 'mask_measures')]),
         (brain, outputnode, [('mask', 'mask_native')]),
@@ -115,7 +112,7 @@ def _connect_outputs(workflow: Workflow, scan: Scan, settings: RunSettings) -> N
         DerivativesDataSink(
             base_directory=str(settings.output_dir),
             source_file=[str(scan.path)],
-            Sources=[scan.uri],
+            Sources=list(scan.sources),
             **IMAGES['mask_native'],
             Type='Brain',
         ),

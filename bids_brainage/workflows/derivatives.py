@@ -74,7 +74,7 @@ def init_anat_derivatives_wf(
             DerivativesDataSink(
                 base_directory=str(settings.output_dir),
                 source_file=[str(scan.path)],
-                Sources=[scan.uri],
+                Sources=list(scan.sources),
                 **entities,
                 **metadata.get(image, {}),
             ),
@@ -91,6 +91,7 @@ def init_anat_derivatives_wf(
         SaveVolumes(
             table=str(volumes_path(settings.output_dir, scan)),
             scan=scan_columns(scan),
+            sources=list(scan.sources),
             made_from=of_images(settings.config),
         ),
         name='save_volumes',

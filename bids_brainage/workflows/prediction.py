@@ -79,6 +79,7 @@ def init_prediction_wf(
     )
     save.inputs.scan = {**scan_columns(scan), 'in_training': seen}
     save.inputs.source_file = str(scan.path)
+    save.inputs.sources = list(scan.sources)
     save.inputs.simulated = scan.metadata.get('Simulated') is True
     save.inputs.made_from = of_prediction(settings.config, scan, bundle, cbv, connectivity)
     if scan.age.years is not None and bundle.metadata['training'].get('reference_curves'):

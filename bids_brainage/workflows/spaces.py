@@ -180,7 +180,13 @@ def init_scan_spaces_wf(*, work: Sequence[SpaceWork]) -> Workflow:
     # an interface without fields cannot be built
     inputnode = pe.Node(niu.IdentityInterface([*labels, 'unused']), name='inputnode')
     restore = pe.Node(
-        RestoreBrain(t1w=str(scan.path), mask=str(work[0].mask)), name='restore_brain', mem_gb=1.0
+        RestoreBrain(
+            t1w=str(scan.prepared.t1w if scan.prepared else scan.path),
+            mask=str(work[0].mask),
+            corrected=scan.prepared is not None,
+        ),
+        name='restore_brain',
+        mem_gb=1.0,
     )
     for item in work:
         resample = pe.Node(

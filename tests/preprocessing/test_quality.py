@@ -23,6 +23,7 @@ GOOD = {
     'rotation_degrees': 10.0, 'contrast': 1.5, 'header_size_error_percent': 0.0,
     'header_angle_degrees': 0.0, 'header_no_form': 0.0, 'header_foreign_unit': 0.0, 'mp2rage': 0.0,
     'head_litres': 1.5, 'brain_share': 0.75, 'surface_holes': 20.0, 'hemispheres_missing': 0.0,
+    'prepared_elsewhere': 0.0,
 }  # fmt: skip
 MEASURE_OF = {
     'tables_head': 'head_litres',
@@ -34,6 +35,7 @@ MEASURE_OF = {
     'header_no_orientation': 'header_no_form',
     'header_unit': 'header_foreign_unit',
     'mp2rage': 'mp2rage',
+    'external_preprocessing': 'prepared_elsewhere',
     'image_nonfinite': 'n_nonfinite',
     'intensities_centred': 'raised_by',
     'anisotropic': 'slice_thickness_mm',
@@ -93,7 +95,7 @@ def test_every_flag_is_raised_somewhere_and_every_raised_flag_is_known():
             'slice_thickness_mm': 9, 'border_cm2': 99,
             'mask_ml': 1, 'overlap': 0, 'beyond_ml': 99, 'similarity': 0, 'scale': 9,
             'rotation_degrees': 170, 'contrast': 9, 'head_litres': 9, 'brain_share': 0.1,
-            'surface_holes': 999, 'hemispheres_missing': 1,
+            'surface_holes': 999, 'hemispheres_missing': 1, 'prepared_elsewhere': 1,
         }
     )  # fmt: skip
     assert set(everything_bad) == set(MEASURE_OF)
