@@ -53,7 +53,8 @@ def test_time_and_memory_grow_with_people_batch_and_folds():
     assert 'about 3 min an epoch' in seconds  # 6 x 30 s and 2 x 10 s
     assert 'at most 33 min for 10 epochs' in seconds
     assert (
-        'at most 2 h 47 min for 10 epochs of 5 folds' in estimate_words(step, recipe, assignments(5))[1]
+        'at most 2 h 47 min for 10 epochs of 5 folds'
+        in estimate_words(step, recipe, assignments(5))[1]
     )
     memory, seconds = estimate_words(step, recipe, assignments(), processes=2)
     assert f'at least {LIBRARIES_GB + 1 + 2 * 0.5:.1f} GB' in memory
