@@ -137,14 +137,14 @@ def export(options: argparse.Namespace, table: pd.DataFrame, people: People) -> 
         found['people'] - people.age, found['people'], LEVEL, groups=list(people.family)
     )
     tables = {
-        'people left out': table_of(
+        'people left out (5 folds)': table_of(
             people, found['people'], np.abs(found['people'] - people.age) <= half
         ),
         'source left out': table_of(people, found['sources']),
     }
     checks = [
         {
-            'dataset': f'{row["people"]}, {view}', 'method': view, 'simulated': False,
+            'dataset': f'real scans, {row["people"]}', 'method': view, 'simulated': False,
             **{k: row[k] for k in ('n', 'mae', 'bias', 'r', 'median_baseline_mae')},
             **({'interval_coverage': row['inside']} if 'inside' in row else {}),
         }

@@ -9,7 +9,8 @@ people (who look alike stays together), and every source left out in turn.
 The rule, written before the candidates were compared: the smaller mean of two errors decides, the
 one of IXI's Hammersmith Hospital in ten folds and the one of everybody with their source left
 out.  Of candidates that are within 0.2 years of the best, an additive model is taken, since what
-it says of a region is exact, and of these the one with fewer sources of rows.
+it says of a region is exact, and of these the one with fewer sources of rows.  (Straight lines are
+additive, too.)
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
+from steady import NOISE, OLD, Centiles, Steady, read_centiles
 
 from bids_brainage.bundles.bundle import export_bundle
 from bids_brainage.inputs.volumes import log_ratios
@@ -43,7 +45,6 @@ from bids_brainage.statistics.conformal import (
 )
 from bids_brainage.training.additive import (
     balanced_weights,
-    choose_penalties,
     contributions,
     feature_distribution,
     fit_additive,
@@ -160,6 +161,15 @@ def _people(table: pd.DataFrame) -> People:
     )
 
 
+def measured_twice(path: Path) -> np.ndarray:
+    """Return how the features of each person differ between the two networks, in their order."""
+    table = healthy_scans(path)
+    first, second = (
+        _people(table[table['member'] == name].reset_index(drop=True)) for name in ('0', '1')
+    )
+    return first.features - second.features
+
+
 def table_people(folder: Path, measured: pd.DataFrame, people: People) -> People:
     """Return people of IXI's other scanners measured by DLMUSE at 1 mm, on our scale.
 
@@ -267,26 +277,41 @@ def _trees() -> Weighted:
     return Weighted(lambda: HistGradientBoostingRegressor(max_depth=3, learning_rate=0.05))
 
 
-CANDIDATES: dict[str, Callable[[], Model]] = {
-    'additive': Additive,
-    'ridge': _ridge,
-    'Gaussian process': _process,
-    'support vectors': _vectors,
-    'boosted trees': _trees,
-    'mean of additive, process, vectors': lambda: Mean(Additive(), _process(), _vectors()),
-}
+Make = Callable[[np.ndarray], Model]
+"""Makes a model, told which people it may know."""
 
 
-def predict_others(make: Callable[[], Model], known: People, others: People) -> np.ndarray:
+def candidates(noise: np.ndarray, centiles: Centiles) -> dict[str, Make]:
+    """Return what is compared; `noise` is from `measured_twice`."""
+    alone: dict[str, Callable[[], Model]] = {
+        'additive': Additive,
+        'ridge': _ridge,
+        'Gaussian process': _process,
+        'support vectors': _vectors,
+        'boosted trees': _trees,
+        'mean of additive, process, vectors': lambda: Mean(Additive(), _process(), _vectors()),
+    }
+    found: dict[str, Make] = {
+        name: lambda known, make=make: make() for name, make in alone.items()
+    }
+    found['lines, noise heeded'] = lambda known: Steady(noise[known], None)
+    found['lines, noise heeded, centiles of the old'] = steady(noise, centiles)
+    return found
+
+
+def steady(noise: np.ndarray, centiles: Centiles) -> Make:
+    """Return what makes the model of the bundle."""
+    return lambda known: Steady(noise[known], centiles)
+
+
+def predict_others(model: Model, known: People, others: People) -> np.ndarray:
     """Fit on some people and return the ages of others."""
     learnt, people = _complete(known)
     asked = np.array([filled(row, people) for row in others.features])
-    return make().fit(learnt, known.age).predict(asked)
+    return model.fit(learnt, known.age).predict(asked)
 
 
-def left_out(
-    make: Callable[[], Model], people: People, more: People | None, groups: np.ndarray
-) -> np.ndarray:
+def left_out(make: Make, people: People, more: People | None, groups: np.ndarray) -> np.ndarray:
     """Return the age of each person, their group left out; rows of `more` with their source."""
     found = np.empty(len(people.age))
     for group in np.unique(groups):
@@ -295,7 +320,7 @@ def left_out(
         if more is not None:
             whole_source = set(people.source[mine]) - set(people.source[~mine])
             known = known.and_also(more.where(~np.isin(more.source, list(whole_source))))
-        found[mine] = predict_others(make, known, people.where(mine))
+        found[mine] = predict_others(make(~mine), known, people.where(mine))
     return found
 
 
@@ -348,11 +373,11 @@ def _largest_bias(people: People, found: np.ndarray) -> str:
     return f'{worst} {error[people.source == worst].mean():+.1f}'
 
 
-def compare(people: People, more: People, out: Path) -> None:
+def compare(people: People, more: People, makes: dict[str, Make], out: Path) -> None:
     """Write the figures of all candidates in both views."""
     home, rows = people.source == HOME, []
     for extra, others in (('', None), (' + IXI table', more)):
-        for name, make in CANDIDATES.items():
+        for name, make in makes.items():
             folds = left_out(make, people, others, folds_of(people))
             sources = left_out(make, people, others, people.source)
             one, two = figures(people.age[home], folds[home]), figures(people.age, sources)
@@ -376,10 +401,18 @@ def _complete(people: People) -> tuple[np.ndarray, dict[str, list]]:
     return np.array([filled(row, distribution) for row in people.features]), distribution
 
 
-def export(everybody: People, people: People, out: Path, text: dict[str, Any]) -> None:
+def export(
+    everybody: People,
+    people: People,
+    noise: np.ndarray,
+    centiles: Centiles,
+    out: Path,
+    text: dict[str, Any],
+) -> None:
     """Fit on everybody, judge and calibrate on people left out, and write bundle and tables."""
-    folds = left_out(Additive, people, None, folds_of(people))
-    sources = left_out(Additive, people, None, people.source)
+    make = steady(noise, centiles)
+    folds = left_out(make, people, None, folds_of(people))
+    sources = left_out(make, people, None, people.source)
     widths = leave_one_out_half_widths_by_age(
         folds - people.age, folds, LEVEL, groups=list(people.family)
     )
@@ -392,8 +425,8 @@ def export(everybody: People, people: People, out: Path, text: dict[str, Any]) -
         LOG.info('%s\n%s', name, table.to_string())
     known = everybody
     features, distribution = _complete(known)
-    penalties = choose_penalties(_complete(people)[0], people.age)  # where networks are new
-    tensors = fit_additive(features, known.age, penalties=penalties)
+    model = Steady(noise, centiles).fit(features, known.age)
+    tensors = model.tensors()
     curves = reference_curves(tensors, features, known.age)
     metadata = {
         **text,
@@ -417,7 +450,7 @@ def export(everybody: People, people: People, out: Path, text: dict[str, Any]) -
             'age_mean': round(float(known.age.mean()), 1),
             'feature_distribution': distribution,
             'reference_curves': curves,
-            'recipe': {'penalties': dict(zip(('slope', 'deviation'), penalties, strict=True))},
+            'recipe': {'penalty': model.penalty, 'noise': NOISE, 'centiles_from': OLD},
         },
         'validation': [
             *_validation(by_fold, 'people left out (10 folds)', LEVEL),
@@ -465,11 +498,14 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     everybody, people, table = measured_people(options.measured)
+    noise = measured_twice(options.measured)
+    centiles = read_centiles(options.normative, FEATURES)
     if options.compare:
-        compare(people, table_people(options.normative, table, people), options.out)
+        more = table_people(options.normative, table, people)
+        compare(people, more, candidates(noise, centiles), options.out)
         return
     text = json.loads(Path(__file__).with_name('regions_card.json').read_text('utf-8'))
-    export(everybody, people, options.out, text)
+    export(everybody, people, noise, centiles, options.out, text)
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 """Brain age from structure volumes: an additive model of splines.
 
-Each feature (log of a volume ratio) passes through its own piecewise-linear function; the
-age is the sum of the functions.  So the contribution of a structure in years is exact, not an
-approximation after the fact (generalised additive model, Hastie & Tibshirani 1986,
+Each feature (log of a volume ratio) passes through its own piecewise-linear function, or a
+straight line; the age is the sum of the functions.  So the contribution of a structure in years is
+exact, not an approximation after the fact (generalised additive model, Hastie & Tibshirani 1986,
 doi:10.1214/ss/1177013604).
 """
 
@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from bids_brainage.errors import BundleError
+
+Array = npt.NDArray[np.float64]
 
 
 class VolumesRegressor:
@@ -69,17 +72,11 @@ class VolumesRegressor:
         -------
         ndarray, shape (F,)
             Years above (positive: looks older) or below the intercept, which is the mean age
-            of the training people.  Outside the knots the end value holds, see `beyond`.
+            of the training people.  Outside the knots see `through_knots` and `beyond`.
         """
         x = np.asarray(features, np.float64) + self.tensors['offset']
-        return np.array(
-            [
-                np.interp(v, knots, values)
-                for v, knots, values in zip(
-                    x, self.tensors['knots'], self.tensors['values'], strict=True
-                )
-            ]
-        )
+        functions = zip(x, self.tensors['knots'], self.tensors['values'], strict=True)
+        return np.array([through_knots(v, knots, values) for v, knots, values in functions])
 
     def beyond(self, features: np.ndarray) -> tuple[str, ...]:
         """Return the names of the features of a brain, shape (F,), that lie beyond the knots."""
@@ -87,6 +84,23 @@ class VolumesRegressor:
         knots = self.tensors['knots']
         outside = (x < knots[:, 0]) | (x > knots[:, -1])
         return tuple(name for name, out in zip(self.features, outside, strict=True) if out)
+
+
+def through_knots(x: npt.ArrayLike, knots: Array, values: Array) -> Array:
+    """Return a function of one feature that is straight between its knots.
+
+    Outside of several knots the end value holds; two knots mean a straight line, which goes on.
+
+    >>> through_knots([0.0, 3.0], np.array([1.0, 2.0]), np.array([10.0, 12.0]))
+    array([ 8., 14.])
+    >>> through_knots([0.0, 4.0], np.array([1.0, 2.0, 3.0]), np.array([10.0, 12.0, 13.0]))
+    array([10., 13.])
+    """
+    at = np.asarray(x, np.float64)
+    if len(knots) == 2:
+        slope = (values[1] - values[0]) / (knots[1] - knots[0])
+        return np.asarray(values[0] + slope * (at - knots[0]))
+    return np.asarray(np.interp(at, knots, values))
 
 
 def filled(features: np.ndarray, people: Mapping[str, Sequence] | None) -> np.ndarray:

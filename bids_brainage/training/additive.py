@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_brainage.models.volumes import through_knots
+
 Array = NDArray[np.float64]
 Tensors = dict[str, Array]
 
@@ -147,7 +149,7 @@ def contributions(tensors: Tensors, features: Array) -> Array:
     x = np.asarray(features, float) + tensors['offset']
     return np.stack(
         [
-            np.interp(column, knots, values)
+            through_knots(column, knots, values)
             for column, knots, values in zip(x.T, tensors['knots'], tensors['values'], strict=True)
         ],
         axis=1,

@@ -1,0 +1,144 @@
+"""Straight lines of age on region shares that heed how well each share is measured.
+
+Two ideas beside ridge regression (Hoerl and Kennard 1970, doi:10.1080/00401706.1970.10488634):
+
+* *Noise.*  Every person was measured by two networks.  Combinations of regions in which the two
+  disagree are shrunk more: the penalty of the slopes is I + `NOISE` S with S the mean square of
+  the differences, as for errors in variables (Fuller 1987, doi:10.1002/9780470316665).
+* *The old.*  Few of our people are above 75, and none where their source is left out.  DLMUSE's
+  centiles of thousands of healthy people go to 93, so their medians, brought to the scale of the
+  people at hand, count as one person for every year from `OLD` on; around it people differ as
+  those at hand differ about their own curve.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import RidgeCV
+
+from bids_brainage.inputs.volumes import log_ratios
+from bids_brainage.segmentation.regions import load_regions
+from bids_brainage.training.additive import balanced_weights
+
+NOISE = 10.0
+OLD, DRAWS = 70, 10
+"""Age from which the centiles count, years, and people drawn for each year; all of them together
+weigh as much as one real person of that age would."""
+
+SHARED_AGES = (45.0, 80.0)
+"""Ages of the people who bring the centiles to their scale, years."""
+
+PENALTIES = np.logspace(-2, 3, 21)
+OTHER_NAMES = {
+    'PosteriorLimbInternalCapsuleIncCerebralPeduncle_R': 93,
+    'PosteriorLimbInternalCapsuleIncCerebralPeduncle_L': 94,
+    'CorpusCallosum': 95,
+    'Superior_parietalLobule_R': 198,
+    'Superior_parietalLobule_L': 199,
+}
+"""Regions that the centiles spell otherwise than the list of regions, with their codes."""
+
+BRAIN, FLUID = 701, 1
+
+
+@dataclass(frozen=True)
+class Centiles:
+    """Medians of healthy people: `age` (A,) years, `features` (A, F)."""
+
+    age: np.ndarray
+    features: np.ndarray
+
+    def at(self, age: np.ndarray) -> np.ndarray:
+        """Return the medians at some ages, (N, F)."""
+        return np.stack([np.interp(age, self.age, column) for column in self.features.T], axis=1)
+
+
+def read_centiles(folder: Path, names: list[str]) -> Centiles:
+    """Read the features of that name from the tables of DLMUSE's centiles in a folder."""
+    codes = pd.read_csv(folder / 'muse_roi_names.csv').set_index('Name')['Index'].to_dict()
+    codes |= OTHER_NAMES
+    table = pd.read_csv(folder / 'dlmuse_centiles_CN_all.csv.gz')
+    table['code'] = table['VarName'].map(codes)
+    table = table.dropna(subset='code').drop_duplicates(['code', 'Age'])
+    medians = table.pivot(index='Age', columns='code', values='centile_50')
+    skull = pd.read_csv(folder / 'dlmuse_centiles_CN_icv_normalised.csv.gz')
+    skull = skull[skull['VarName'] == 'ICV'].drop_duplicates('Age').set_index('Age')['centile_50']
+    medians[FLUID] = skull - medians[BRAIN]
+    volumes = {r.name: medians[list(r.muse)].sum(axis='columns') / 1000 for r in load_regions()}
+    rows = pd.DataFrame(volumes).to_dict('records')
+    age = medians.index.to_numpy(float)
+    return Centiles(age, np.array([log_ratios(row, names) for row in rows]))
+
+
+class Steady:
+    """The regression; see the module.
+
+    Parameters
+    ----------
+    noise : (M, F) array
+        Differences of two measures of the same people.
+    centiles : Centiles or None
+        Of the old; only the people at hand without them.
+    """
+
+    def __init__(self, noise: np.ndarray, centiles: Centiles | None) -> None:
+        self.noise = noise[np.isfinite(noise).all(axis=1)]
+        self.centiles = centiles
+
+    def fit(self, features: np.ndarray, age: np.ndarray) -> Steady:
+        """Learn."""
+        weights = balanced_weights(age)
+        if self.centiles is not None:
+            features, age, weights = self._with_the_old(self.centiles, features, age)
+        share = weights / weights.sum()
+        mean = share @ features
+        spread = np.sqrt(share @ (features - mean) ** 2)
+        noise = self.noise / spread
+        penalty = np.eye(len(mean)) + NOISE * noise.T @ noise / len(noise)
+        values, vectors = np.linalg.eigh(penalty)
+        turned = (vectors * values**-0.5) @ vectors.T
+        ridge = RidgeCV(PENALTIES).fit(
+            (features - mean) / spread @ turned, age, sample_weight=weights
+        )
+        self.penalty = float(ridge.alpha_)
+        self.slopes, self.mean = turned @ ridge.coef_ / spread, mean
+        self.intercept = float(ridge.intercept_)
+        self.range = features.min(axis=0), features.max(axis=0)
+        return self
+
+    def _with_the_old(
+        self, centiles: Centiles, features: np.ndarray, age: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return people, ages and weights with those of the centiles."""
+        low, high = SHARED_AGES
+        shared = (age >= low) & (age <= high)
+        offset = np.median(features[shared] - centiles.at(age[shared]), axis=0)
+        curve = np.vander((age - 50) / 20, 3)
+        differ = features - curve @ np.linalg.lstsq(curve, features, rcond=None)[0]
+        years = np.arange(OLD, centiles.age[-1] + 1)
+        both = balanced_weights(np.concatenate([age, years]))
+        old = np.repeat(years, DRAWS)
+        drawn = differ[np.random.default_rng(0).integers(len(differ), size=len(old))]
+        return (
+            np.concatenate([features, centiles.at(old) + offset + drawn]),
+            np.concatenate([age, old]),
+            np.concatenate([both[: len(age)], np.repeat(both[len(age) :], DRAWS) / DRAWS]),
+        )
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return ages in years."""
+        return self.intercept + (features - self.mean) @ self.slopes
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return what `bids_brainage.models.volumes.VolumesRegressor` loads: straight lines."""
+        knots = np.stack(self.range, axis=1)
+        return {
+            'intercept': np.array([self.intercept]),
+            'knots': knots,
+            'values': (knots - self.mean[:, None]) * self.slopes[:, None],
+            'offset': np.zeros(len(self.mean)),
+        }
