@@ -7,10 +7,14 @@ from typing import Any
 
 from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.bundles.facts import model_facts
+from bids_brainage.bundles.people import TRUE
 from bids_brainage.inference.interval import corrected_age, in_training_range
 from bids_brainage.inputs.volumes import by_title, title_of
 from bids_brainage.outputs.tables import brainage_row
 from bids_brainage.preprocessing.quality import prediction_flags
+
+LEARNT_FROM = 'learnt_from'
+"""Flag of rows of people from whom the model has learnt."""
 
 
 def prediction_facts(prediction: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
@@ -86,7 +90,7 @@ def prediction_row(
     Parameters
     ----------
     scan : dict
-        Columns that come from the dataset (``source``, ``age``...).
+        Columns that come from the dataset (``source``, ``age``...), and ``in_training``.
     prediction : dict
         Content of ``prediction.json``.
     bundle : Bundle
@@ -101,6 +105,8 @@ def prediction_row(
     training = bundle.metadata['training']
     limits = training['age_min'], training['age_max']
     interval = prediction['interval'] or (None, None, None)
+    if scan.get('in_training') == TRUE:
+        flags = [*flags, LEARNT_FROM]
     return brainage_row(
         **scan,
         model=bundle.name,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_brainage.bundles.people import FALSE, UNSEEN
 from bids_brainage.errors import OptionError
+from bids_brainage.inference.row import LEARNT_FROM
 from bids_brainage.tsv import is_missing, read_tsv
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def use_held_out(table: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
         values: dict[str, Any] = {
             **dict.fromkeys(WITHOUT),
             'in_training': FALSE,
+            'qc_flag': [_without_flag(cell) for cell in table.loc[mine, 'qc_flag']],
             'predicted_age': [str(predicted) for predicted in told],
             'brain_age_gap': [None if age is None else str(p - age) for p, age in pairs],
         }
@@ -90,6 +92,11 @@ def held_out_ages(path: Path) -> dict[str, float]:
         if row['role'] == UNSEEN and (age := _number(row['predicted_age'])) is not None:
             found[row['source']].append(age)
     return {source: fmean(ages) for source, ages in found.items()}
+
+
+def _without_flag(cell: str | None) -> str | None:
+    left = [flag for flag in (cell or '').split(';') if flag != LEARNT_FROM]
+    return ';'.join(left) or None
 
 
 def _number(text: Any) -> float | None:

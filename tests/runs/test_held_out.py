@@ -37,6 +37,7 @@ def study(tmp_path):
             predicted_age=age + sign * (1 if seen else 8), interval_low=age - 9,
             interval_high=age + 9, interval_level=0.9, status='ok',
             in_training='true' if seen else 'false',
+            qc_flag='anisotropic;learnt_from' if seen else None,
         )  # fmt: skip
         write_brainage(
             out / f'sub-{k:02d}/anat/sub-{k:02d}_brainage.tsv', [row], models={MODEL: {}}
@@ -83,6 +84,7 @@ def test_with_the_table_of_the_training_everybody_counts_as_held_out(study):
     assert accuracy(study, 'training') is None
     row = next(r for r in read_tsv(study[1] / 'group_brainage.tsv') if r['source'] == uri(20))
     assert float(row['brain_age_gap']) == pytest.approx(-6) and row['in_training'] == 'false'
+    assert row['qc_flag'] == 'anisotropic'
     assert row['interval_low'] == 'n/a'  # it was that of the whole model's age
 
 
