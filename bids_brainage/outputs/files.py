@@ -9,8 +9,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import socket
+import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +47,7 @@ def write_bytes(path: str | Path, content: bytes) -> bool:
         if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
+        temporary = path.with_name(f'.{path.name}.{_writer()}')
         try:
             temporary.write_bytes(content)
             temporary.replace(path)
@@ -52,6 +55,45 @@ def write_bytes(path: str | Path, content: bytes) -> bool:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise _as_output_error(path, error) from error
+    return True
+
+
+def _writer() -> str:
+    """Return the end of the name of a file that this process is writing."""
+    return f'{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}'
+
+
+_WRITING = re.compile(r'\..+\.(?P<host>.+)-(?P<process>\d+)-[0-9a-f]{8}')
+
+ABANDONED_S = 24 * 3600.0
+"""Age from which a file that is being written has no writer any more, wherever that ran."""
+
+
+def remove_abandoned(paths: Iterable[Path]) -> int:
+    """Remove files whose writers were killed: of this machine, or a day old; return how many."""
+    removed = 0
+    for path in paths:
+        named = _WRITING.fullmatch(path.name)
+        try:
+            if named and not _is_written(path, named['host'], int(named['process'])):
+                path.unlink()
+                removed += 1
+        except OSError:  # its writer has just finished
+            continue
+    return removed
+
+
+def _is_written(path: Path, host: str, process: int) -> bool:
+    if time.time() - path.stat().st_mtime > ABANDONED_S:
+        return False
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
     return True
 
 

@@ -40,7 +40,7 @@ from bids_brainage.runs.progress import summary_table
 from bids_brainage.runs.rows import refresh_rows, rows_of
 from bids_brainage.runs.series import series_asked_for
 from bids_brainage.runs.settle import settle
-from bids_brainage.runs.work import clean_work, remove_idle
+from bids_brainage.runs.work import clean_work, remove_half_written, remove_idle
 from bids_brainage.workflows.images import kept_images
 from bids_brainage.workflows.plugin import require_scheduler
 
@@ -97,6 +97,7 @@ def run_participant(config: Config) -> int:
     with claimed(execution.work_dir, (scan.path.name for scan in plan.busy)):
         if execution.clean_workdir:
             clean_work(execution.work_dir, plan)
+        remove_half_written(config, plan)
         status = _run(config, plan, ledger, spaces)
     if not execution.keep_work:
         remove_idle(config, plan)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bids_brainage.config import Config
 from bids_brainage.errors import TemporaryError
+from bids_brainage.outputs.files import remove_abandoned
 from bids_brainage.runs.claim import claimed
 from bids_brainage.runs.plan import Plan
 from bids_brainage.workflows.naming import scan_workflow_name
@@ -39,6 +40,16 @@ def remove_work(work_dir: Path, names: Iterable[str]) -> None:
 def clean_work(work_dir: Path, plan: Plan) -> None:
     """Remove what earlier runs left of the images to do (``--clean-workdir``)."""
     remove_work(work_dir, (scan_workflow_name(scan) for scan in plan.busy))
+
+
+def remove_half_written(config: Config, plan: Plan) -> None:
+    """Remove what killed runs left half written of the people to be worked on."""
+    root = config.execution.output_dir
+    folders = {root / f'sub-{scan.subject}' for scan in plan.busy}
+    removed = remove_abandoned(root.glob('.*'))
+    removed += sum(remove_abandoned(folder.rglob('.*')) for folder in sorted(folders))
+    if removed:
+        LOG.info('%d half-written files of a run that was killed were removed.', removed)
 
 
 def remove_idle(config: Config, plan: Plan) -> None:

@@ -1,5 +1,10 @@
 """Which folders of the work folder go, and when."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +14,7 @@ from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import TemporaryError
 from bids_brainage.runs import work
 from bids_brainage.runs.plan import Plan
-from bids_brainage.runs.work import Sweeper, remove_idle
+from bids_brainage.runs.work import Sweeper, remove_half_written, remove_idle
 from bids_brainage.workflows.naming import scan_workflow_name
 
 NODES = [
@@ -94,3 +99,35 @@ def test_leftovers_that_another_run_works_on_stay(folders, monkeypatch):
     monkeypatch.setattr(work, 'claimed', taken)
     remove_idle(config, Plan((scan_of('01'),), (), ()))
     assert 'sub_01_T1w_wf' in there(folders)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bids_brainage.outputs.files import write_text
+def replace(self, target):
+    os.kill(os.getpid(), signal.SIGKILL)
+Path.replace = replace
+write_text(sys.argv[1], 'half')
+"""
+
+
+def test_half_written_files_of_killed_runs_go_and_those_of_others_stay(folders, monkeypatch):
+    monkeypatch.chdir(folders)
+    (folders / 'bids').mkdir()
+    config = parse(['bids', 'out', 'participant', '-w', str(folders)], {})
+    anat = folders / 'out' / 'sub-02' / 'anat'
+    for path in (folders / 'out' / 'index.html', anat / 'sub-02_brainage.tsv'):
+        done = subprocess.run([sys.executable, '-c', KILLED, str(path)], check=False)
+        assert done.returncode == -signal.SIGKILL
+    assert len(list((folders / 'out').rglob('.*-*-*'))) == 2
+    host = socket.gethostname()
+    living = anat / f'.sub-02_volumes.tsv.{host}-{os.getpid()}-0123abcd'
+    elsewhere = anat / '.sub-02_volumes.tsv.another.host-7-0123abcd'
+    old = anat / '.sub-02_volumes.tsv.another.host-8-0123abcd'
+    others = [living, elsewhere, anat / '.bidsignore', anat / '.nfs0001']
+    for path in (*others, old):
+        path.write_text('half')
+    os.utime(old, (0, 0))
+    remove_half_written(config, Plan((scan_of('02'),), (), ((scan_of('02'), ()),)))
+    assert {path for path in (folders / 'out').rglob('.*') if path.is_file()} == set(others)
