@@ -56,6 +56,11 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
         metavar='COLUMN',
         help='columns to correlate with the brain age gap',
     )
+    _add_selection(group)
+
+
+def _add_selection(group: argparse._ArgumentGroup) -> None:
+    """Add the options that say which predictions count."""
     group.add_argument(
         '--include-flagged',
         action='store_true',

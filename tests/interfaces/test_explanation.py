@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from nipype.interfaces.base import Undefined
 
 from bids_brainage.interfaces.explanation import save_maps
 from bids_brainage.preprocessing.atlas import load_atlas
@@ -77,7 +78,7 @@ def write_person(root, name, stretch, *, keep=True):
     inputs = SimpleNamespace(
         mask_native=str(folder / 'mask.nii'), template=str(folder / 'template.nii'),
         transform=str(folder / 'transform.npz'), prediction=str(folder / 'prediction.json'),
-        scan={'source': f'bids:raw:{source}'}, source_file=f'/data/{source}',
+        scan={'source': f'bids:raw:{source}'}, sources=Undefined, source_file=f'/data/{source}',
         base_directory=str(out), keep_maps=keep,
     )  # fmt: skip
     return save_maps(inputs, maps, BUNDLE), transform

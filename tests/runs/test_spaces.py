@@ -113,7 +113,7 @@ def config_of(person, tmp_path):
         output_dir=person.out, work_dir=tmp_path / 'work', run_id='r', keep_work=False,
         md_only_boilerplate=False,
     )  # fmt: skip
-    nipype = SimpleNamespace(nprocs=1, omp_nthreads=1)
+    nipype = SimpleNamespace(nprocs=1, omp_nthreads=1, plugin='Linear')
     return SimpleNamespace(
         execution=execution, nipype=nipype, workflow=SimpleNamespace(sloppy=True)
     )
