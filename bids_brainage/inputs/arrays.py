@@ -18,7 +18,6 @@ from bids_brainage.dataset.header import SAME_GRID_MM
 from bids_brainage.errors import BundleError, MissingInputError
 from bids_brainage.inputs.intensity import scale_by_top_percent
 from bids_brainage.inputs.kinds import Files, PreparedInput
-from bids_brainage.inputs.published import prepare_brainagenext, prepare_pyment, prepare_synthba
 from bids_brainage.inputs.reduce import reduce_half
 from bids_brainage.inputs.sfcn import prepare_sfcn
 from bids_brainage.inputs.volumes import INTRACRANIAL, log_ratios
@@ -117,18 +116,24 @@ def t1w_sfcn(declared: Mapping[str, Any], files: Files) -> PreparedInput:
 
 def t1w_synthba(declared: Mapping[str, Any], files: Files) -> PreparedInput:
     """Aligned brain of SynthBA: 1.4 mm, between 0 and 1."""
+    from bids_brainage.inputs.published import prepare_synthba
+
     volume, affine = _on_declared_grid(*prepare_synthba(*_fsl_brain(files)), declared)
     return PreparedInput((volume[None],), affine, declared['space'])
 
 
 def t1w_pyment(declared: Mapping[str, Any], files: Files) -> PreparedInput:
     """Aligned brain of pyment: cropped, white matter at 110 of 255."""
+    from bids_brainage.inputs.published import prepare_pyment
+
     volume, affine = _on_declared_grid(*prepare_pyment(*_fsl_brain(files)), declared)
     return PreparedInput((volume[None],), affine, declared['space'])
 
 
 def t1w_brainagenext(declared: Mapping[str, Any], files: Files) -> PreparedInput:
     """Aligned brain of BrainAgeNeXt, in the middle of its grid: z-scored."""
+    from bids_brainage.inputs.published import prepare_brainagenext
+
     volume, affine = prepare_brainagenext(*_fsl_brain(files))
     shape = tuple(declared['shape'])
     if volume.shape != shape:  # another box about the middle of the brain
