@@ -74,7 +74,7 @@ class Prediction:
     estimated : tuple of str
         Features that the image does not have and that the others suggest.
     beyond : tuple of str
-        Features outside the range that the model knows, where it holds its last value.
+        Features outside the range that the model knows.
     maps : tuple of ExplanationMap
     typicality : float or None
         Quantile (0 to 1) of the scan's distance from the training people.
