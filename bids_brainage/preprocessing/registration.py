@@ -125,10 +125,7 @@ def register(
     ProcessingError
         If no start gives a plausible affine.
     """
-    images = {
-        'fixed': _to_itk(fixed * fixed_mask, fixed_affine),
-        'moving': _to_itk(moving * moving_mask, moving_affine),
-    }
+    images = _brains(fixed, fixed_mask, fixed_affine, moving, moving_mask, moving_affine)
     affine, overlap, starts = _best_affine(
         images, fixed_mask, fixed_affine, moving_mask, moving_affine, sloppy=sloppy
     )
@@ -219,13 +216,25 @@ def align(
     ndarray, shape (4, 4)
         Template → native, RAS+ mm.
     """
-    images = {
-        'fixed': _to_itk(fixed * fixed_mask, fixed_affine),
-        'moving': _to_itk(moving * moving_mask, moving_affine),
-    }
+    images = _brains(fixed, fixed_mask, fixed_affine, moving, moving_mask, moving_affine)
     return _best_affine(
         images, fixed_mask, fixed_affine, moving_mask, moving_affine, sloppy=False
     )[0]
+
+
+def _brains(
+    fixed: np.ndarray,
+    fixed_mask: Mask,
+    fixed_affine: Affine,
+    moving: np.ndarray,
+    moving_mask: Mask,
+    moving_affine: Affine,
+) -> dict[str, Any]:
+    """Return both brains as greedy takes them, by name."""
+    return {
+        'fixed': _to_itk(fixed * fixed_mask, fixed_affine),
+        'moving': _to_itk(moving * moving_mask, moving_affine),
+    }
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
