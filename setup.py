@@ -34,7 +34,7 @@ REQUIRES = [
     'scikit-learn>=1.9.1',
     'scipy>=1.16',
     'SimpleITK>=2.5',
-    'templateflow>=25.1',
+    'templateflow>=25.1.1',
     'tomli_w>=1.2',
     'torch>=2.13',
 ]

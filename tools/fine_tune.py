@@ -4,12 +4,14 @@
     python tools/fine_tune.py MEASURED_TSV WORK --view sources
     python tools/fine_tune.py MEASURED_TSV WORK --export MODELS
 
-``MEASURED_TSV`` comes from ``tools/measure_regions.py`` and says who there is; ``WORK/aligned``
-from ``tools/real_inputs.py``.  Both views are trainings of this program with folds: five over
+With ``--start BUNDLE`` from another one than ``vgg8.lifespan-reduced``.  ``MEASURED_TSV`` comes
+from ``tools/measure_regions.py`` and says who there is; the inputs in ``WORK`` are from
+``tools/real_inputs.py``.  Both views are trainings of this program with folds: five over
 people, where people who look alike stay together, and one for each source that is left out.  A
 tenth of the training people chooses the epoch.  A training that was stopped goes on where it was.
 
-The mean of the five networks over people is exported, with the figures of both views.
+The mean of the five networks over people is exported, with the figures of both views; or, of
+large networks (``--one``), the one of ``--view everybody``.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ from bids_brainage.training.start import fine_tuning_changes
 
 LOG = logging.getLogger('fine_tune')
 VIEWS = ('people', 'sources')
-START, ARCH, TAG = 'vgg8.lifespan-reduced', 'vgg8', 'adults'
+EVERYBODY = 'everybody'
+START, TAG = 'vgg8.lifespan-reduced', 'adults'
 FEW = 5
 """Sources with fewer people are left out together."""
 
@@ -63,7 +66,9 @@ def people_of(measured: Path) -> tuple[pd.DataFrame, People]:
 
 
 def groups_of(people: People, view: str) -> np.ndarray:
-    """Return the number of the fold, from 1, in which each person is left out."""
+    """Return the number of the fold, from 1, in which each person is left out; 0 for none."""
+    if view == EVERYBODY:
+        return np.zeros(len(people.age), int)
     if view == 'people':
         fit_regions.FOLDS = 5
         return folds_of(people) + 1
@@ -76,7 +81,7 @@ def assignments_of(table: pd.DataFrame, people: People, groups: np.ndarray) -> l
     """Return who trains, chooses and tests in each fold."""
     found = []
     families, first = np.unique(people.family, return_index=True)
-    for fold in np.unique(groups).tolist():
+    for fold in np.unique(np.maximum(groups, 1)).tolist():
         mine = [f for f, i in zip(families, first, strict=True) if groups[i] != fold]
         by_age = sorted(mine, key=lambda f: people.age[people.family == f].min())
         choose = set(by_age[(fold + 3) % CHOOSES :: CHOOSES])
@@ -90,20 +95,22 @@ def assignments_of(table: pd.DataFrame, people: People, groups: np.ndarray) -> l
 
 def job_of(view: str, table: pd.DataFrame, people: People, options: argparse.Namespace) -> Job:
     """Write inputs and split of a view; return its training."""
-    bundle = resolve_bundle(START, model_dirs(None))
+    bundle = resolve_bundle(options.start, model_dirs(None))
     changes = read_overrides(options.recipe) if options.recipe else {}
-    recipe = make_recipe(ARCH, changes, fine_tuning_changes(bundle))
-    cache, split = options.work / 'inputs', options.work / f'{view}.tsv'
+    recipe = make_recipe(bundle.arch, changes, fine_tuning_changes(bundle))
+    kind = bundle.input['kind']
+    cache, split = options.work / f'inputs-{kind}', options.work / f'{view}.tsv'
     if not (cache / 'cache.json').is_file():
         rows = (
-            (scan, age, (np.load(options.work / 'aligned' / f'{scan}.npy')[None],))
+            (scan, age, (image[None],))
             for scan, age in zip(table['scan'], people.age.tolist(), strict=True)
+            for image in np.load(options.work / kind / f'{scan}.npy')
         )
         write_rows(cache, bundle.input, rows, 'real people')
     write_split(split, assignments_of(table, people, groups_of(people, view)))
     return Job(
-        name=f'{ARCH}.{TAG}', arch=ARCH, declared=bundle.input, recipe=recipe, seed=0,
-        folder=str(options.work / f'training-{view}'), cache=str(cache), split=str(split),
+        name=f'{bundle.arch}.{TAG}', arch=bundle.arch, declared=bundle.input, recipe=recipe, seed=0,
+        folder=str(options.work / f'training-{bundle.arch}-{view}'), cache=str(cache), split=str(split),
     )  # fmt: skip
 
 
@@ -122,14 +129,17 @@ def export(options: argparse.Namespace, table: pd.DataFrame, people: People) -> 
     found = {view: left_out(job_of(view, table, people, options), people, table) for view in VIEWS}
     cache = open_cache(Path(job.cache), verify=False)
     rows = prediction_rows(job, cache)
-    card = read_json(Path(__file__).with_name('fine_tune_card.json'))
+    card = read_json(Path(__file__).with_name('fine_tune_cards.json'))[job.name]
     data = card['training']['data']
     calibration = calibrate_predictions(
         rows, dataset=data, method='5 folds over people', simulated=False
     )
-    members = [trained_model(job, cache, fold) for fold in range(1, 6)]
-    model = FoldEnsemble(members)
-    choices = {'members': [model_options(job, cache.ages)] * len(members)}
+    choices = model_options(job, cache.ages)
+    if options.one:
+        model = trained_model(job_of(EVERYBODY, table, people, options), cache, 1)
+    else:
+        members = [trained_model(job, cache, fold) for fold in range(1, 6)]
+        model, choices = FoldEnsemble(members), {'members': [choices] * len(members)}
     metadata = bundle_metadata(job, rows, Cohort(data, False), calibration, choices)
     metadata['training'].pop('people')  # labels of this copy of the data, which nobody else has
     training = {**metadata['training'], **card.pop('training')}
@@ -172,7 +182,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     for name in ('measured', 'work'):
         parser.add_argument(name, type=Path)
-    parser.add_argument('--view', choices=VIEWS)
+    parser.add_argument('--start', default=START, metavar='BUNDLE')
+    parser.add_argument('--view', choices=(*VIEWS, EVERYBODY))
+    parser.add_argument('--one', action='store_true', help='export the network of everybody')
     parser.add_argument('--recipe', type=Path)
     parser.add_argument('--export', type=Path, metavar='MODELS')
     options = parser.parse_args()
@@ -183,8 +195,9 @@ def main() -> None:
         job = job_of(options.view, table, people, options)
         job.write()
         fit_job(job)
-        found = left_out(job, people, table)
-        LOG.info('%s left out\n%s', options.view, table_of(people, found).to_string())
+        if options.view in VIEWS:
+            found = left_out(job, people, table)
+            LOG.info('%s left out\n%s', options.view, table_of(people, found).to_string())
     if options.export:
         options.export.mkdir(parents=True, exist_ok=True)
         export(options, table, people)

@@ -1,23 +1,29 @@
-"""Prepare aligned T1w brains of people of known age, as System B sees them, without a run.
+"""Prepare T1w brains of people of known age, as a bundle sees them, without a run.
 
-    python tools/real_inputs.py SHARED_DATA WORK [--part I/N]
+    python tools/real_inputs.py SHARED_DATA WORK [--start BUNDLE] [--part I/N]
 
 Mask, bias field, affine and grid are found by the functions of the participant level; nothing is
-deformed.  ``WORK/aligned/<scan>.npy`` holds the input of ``vgg8.lifespan-reduced`` (4 mm).  What
-is there already stays.
+deformed.  ``WORK/<kind of input>/<scan>.npy``, shape (N, X, Y, Z), holds the input of the bundle:
+the aligned brain (System B, N = 1), or each thick-slice scan that the head contains, in its own
+space (System C).  What is there already stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 from measure_regions import scans
 
 from bids_brainage.bundles.bundle import resolve_bundle
 from bids_brainage.bundles.places import model_dirs
+from bids_brainage.inputs.arrays import prepare_slices
 from bids_brainage.inputs.intensity import scale_by_top_percent
 from bids_brainage.preprocessing.bias import correct_bias
 from bids_brainage.preprocessing.brainmask import find_brain
@@ -56,27 +62,45 @@ def aligned_brain(
     return pull(corrected, affine, points, image.shape) * brain, grid
 
 
+def thick_slices(path: Path, declared: Mapping[str, Any]) -> np.ndarray:
+    """Return the thick-slice scans of a head, shape (N, X, Y, Z), for the input of a bundle."""
+    data, affine, facts = load_canonical(path)
+    mask, _ = find_brain(data, affine, skull_stripped=facts.skull_stripped)
+    with TemporaryDirectory() as folder:
+        brain = Path(folder) / 'mask.nii'
+        nib.save(nib.Nifti1Image(mask.astype(np.uint8), affine), brain)
+        slices = prepare_slices(declared, {'t1w_uncorrected': path, 'mask_native': brain})
+    return np.concatenate([part.arrays[0] for part in slices])
+
+
 def main() -> None:
     """Prepare what is missing."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     for name in ('shared', 'work'):
         parser.add_argument(name, type=Path)
+    parser.add_argument('--start', default=START, metavar='BUNDLE')
     parser.add_argument('--part', default='1/1', help='which part of the scans, as 1/2')
     options = parser.parse_args()
-    folder = options.work / 'aligned'
+    declared = resolve_bundle(options.start, model_dirs(None)).input
+    folder = options.work / declared['kind']
     folder.mkdir(parents=True, exist_ok=True)
     root = options.work / 'template'
     install_packaged_template(root)
     fixed, template = find_template(root, resolution=2), find_template(root, resolution=1)
-    declared = resolve_bundle(START, model_dirs(None)).input
-    shape, target = tuple(declared['shape']), np.array(declared['affine'])
     part, parts = map(int, options.part.split('/'))
     for _, path, _ in list(scans(options.shared))[part - 1 :: parts]:
         out = folder / f'{path.name.removesuffix("_T1w.nii.gz")}.npy'
         if not out.is_file():
-            image = onto_grid(*aligned_brain(path, fixed, template), shape, target)
-            np.save(out, scale_by_top_percent(image, source=path.name))
+            if declared['kind'] == 't1w_clinical':
+                found = thick_slices(path, declared)
+            else:
+                image = onto_grid(
+                    *aligned_brain(path, fixed, template),
+                    tuple(declared['shape']), np.array(declared['affine']),
+                )  # fmt: skip
+                found = scale_by_top_percent(image, source=path.name)[None]
+            np.save(out, found)
             LOG.info('%s', out.stem)
 
 
