@@ -100,7 +100,8 @@ class Workflow:
     `bids_brainage.preprocessing.bold.atlases.resolve_atlas`, with `atlas_labels` as its table;
     `aicbv_weights` are those of a generator of CBV maps; `output_spaces` are further spaces of
     the images, as fMRIPrep writes them; `connectivity` asks for BOLD series where no model takes
-    them.
+    them; `harmonise` is ``all`` or ``COLUMN=VALUE``: the people who say how the tables of other
+    programs differ by site.
     """
 
     models: tuple[str, ...] = ()
@@ -115,6 +116,7 @@ class Workflow:
     aicbv_weights: Path | None = None
     output_spaces: tuple[str, ...] = ()
     consensus: bool = False
+    harmonise: str | None = None
     sloppy: bool = False
 
     def image_options(self) -> dict[str, Any]:

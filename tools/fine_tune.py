@@ -109,8 +109,9 @@ def job_of(view: str, table: pd.DataFrame, people: People, options: argparse.Nam
         write_rows(cache, bundle.input, rows, 'real people')
     write_split(split, assignments_of(table, people, groups_of(people, view)))
     return Job(
-        name=f'{bundle.arch}.{TAG}', arch=bundle.arch, declared=bundle.input, recipe=recipe, seed=0,
-        folder=str(options.work / f'training-{bundle.arch}-{view}'), cache=str(cache), split=str(split),
+        name=f'{bundle.arch}.{TAG}', arch=bundle.arch, declared=bundle.input, recipe=recipe,
+        folder=str(options.work / f'training-{bundle.arch}-{view}'), seed=0,
+        cache=str(cache), split=str(split),
     )  # fmt: skip
 
 

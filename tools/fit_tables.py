@@ -26,6 +26,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.svm import SVR
 
 from bids_brainage.bundles.bundle import export_bundle
+from bids_brainage.inputs.harmonise import Site, residuals_of, spread_of
 from bids_brainage.inputs.measure_titles import CORTICAL, STRUCTURES
 from bids_brainage.inputs.measures import features_of, muse_volumes
 from bids_brainage.inputs.volumes import log_ratios
@@ -184,6 +185,27 @@ def left_out(
     return found
 
 
+def harmonised(people: People, names: list[str], settings: Settings) -> np.ndarray:
+    """Return ages as `left_out`, each source brought to scale by its other people; NaN if few."""
+    found = np.full(len(people.age), np.nan)
+    for rest, mine in GroupKFold(FOLDS).split(people.age, people.age, people.source):
+        known, others = people.where(rest), people.where(mine)
+        tensors, distribution = fit(known, settings)
+        model = WavesRegressor(names)
+        model.load_tensors(tensors)
+        curves, spread = usual_people(known, distribution)
+        for source in np.unique(others.source):
+            own = np.flatnonzero(others.source == source)
+            site = Site(source, tuple(own.astype(str)), residuals_of(
+                others.features[own], others.age[own], curves
+            ))  # fmt: skip
+            for k in own:
+                if shift := site.shift_of(str(k), spread):
+                    row = filled(others.features[k] + shift.values, distribution)
+                    found[mine[k]] = model(row[None])[0]
+    return found
+
+
 def figures(age: np.ndarray, found: np.ndarray) -> dict[str, Any]:
     """Return n, mean absolute error, bias, correlation, and what the median would do."""
     error = found - age
@@ -195,7 +217,9 @@ def figures(age: np.ndarray, found: np.ndarray) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def validation(people: People, found: np.ndarray, inside: np.ndarray, what: str) -> list[dict]:
+def validation(
+    people: People, found: np.ndarray, inside: np.ndarray | None, what: str
+) -> list[dict]:
     """Return the rows of the card: everybody, adults, and decades."""
     parts = {'everybody': (0, 120), **PARTS}
     parts |= {f'{low} to {high} years' if high < 120 else f'{low} and older': (low, high)
@@ -205,16 +229,39 @@ def validation(people: People, found: np.ndarray, inside: np.ndarray, what: str)
         part = (people.age >= low) & (people.age < high)
         if part.sum() < 3:
             continue
-        rows.append({
+        row = {
             'dataset': f'real tables, {name}', 'simulated': False,
             **figures(people.age[part], found[part]), 'method': what,
-            'interval_coverage': round(float(inside[part].mean()), 3),
-        })  # fmt: skip
+        }  # fmt: skip
+        if inside is not None:
+            row['interval_coverage'] = round(float(inside[part].mean()), 3)
+        rows.append(row)
     return rows
 
 
-def usual_people(people: People, known: dict[str, list]) -> dict[str, list]:
-    """Return the features of the usual person of each age, by local linear regression."""
+def harmonised_rows(
+    people: People, alone: np.ndarray, brought: np.ndarray, method: str
+) -> list[dict]:
+    """Return the rows of the card of `harmonised`, and of the same people without."""
+    told = np.isfinite(brought)
+    return [
+        row
+        for how, ages in (
+            ('11 and more people', alone),
+            ('11 and more, harmonised', brought),
+        )
+        for row in validation(people.where(told), ages[told], None, f'{method}, {how}')
+        if row['dataset'].removeprefix('real tables, ') in PARTS
+    ]
+
+
+def usual_people(
+    people: People, known: dict[str, list]
+) -> tuple[dict[str, list], dict[str, list[float]]]:
+    """Return the features of the usual person of each age, and how sites differ from them.
+
+    By local linear regression.
+    """
     features = np.array([filled(row, known) for row in people.features])
     grid = np.linspace(people.age.min(), people.age.max(), 16)
     curves = []
@@ -223,7 +270,8 @@ def usual_people(people: People, known: dict[str, list]) -> dict[str, list]:
         near = np.sqrt(np.exp(-0.5 * (away / 8.0) ** 2))[:, None]
         line = np.stack([np.ones(len(away)), away], axis=1)
         curves.append(np.linalg.lstsq(near * line, near * features, rcond=None)[0][0])
-    return {'age': grid.round(3).tolist(), 'features': np.array(curves).T.round(5).tolist()}
+    usual = {'age': grid.round(3).tolist(), 'features': np.array(curves).T.round(5).tolist()}
+    return usual, spread_of(residuals_of(features, people.age, usual), people.source)
 
 
 def export(people: People, names: list[str], text: dict[str, Any], out: Path) -> None:
@@ -234,7 +282,11 @@ def export(people: People, names: list[str], text: dict[str, Any], out: Path) ->
     error = found - people.age
     interval = calibrate_by_age(error, found, LEVEL)
     widths = leave_one_out_half_widths_by_age(error, found, LEVEL, groups=list(groups))
-    rows = validation(people, found, np.abs(error) <= widths, text.pop('method'))
+    method = text.pop('method')
+    rows = validation(people, found, np.abs(error) <= widths, method)
+    many = len(np.unique(groups)) > FOLDS
+    if many:
+        rows += harmonised_rows(people, found, harmonised(people, names, settings), method)
     adult = people.age >= 18
     curve = [
         {'share': share, **figures(people.age[adult], ages[adult])}
@@ -244,6 +296,8 @@ def export(people: People, names: list[str], text: dict[str, Any], out: Path) ->
     for row in (*rows, *curve):
         LOG.info('%s', row)
     tensors, known = fit(people, settings)
+    usual, spread = usual_people(people, known)
+    sites = {'site_spread': spread} if many else {}
     age = people.age
     metadata = {
         **text,
@@ -258,7 +312,7 @@ def export(people: People, names: list[str], text: dict[str, Any], out: Path) ->
             **text['training'], 'simulated': False, 'sites': sorted(set(groups)), 'n': len(age),
             'age_min': round(float(age.min()), 1), 'age_max': round(float(age.max()), 1),
             'age_mean': round(float(age.mean()), 1), 'feature_distribution': known,
-            'reference_curves': usual_people(people, known), 'learning_curve': curve,
+            'reference_curves': usual, **sites, 'learning_curve': curve,
             'recipe': {
                 'waves': WAVES, 'tail': TAIL, 'epsilon_years': EPSILON_YEARS, **asdict(settings),
             },

@@ -208,7 +208,16 @@ def _curve_problems(metadata: Mapping[str, Any]) -> list[str]:
         return [expected + 'two or more ascending ages']
     if found.shape != (n, len(ages)):
         return [f'{expected}{n} x {len(ages)} {what}, found {found.shape}']
-    return []
+    return _spread_problems(metadata['training'].get('site_spread'), n)
+
+
+def _spread_problems(spread: Mapping[str, Any] | None, n: int) -> list[str]:
+    if spread is None:
+        return []
+    lengths = [len(spread.get(key, ())) for key in ('between', 'within')]
+    if lengths == [n, n] and min(spread['between']) >= 0 and min(spread['within']) > 0:
+        return []
+    return [f'`training.site_spread` must hold {n} variances `between` and `within`']
 
 
 def _interval_problems(conformal: Mapping[str, Any] | None) -> list[str]:

@@ -197,6 +197,7 @@ def _workflow(settings: Settings, environ: Mapping[str, str], problems: Problems
         aicbv_weights=weights_file(settings, problems),
         output_spaces=output_spaces(texts(settings, 'output_spaces', problems), problems),
         consensus=flag(settings, 'consensus', problems),
+        harmonise=_harmonise(settings, problems),
         sloppy=flag(settings, 'sloppy', problems),
     )
 
@@ -206,6 +207,16 @@ def _connectivity(settings: Settings, problems: Problems) -> bool:
     if wanted and settings.get('anat_only') is True:
         problems.append('--connectivity and --anat-only contradict each other: give one.')
     return wanted
+
+
+def _harmonise(settings: Settings, problems: Problems) -> str | None:
+    wanted = settings.get('harmonise')
+    if wanted is None or wanted == 'all':
+        return wanted
+    name, sign, value = str(wanted).partition('=')
+    if not (name and sign and value):
+        problems.append(f'--harmonise: expected nothing or COLUMN=VALUE, found {wanted!r}.')
+    return str(wanted)
 
 
 def _nipype(settings: Settings, environment: Environment, problems: Problems) -> Nipype:

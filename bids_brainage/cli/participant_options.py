@@ -124,6 +124,15 @@ def _add_bold(group: argparse._ArgumentGroup) -> None:
         'ages from these tables, images or not; a bare path is named by its folder',
     )
     group.add_argument(
+        '--harmonise',
+        nargs='?',
+        const='all',
+        metavar='COLUMN=VALUE',
+        help='bring tables of other programs to the scale of the people that tables.openneuro '
+        'learnt from, site by site, by the other people of known age (with COLUMN=VALUE only by '
+        'those, say the healthy)',
+    )
+    group.add_argument(
         '--connectivity',
         action='store_true',
         default=None,

@@ -1,4 +1,4 @@
-"""Columns of people and dates of scans, for the group level.
+"""Columns of people and dates of scans, from the tables of a dataset.
 
 Only tables are read, never images.
 """
@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.tables import read_table
 from bids_brainage.errors import OptionError
+from bids_brainage.names import SITE_COLUMNS
 from bids_brainage.tsv import is_missing, read_tsv
 
 LOGGER = logging.getLogger(__name__)
@@ -80,6 +82,26 @@ def phenotype_columns(
             f'phenotype/*.tsv, sessions tables); columns found: {known}. Correct the option.'
         )
     return found
+
+
+def value_of(values: Mapping[tuple[str, str | None], str], scan: Scan) -> str:
+    """Return a cell of a scan's person and session, empty if there is none.
+
+    Parameters
+    ----------
+    values : mapping
+        One column of `phenotype_columns`.
+    scan : Scan
+    """
+    who = f'sub-{scan.subject}'
+    when = f'ses-{scan.session}' if scan.session else None
+    return values.get((who, when)) or values.get((who, None)) or ''
+
+
+def site_of(columns: Mapping[str, Mapping[tuple[str, str | None], str]], scan: Scan) -> str:
+    """Return where a scan was made by the first of `SITE_COLUMNS` that says so, or nothing."""
+    told = (value_of(columns[name], scan) for name in SITE_COLUMNS if name in columns)
+    return next(filter(None, told), '')
 
 
 def acquisition_days(bids_dir: str | Path, sources: Iterable[str]) -> dict[str, float]:

@@ -21,6 +21,7 @@ def predict_measured(
     files: Files,
     saliency: Sequence[str] | None,
     reference_age: float | None,
+    shift: np.ndarray | None = None,
 ) -> Prediction:
     """Predict an age from the measures of another program.
 
@@ -38,13 +39,15 @@ def predict_measured(
     reference_age : float or None
         Years; the age of the people that the person is compared with.  None takes the predicted
         age.  It changes the explanation, never the age.
+    shift : ndarray or None
+        Added to the features, see `bids_brainage.inputs.harmonise`.
 
     Returns
     -------
     Prediction
     """
     training = bundle.metadata['training']
-    measured = np.asarray(prepared.arrays[0])
+    measured = np.asarray(prepared.arrays[0]) + (0.0 if shift is None else shift)
     features = filled(measured, training['feature_distribution'])
     model = bundle.instantiate()
     age = float(model(features[None])[0])

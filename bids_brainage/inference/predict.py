@@ -34,6 +34,7 @@ def predict(
     atlas: Atlas | None = None,
     synthetic_slices: bool = False,
     reference_age: float | None = None,
+    shift: np.ndarray | None = None,
 ) -> Prediction:
     """Predict the age of one scan and explain it.
 
@@ -55,6 +56,8 @@ def predict(
     reference_age : float or None
         Years, usually the person's age: the explanation of a model with reference curves compares
         with people of this age; None takes the predicted age.  It never changes the age.
+    shift : ndarray or None
+        Added to the features of tables, see `bids_brainage.inputs.harmonise`.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def predict(
     else:
         scans = [prepare_input(bundle.input, files)]
     if kind_of(bundle.input).elsewhere:
-        prediction = predict_measured(bundle, scans[0], files, saliency, reference_age)
+        prediction = predict_measured(bundle, scans[0], files, saliency, reference_age, shift)
     elif kind_of(bundle.input).is_table:
         prediction = predict_additive(bundle, scans[0], files, saliency, reference_age)
     else:

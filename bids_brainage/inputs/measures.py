@@ -48,11 +48,16 @@ def measures(declared: Mapping[str, Any], files: Files) -> PreparedInput:
             f'the model was made for measures of {" or ".join(declared["programs"])}, found those '
             f'of {table["Program"]}. Choose another model.'
         )
+    return PreparedInput(
+        (measured_features(declared['features'], found),), None, declared['space']
+    )
+
+
+def measured_features(names: Sequence[str], found: Mapping[str, float]) -> np.ndarray:
+    """Return features of one visit from the measures of any of the programs; see `features_of`."""
     if MUSE in found:
-        features = log_ratios(muse_volumes(found), declared['features'])
-    else:
-        features = features_of(found, declared['features'])
-    return PreparedInput((features,), None, declared['space'])
+        return log_ratios(muse_volumes(found), names)
+    return features_of(found, names)
 
 
 def features_of(found: Mapping[str, float], names: Sequence[str]) -> np.ndarray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.bundles.places import DEFAULT_BY_PROGRAM, DEFAULT_MODELS
@@ -16,6 +16,7 @@ from bids_brainage.dataset.measured import MeasuredScan, find_measured
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import OptionError
 from bids_brainage.inputs.kinds import kind_of
+from bids_brainage.runs.harmonise import Harmonisation, find_harmonisation
 from bids_brainage.runs.ledger import Ledger
 
 LOG = logging.getLogger('bids_brainage')
@@ -33,11 +34,14 @@ class Elsewhere:
         Models of such measures.
     todo : tuple of (MeasuredScan, bundles)
         What has no result yet.
+    harmonisation : Harmonisation
+        What brings them to the scale of the models.
     """
 
     scans: tuple[MeasuredScan, ...] = ()
     bundles: tuple[Bundle, ...] = ()
     todo: tuple[tuple[MeasuredScan, tuple[Bundle, ...]], ...] = ()
+    harmonisation: Harmonisation = field(default_factory=Harmonisation)
 
     @property
     def n_ages(self) -> int:
@@ -136,10 +140,18 @@ def plan_elsewhere(
     """Compare what is asked for with what stands in the output dataset."""
     own = tuple(bundle for bundle in bundles if kind_of(bundle.input).elsewhere)
     scans = tuple(scan for scan in measured if any(takes(bundle, scan) for bundle in own))
+    brought = find_harmonisation(ledger.config, bundles)
     todo = []
     for scan in scans:
-        asked = [bundle for bundle in own if takes(bundle, scan)]
-        left = tuple(b for b in asked if scan.problem or not ledger.prediction(scan, b).is_current)
+        left = tuple(
+            b
+            for b in own
+            if takes(b, scan)
+            and (
+                scan.problem
+                or not ledger.prediction(scan, b, shift=brought.shift_of(scan, b)).is_current
+            )
+        )
         if left:
             todo.append((scan, left))
-    return Elsewhere(scans, own, tuple(todo))
+    return Elsewhere(scans, own, tuple(todo), brought)

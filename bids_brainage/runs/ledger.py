@@ -43,6 +43,7 @@ from bids_brainage.workflows.settings import Stored
 if TYPE_CHECKING:
     from bids_brainage.dataset.aicbv import CbvSource
     from bids_brainage.dataset.series import Series
+    from bids_brainage.inputs.harmonise import SiteShift
     from bids_brainage.outputs.connectivity import Connectivity
 
 Facts = Mapping[str, Any]
@@ -200,7 +201,13 @@ class Ledger:
         return Product(tuple(series_paths(self.config, series)), stored, made_from)
 
     def prediction(
-        self, scan: Scan, bundle: Bundle, cbv: CbvSource | None = None, *, final: bool = False
+        self,
+        scan: Scan,
+        bundle: Bundle,
+        cbv: CbvSource | None = None,
+        *,
+        final: bool = False,
+        shift: SiteShift | None = None,
     ) -> Product:
         """Return the prediction of a model: its row, and its maps.
 
@@ -213,6 +220,8 @@ class Ledger:
         final : bool
             Take the connectivity that there is; else a model that takes it has no prediction
             while a functional run of the session is yet to be processed.
+        shift : SiteShift or None
+            What brings tables of other programs to the scale of the model.
         """
         table = table_path(self._root, scan)
         rows = [
@@ -233,7 +242,7 @@ class Ledger:
 
         def made_from() -> Facts:
             network = self.connectivity_of(scan, bundle.input['n_nodes']) if graph else None
-            facts = of_prediction(self.config, scan, bundle, cbv, network)
+            facts = of_prediction(self.config, scan, bundle, cbv, network, shift)
             return self._from(scan, facts)
 
         return Product(tuple(self._maps(scan, bundle)), stored, made_from)

@@ -18,6 +18,7 @@ from bids_brainage.errors import BrainAgeError
 from bids_brainage.inference.predict import predict
 from bids_brainage.inference.result import ExplanationMap, content_of
 from bids_brainage.inference.row import flags_of, prediction_facts, prediction_row
+from bids_brainage.inputs.harmonise import SiteShift
 from bids_brainage.inputs.measures import head_is_wrong, quality_of
 from bids_brainage.names import log_dir, side_file
 from bids_brainage.outputs import (
@@ -54,6 +55,11 @@ _SPELLED = {
     'synthseg': 'SynthSeg',
     'dlmuse': 'DLMUSE',
 }
+HARMONISED_TEXT = (
+    ' At sites with enough people of known age, what these differed by on average from the usual '
+    'person of their age was taken off the measures, shrunk as in ComBat (Johnson et al. 2007, '
+    'doi:10.1093/biostatistics/kxj037), nobody counting for themselves.'
+)
 OF_THE_HEAD = 'brain/head'
 """Feature that a wrong size of the head leaves out; its flag says so."""
 
@@ -76,7 +82,7 @@ def predict_tables(config: Config, plan: Plan, ledger: Ledger, status: StatusLog
         for bundle in bundles:
             start = time.monotonic()
             try:
-                _predict(scan, bundle, ledger)
+                _predict(scan, bundle, ledger, plan.elsewhere.harmonisation.shift_of(scan, bundle))
             except (BrainAgeError, OSError) as error:
                 failed += 1
                 LOG.error('%s: failed: %s', scan.stem, error)
@@ -90,16 +96,17 @@ def predict_tables(config: Config, plan: Plan, ledger: Ledger, status: StatusLog
 
 def methods_of(plan: Plan) -> str:
     """Return the methods text of the models of tables, the same whoever is selected."""
+    harmonised = {name for name, _, _ in plan.elsewhere.harmonisation.sites}
     return '\n\n'.join(
         f'Brain age was predicted with {bundle.name} (version {bundle.version}; '
         f'{bundle.metadata["reference"]["text"]}) from the tables of '
         f'{" or ".join(_SPELLED[program] for program in bundle.input["programs"])}, without an '
-        'image.'
+        'image.' + (HARMONISED_TEXT if bundle.name in harmonised else '')
         for bundle in plan.elsewhere.bundles
     )
 
 
-def _predict(scan: MeasuredScan, bundle: Bundle, ledger: Ledger) -> None:
+def _predict(scan: MeasuredScan, bundle: Bundle, ledger: Ledger, shift: SiteShift | None) -> None:
     """Write the measures, the row and the map of one visit."""
     if scan.problem:
         raise BrainAgeError(scan.problem)
@@ -111,7 +118,11 @@ def _predict(scan: MeasuredScan, bundle: Bundle, ledger: Ledger) -> None:
     if scan.segmentation is not None:
         files['segmentation'] = scan.segmentation
     prediction = predict(
-        bundle, files, saliency=config.workflow.saliency, reference_age=scan.age.years
+        bundle,
+        files,
+        saliency=config.workflow.saliency,
+        reference_age=scan.age.years,
+        shift=None if shift is None else shift.values,
     )
     if MAPS in kept_images(config):
         for item in prediction.maps:
@@ -127,7 +138,7 @@ def _predict(scan: MeasuredScan, bundle: Bundle, ledger: Ledger) -> None:
         bundle,
         _flags(scan, bundle, content, found, quality),
     )
-    made_from = {**of_prediction(config, scan, bundle), 'InputSHA256': digest}
+    made_from = {**of_prediction(config, scan, bundle, shift=shift), 'InputSHA256': digest}
     facts = {**prediction_facts(content, bundle), 'Program': scan.program, MADE_FROM: made_from}
     write_brainage(
         table_path(root, scan),

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bids_brainage.dataset.phenotype import acquisition_days, phenotype_columns
+from bids_brainage.dataset.phenotype import (
+    acquisition_days,
+    phenotype_columns,
+    site_of,
+    value_of,
+)
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.inputs.kinds import CONNECTIVITY, kind_of
 from bids_brainage.names import SITE_COLUMNS
@@ -85,10 +90,6 @@ def find_candidates(
             graph = _connectivity(scan, output_dir, declared, atlas)
             problem = problem or graph.without
             files |= {} if graph.path is None else {CONNECTIVITY: graph.path}
-        cohort = next(
-            (text for name in SITE_COLUMNS if (text := _look_up(columns.get(name, {}), scan))),
-            '',
-        )
         years = scan.age.years
         item = Item(
             source=scan.uri,
@@ -96,10 +97,10 @@ def find_candidates(
             session=scan.session,
             age=float('nan') if years is None else years,
             sex=scan.sex or '',
-            cohort=cohort,
+            cohort=site_of(columns, scan),
             acq_days=days.get(scan.uri, float('nan')),
         )
-        if reference and _look_up(columns[reference[0]], scan) != reference[1]:
+        if reference and value_of(columns[reference[0]], scan) != reference[1]:
             problem = f'{NOT_HEALTHY} ({reference[0]} is not {reference[1]})'
         result.append(Candidate(item, files, problem))
     return result
@@ -210,10 +211,3 @@ def _any_space(name: str) -> str:
     """Turn a file name into a pattern that any space fits."""
     head, mark, tail = name.partition('_space-')
     return f'{head}{mark}*_{tail.partition("_")[2]}' if mark else name
-
-
-def _look_up(values: Mapping[tuple[str, str | None], str], scan: Scan) -> str:
-    """Return a phenotype cell of a scan's person and session, empty if there is none."""
-    who = f'sub-{scan.subject}'
-    when = f'ses-{scan.session}' if scan.session else None
-    return values.get((who, when)) or values.get((who, None)) or ''

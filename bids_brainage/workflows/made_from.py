@@ -19,7 +19,11 @@ from bids_brainage.workflows.naming import takes_cbv, takes_native
 
 if TYPE_CHECKING:
     from bids_brainage.dataset.aicbv import CbvSource
+    from bids_brainage.inputs.harmonise import SiteShift
     from bids_brainage.outputs.connectivity import Connectivity
+
+HARMONISED = 'Harmonisation'
+"""Key of what a shift was learnt from."""
 
 
 def of_mask(config: Config) -> dict[str, Any]:
@@ -48,6 +52,7 @@ def of_prediction(
     bundle: Bundle,
     cbv: CbvSource | None = None,
     connectivity: Connectivity | None = None,
+    shift: SiteShift | None = None,
 ) -> dict[str, Any]:
     """Return what the prediction of a model is made from.
 
@@ -60,6 +65,8 @@ def of_prediction(
         For models that take a map of blood volume.
     connectivity : Connectivity or None
         For models that take connectivity.
+    shift : SiteShift or None
+        What brings tables of other programs to the scale of the model.
 
     Returns
     -------
@@ -84,6 +91,8 @@ def of_prediction(
     if connectivity is not None:
         path = connectivity.path
         facts['ConnectivitySHA256'] = sha256_file(path) if path else None
+    if shift is not None:
+        facts[HARMONISED] = shift.facts()
     curves = metadata['training'].get('reference_curves')
     if curves and scan.age.years is not None:
         facts['ReferenceAge'] = min(max(scan.age.years, curves['age'][0]), curves['age'][-1])
