@@ -29,6 +29,7 @@ _SEGMENTATIONS = (
 )
 _LABEL = r'[0-9a-zA-Z+]+'
 _PLAIN = re.compile(_LABEL)
+_HEADS = ('T1.mgz', 'orig_nu.mgz', 'orig.mgz', 'norm.mgz', 'brain.mgz')
 _BASE = 'base-tps'
 """File that marks FreeSurfer's template of a person, which is no visit."""
 
@@ -67,6 +68,14 @@ class MeasuredScan(Scan):
         """All files that the measures, and their map, are made from."""
         own = tuple(self.tables.values())
         return own if self.segmentation is None else (*own, self.segmentation)
+
+    @property
+    def anatomy(self) -> Path | None:
+        """The image that was segmented, for pictures, if it is there."""
+        if self.segmentation is None:
+            return None
+        images = (self.segmentation.parent / name for name in _HEADS)
+        return next((path for path in images if path.is_file()), None)
 
     @property
     def problem(self) -> str | None:

@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.bundles.people import in_training
 from bids_brainage.config import Config
@@ -16,7 +14,7 @@ from bids_brainage.dataset.measured import MeasuredScan
 from bids_brainage.dataset.stats_files import version_of
 from bids_brainage.errors import BrainAgeError
 from bids_brainage.inference.predict import predict
-from bids_brainage.inference.result import ExplanationMap, content_of
+from bids_brainage.inference.result import content_of
 from bids_brainage.inference.row import flags_of, prediction_facts, prediction_row
 from bids_brainage.inputs.harmonise import SiteShift
 from bids_brainage.inputs.measures import head_is_wrong, quality_of
@@ -32,16 +30,13 @@ from bids_brainage.outputs import (
 from bids_brainage.outputs.dataset import dataset_name
 from bids_brainage.outputs.provenance import MADE_FROM
 from bids_brainage.outputs.tables import column_names, data_dictionary
-from bids_brainage.preprocessing.normalise import brain_box
 from bids_brainage.preprocessing.quality import image_flags
 from bids_brainage.runs.ledger import Ledger
+from bids_brainage.runs.measured_maps import write_map
 from bids_brainage.runs.plan import Plan
 from bids_brainage.runs.process import provenance_of
 from bids_brainage.runs.progress import SAVED
 from bids_brainage.workflows.images import (
-    MAPS,
-    kept_images,
-    map_path,
     measures_path,
     table_path,
 )
@@ -124,9 +119,8 @@ def _predict(scan: MeasuredScan, bundle: Bundle, ledger: Ledger, shift: SiteShif
         reference_age=scan.age.years,
         shift=None if shift is None else shift.values,
     )
-    if MAPS in kept_images(config):
-        for item in prediction.maps:
-            _write_map(root, scan, bundle, item)
+    for item in prediction.maps:
+        write_map(config, scan, bundle, item, _sources(scan))
     quality = quality_of(found)
     content = content_of(prediction)
     seen = in_training(
@@ -208,34 +202,6 @@ def _flags(
         *(flag for flag, raised in own.items() if raised),
         *flags_of(prediction, bundle, scan.age.years),
     ]
-
-
-def _write_map(root: Path, scan: MeasuredScan, bundle: Bundle, item: ExplanationMap) -> None:
-    """Write the map on the labels of the program, cut to the brain, with its side file."""
-    import nibabel as nib
-
-    from bids_brainage.interfaces.derivatives import write_image
-
-    painted = item.data != 0
-    if not painted.any():
-        painted[0, 0, 0] = True  # an image has a voxel
-    box, affine = brain_box(painted, item.affine, margin_mm=0.0)
-    image = nib.Nifti1Image(item.data[box].astype(np.float32), affine)
-    image.header.set_xyzt_units('mm')
-    image.set_sform(affine, 1)
-    image.set_qform(affine, 1)
-    target = map_path(root, scan, bundle.label, item.method)
-    write_image(target, image.to_bytes())
-    write_json(
-        side_file(target),
-        {
-            'Model': bundle.name,
-            'WeightsSHA256': bundle.weights_sha256,
-            'Method': item.method,
-            'Units': item.unit,
-            'Sources': _sources(scan),
-        },
-    )
 
 
 def _write_failed(root: Path, scan: MeasuredScan, bundle: Bundle) -> None:

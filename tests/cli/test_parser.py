@@ -89,6 +89,8 @@ SPELLINGS = [
         ('T1w', 'MNI152NLin6Asym:res-2'),
     ),
     ('--connectivity', 'workflow.connectivity', True),
+    ('--harmonise', 'workflow.harmonise', 'all'),
+    ('--harmonise group=control', 'workflow.harmonise', 'group=control'),
     ('--aicbv-weights filter.json', 'workflow.aicbv_weights', 'filter.json'),
     ('--consensus', 'workflow.consensus', True),
     ('--synthetic-slices', 'workflow.synthetic_slices', True),

@@ -141,6 +141,17 @@ def test_contributions_are_painted_on_the_labels_of_the_program(finished):
     assert not list((root / 'out' / 'sub-02').rglob('*_saliency.nii.gz'))
 
 
+def test_map_is_on_the_page(finished):
+    root, _ = finished
+    page = (root / 'out' / 'sub-01.html').read_text()
+    names = {path.name for path in (root / 'out' / 'sub-01' / 'figures').iterdir()}
+    stem = 'sub-01_rec-freesurfer_model-tablesopenneuro_desc'
+    assert names == {f'{stem}-contribution_T1w.svg', f'{stem}-summary_T1w.svg'}
+    assert 'The brain, and what moved the age' in page
+    assert 'Contributions to the predicted age' in page
+    assert 'Contributions to the predicted age' not in (root / 'out' / 'sub-02.html').read_text()
+
+
 def test_pages_show_the_age_and_the_regions(finished):
     root, _ = finished
     page = (root / 'out' / 'sub-01.html').read_text()
