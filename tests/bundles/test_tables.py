@@ -17,6 +17,12 @@ def bundle(request):
     return resolve_bundle(request.param, model_dirs(None)[-1:])
 
 
+def rows_of(bundle):
+    """Return the rows of all sources, as they are."""
+    rows = bundle.metadata['validation']
+    return {row['dataset']: row for row in rows if row['method'] == LEFT_OUT[bundle.name]}
+
+
 def test_every_program_has_a_model_that_takes_it():
     for program, name in DEFAULT_BY_PROGRAM.items():
         assert program in PROGRAMS
@@ -25,7 +31,7 @@ def test_every_program_has_a_model_that_takes_it():
 
 
 def test_the_card_states_errors_with_whole_sources_left_out(bundle):
-    rows = {row['dataset']: row for row in bundle.metadata['validation']}
+    rows = rows_of(bundle)
     adults = rows['real tables, adults (18 and older)']
     assert adults['method'] == LEFT_OUT[bundle.name]
     assert adults['mae'] < 0.8 * adults['median_baseline_mae']
@@ -36,9 +42,20 @@ def test_the_card_states_errors_with_whole_sources_left_out(bundle):
 
 def test_the_model_of_freesurfer_is_closer_than_six_years():
     found = resolve_bundle('tables.openneuro', model_dirs(None)[-1:])
-    rows = {row['dataset']: row for row in found.metadata['validation']}
+    rows = rows_of(found)
     assert rows['real tables, adults (18 and older)']['mae'] < 6.2
     assert rows['real tables, 18 to 45 years']['mae'] < 5.6
+
+
+def test_the_card_says_what_harmonising_brings():
+    found = resolve_bundle('tables.openneuro', model_dirs(None)[-1:])
+    old = {
+        row['method'].split(', ')[-1]: row
+        for row in found.metadata['validation']
+        if row['dataset'] == 'real tables, 50 and older'
+    }
+    assert old['harmonised']['n'] == old['11 and more people']['n']
+    assert old['harmonised']['mae'] < old['11 and more people']['mae'] - 1
 
 
 def test_people_look_older_the_older_they_are(bundle):

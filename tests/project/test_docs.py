@@ -84,6 +84,8 @@ def study(tmp_path, monkeypatch):
         nib.save(image, folder / f'sub-{label}_run-1_T1w.nii.gz')
     description = '{"Name": "study", "BIDSVersion": "1.10.0"}'
     (tmp_path / 'data' / 'dataset_description.json').write_text(description, 'utf-8')
+    people = 'participant_id\tage\tdiagnosis\nsub-01\t40\tcontrol\nsub-10159\t41\tcontrol\n'
+    (tmp_path / 'data' / 'participants.tsv').write_text(people, 'utf-8')
     for page, language, name in (
         ('openneuro', 'json', 'filter.json'),
         ('cluster', 'yaml', 'slurm.yml'),
