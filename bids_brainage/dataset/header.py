@@ -17,6 +17,9 @@ REFUSED_DEGREES = 45.0
 WORTH_TELLING = (1.0, 5.0)
 """Percent and degrees that rounding and the correction of a tilt do not reach."""
 
+LEAST_MM, LEAST_VOXELS = 60.0, 10
+"""Field of view along each axis below which no brain is covered."""
+
 _PLAUSIBLE_MM = (0.1, 10.0)
 _MM_PER_UNIT = {'meter': 1000.0, 'micron': 0.001}
 
@@ -194,12 +197,67 @@ def _sizes(values: Any) -> str:
     return ' x '.join(f'{value:.4g}' for value in values)
 
 
+def refusal_of(image: Any, geometry: Geometry | None) -> str:
+    """Return why an image cannot be used, as far as its header says it; empty if it can.
+
+    Parameters
+    ----------
+    image : nibabel image
+    geometry : Geometry or None
+        From `geometry_of`.
+    """
+    import nibabel as nib
+    import numpy as np
+
+    kind = image.get_data_dtype()
+    if kind.fields is not None or kind.kind == 'c':
+        what = 'colours (RGB)' if kind.fields is not None else 'complex numbers'
+        return (
+            f'the voxels are {what}, expected one number each. '
+            'Use the magnitude image as it came from the scanner.'
+        )
+    if geometry is not None and geometry.refusal:
+        return (
+            f'{geometry.refusal}. Which is right cannot be known here: convert the scan '
+            'again (for example with dcm2niix), or correct the header.'
+        )
+    shape = tuple(image.shape)
+    if len(shape) < 3 or set(shape[3:]) - {1}:
+        return (
+            f'expected one 3-D volume, found shape {shape}. '
+            'Keep a single volume or average the repetitions first.'
+        )
+    return _refusal_of_grid(np.array(shape[:3]), nib.affines.voxel_sizes(image.affine))
+
+
+def _refusal_of_grid(shape: Any, zooms: Any) -> str:
+    """Return what is wrong with the voxels along each axis and their edges in mm."""
+    extent = zooms * shape
+    if min(shape) < LEAST_VOXELS or extent.min() < LEAST_MM:
+        return (
+            f'the field of view is {extent.round().astype(int).tolist()} mm on a grid of '
+            f'{shape.tolist()} voxels; expected at least {LEAST_MM:.0f} mm and {LEAST_VOXELS} '
+            'voxels along each axis. The scan does not cover the brain, or its voxel size is '
+            'wrong.'
+        )
+    if zooms.max() > _PLAUSIBLE_MM[1] or zooms.min() < _PLAUSIBLE_MM[0]:
+        return (
+            f'voxel size {zooms.round(3).tolist()} mm; expected 0.1 to 10 mm. '
+            'Check the units in the header.'
+        )
+    return ''
+
+
 def header_words(path: Path) -> list[str]:
-    """Return what contradicts itself in the header of an image; nothing if it cannot be read."""
+    """Return what is wrong in the header of an image; nothing if it cannot be read."""
     import nibabel as nib
 
     try:
-        geometry = geometry_of(nib.load(path))
+        image = nib.load(path)
+        geometry = geometry_of(image)
+        refusal = refusal_of(image, geometry)
     except unreadable():
         return []
+    if refusal:
+        return [f'will be refused: {refusal}']
     return list(geometry.words) if geometry else []

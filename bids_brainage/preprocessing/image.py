@@ -16,10 +16,9 @@ from typing import cast
 import nibabel as nib
 import numpy as np
 
-from bids_brainage.dataset.header import Geometry, geometry_of
+from bids_brainage.dataset.header import Geometry, geometry_of, refusal_of
 from bids_brainage.errors import UnusableImageError
 
-MIN_EDGE_MM = 60.0
 """A field of view shorter than this along any axis cannot hold a brain, not even an infant's."""
 
 MAX_STRIPPED_ML = 2400.0
@@ -136,7 +135,6 @@ def load_canonical(path: Path) -> tuple[np.ndarray, np.ndarray, ImageFacts]:
     n_nonfinite = int(bad.sum())
     if n_nonfinite:
         data[bad] = 0.0
-    _check_grid(path, data, affine)
     low, high = float(data.min()), float(data.max())
     if not high > low:
         raise UnusableImageError(
@@ -296,16 +294,17 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str, Geometry
                 'Convert the scan again, for example with dcm2niix.'
             )
         geometry = _check_header(path, image)
-        image = _squeeze(path, image)
+        if len(image.shape) > 3:
+            image = cast('nib.spatialimages.SpatialImage', nib.funcs.squeeze_image(image))
         canonical = nib.as_closest_canonical(image)
         data = np.asarray(canonical.dataobj, dtype=np.float32)
     except UnusableImageError:
         raise
     except Exception as error:
+        how = ' (for example with gzip -t)' if path.name.endswith('.gz') else ''
         raise UnusableImageError(
             f'{path}: cannot be read as an image ({type(error).__name__}: {one_line(error)}). '
-            'Expected an intact NIfTI file; check the copy (for example with gzip -t) and '
-            'fetch or convert it again.'
+            f'Expected an intact NIfTI file; check the copy{how} and fetch or convert it again.'
         ) from error
     affine = np.asarray(canonical.affine, np.float32).astype(float)
     return np.array(data, order='C'), affine, stored, data_type, geometry
@@ -317,46 +316,8 @@ def one_line(error: Exception) -> str:
 
 
 def _check_header(path: Path, image: nib.spatialimages.SpatialImage) -> Geometry | None:
-    """Refuse images that are no magnitudes, and headers that contradict themselves."""
-    kind = image.get_data_dtype()
-    if kind.fields is not None or kind.kind == 'c':
-        what = 'colours (RGB)' if kind.fields is not None else 'complex numbers'
-        raise UnusableImageError(
-            f'{path}: the voxels are {what}, expected one number each. '
-            'Use the magnitude image as it came from the scanner.'
-        )
+    """Refuse images that are no magnitudes or several, and headers that contradict themselves."""
     geometry = geometry_of(image)
-    if geometry is not None and geometry.refusal:
-        raise UnusableImageError(
-            f'{path}: {geometry.refusal}. Which is right cannot be known here: convert the scan '
-            'again (for example with dcm2niix), or correct the header.'
-        )
+    if refusal := refusal_of(image, geometry):
+        raise UnusableImageError(f'{path}: {refusal}')
     return geometry
-
-
-def _squeeze(path: Path, image: nib.spatialimages.SpatialImage) -> nib.spatialimages.SpatialImage:
-    shape = image.shape
-    if len(shape) > 3 and set(shape[3:]) == {1}:
-        return cast('nib.spatialimages.SpatialImage', nib.funcs.squeeze_image(image))
-    if len(shape) != 3:
-        raise UnusableImageError(
-            f'{path}: expected one 3-D volume, found shape {tuple(shape)}. '
-            'Keep a single volume or average the repetitions first.'
-        )
-    return image
-
-
-def _check_grid(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
-    zooms = nib.affines.voxel_sizes(affine)
-    extent = zooms * np.array(data.shape)
-    if min(data.shape) < 10 or extent.min() < MIN_EDGE_MM:
-        raise UnusableImageError(
-            f'{path}: the field of view is {extent.round().astype(int).tolist()} mm on a grid of '
-            f'{list(data.shape)} voxels; expected at least {MIN_EDGE_MM:.0f} mm and 10 voxels '
-            'along each axis. The scan does not cover the brain, or its voxel size is wrong.'
-        )
-    if zooms.max() > 10 or zooms.min() < 0.1:
-        raise UnusableImageError(
-            f'{path}: voxel size {zooms.round(3).tolist()} mm; expected 0.1 to 10 mm. '
-            'Check the units in the header.'
-        )

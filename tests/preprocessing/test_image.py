@@ -343,3 +343,34 @@ def test_images_between_steps_keep_voxels_grid_and_type(tmp_path, kind):
     found, grid = load_image(path)
     assert found.dtype == kind and np.array_equal(found, data.transpose(2, 0, 1))
     assert grid.dtype == float and np.array_equal(grid, affine)
+
+
+def colours(shape):
+    return np.zeros(shape, np.dtype([('R', 'u1'), ('G', 'u1'), ('B', 'u1')]))
+
+
+@pytest.mark.parametrize(
+    ('data', 'edge', 'said'),
+    [
+        (colours((30, 30, 30)), 4.0, 'the voxels are colours (RGB)'),
+        (np.ones((30, 30, 30), np.complex64), 4.0, 'the voxels are complex numbers'),
+        (np.ones((30, 30, 30, 2), np.float32), 4.0, 'expected one 3-D volume, found shape'),
+        (np.ones((30, 30, 30), np.float32), 1.0, 'the field of view is [30, 30, 30] mm'),
+        (np.ones((30, 30, 30), np.float32), 20.0, 'voxel size [20.0, 20.0, 20.0] mm'),
+    ],
+    ids=['colours', 'complex', 'several', 'field of view', 'voxel size'],
+)
+def test_dry_run_tells_what_the_run_will_refuse(tmp_path, data, edge, said):
+    path = tmp_path / 'sub-01_T1w.nii'
+    nib.save(nib.Nifti1Image(data, np.diag([edge, edge, edge, 1])), path)
+    (told,) = header_words(path)
+    assert told.startswith('will be refused: ') and said in told
+    with pytest.raises(UnusableImageError) as error:
+        load_canonical(path)
+    assert str(error.value) == f'{path}: {told.removeprefix("will be refused: ")}'
+
+
+def test_dry_run_tells_of_sizes_that_contradict_each_other(tmp_path):
+    path = with_header(tmp_path / 'sub-01_T1w.nii', **sform(5.0))
+    (told,) = header_words(path)
+    assert 'will be refused: the sform says voxels of 5 x 4 x 4 mm' in told
