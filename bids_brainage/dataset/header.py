@@ -128,26 +128,27 @@ def geometry_of(image: Any) -> Geometry | None:
     stated = np.abs(np.asarray(header['pixdim'][1:4], float))
     used = nib.affines.voxel_sizes(np.asarray(image.affine, float))
     percent = angle = 0.0
-    words = []
+    said, used_then = [], []
     if (stated > 0).all() and np.isfinite(used).all():
         percent = float(100 * np.abs(used / stated - 1).max())
     if percent > WORTH_TELLING[0]:
-        words.append(
-            f'the {form} says voxels of {_sizes(used)} mm and pixdim {_sizes(stated)} mm: the '
-            f'{form} was used, because its code is {codes.get(form)}'
-        )
+        said.append(f'the {form} says voxels of {_sizes(used)} mm and pixdim {_sizes(stated)} mm')
+        used_then.append(f'the {form} was used, because its code is {codes.get(form)}')
     if min(codes.values()) > 0:
         try:
             angle = _angle(header.get_sform(), header.get_qform())
         except ValueError as error:
-            words.append(f'the qform cannot be read ({error}): the sform was used')
+            said.append(f'the qform cannot be read ({error})')
+            used_then.append('the sform was used')
     if angle > WORTH_TELLING[1]:
         used_axes, other_axes = _axes(header.get_best_affine()), _axes(header.get_qform())
-        words.append(
+        said.append(
             f'sform ({used_axes}) and qform ({other_axes}) are turned by {angle:.0f} degrees '
-            'against each other: the sform was used, because readers of NIfTI take it first'
+            'against each other'
         )
-    refusal = '; '.join(words)
+        used_then.append('the sform was used, because readers of NIfTI take it first')
+    words = [': '.join(pair) for pair in zip(said, used_then, strict=True)]
+    refusal = '; '.join(said)
     if percent <= REFUSED_PERCENT and angle <= REFUSED_DEGREES:
         refusal = ''
     if form == 'none':

@@ -138,9 +138,9 @@ def sform(x, y=4.0, z=4.0):
 
 
 CONTRADICTIONS = [
-    ('sform 3 times', sform(12, 12, 12), ['12 x 12 x 12', '4 x 4 x 4', 'its code is 1']),
+    ('sform 3 times', sform(12, 12, 12), ['12 x 12 x 12', '4 x 4 x 4']),
     ('sform 17 % off', sform(4.68), ['4.68 x 4 x 4', '4 x 4 x 4']),
-    ('left-right', {'srow_x': [-4, 0, 0, 0]}, ['sform (LAS)', 'qform (RAS)', 'take it first']),
+    ('left-right', {'srow_x': [-4, 0, 0, 0]}, ['sform (LAS)', 'qform (RAS)', '180 degrees']),
     ('metre', {'xyzt_units': 1, 'pixdim': [1, *[4e-3] * 3, 1, 1, 1, 1], **sform(4e-3, 4e-3, 4e-3)},
      ['in meters', '0.004 x 0.004 x 0.004']),
     ('micron', {'xyzt_units': 3, 'pixdim': [1, *[4e3] * 3, 1, 1, 1, 1], **sform(4e3, 4e3, 4e3)},
