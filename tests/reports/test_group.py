@@ -141,6 +141,22 @@ def test_the_answer_is_read_without_scrolling_sideways(out, tmp_path, width):
         assert found['tests'] == [True] * 7 and found['limits']
 
 
+@needs_browser
+@pytest.mark.parametrize('width', [1280, 390])
+def test_what_is_folded_away_fits_too(out, tmp_path, width):
+    script = """
+      for (const fold of document.querySelectorAll('details')) fold.open = true;
+      const edge = document.documentElement.clientWidth;
+      return {
+        wide: document.documentElement.scrollWidth - edge,
+        cut: Array.from(document.querySelectorAll('p, h1, h2, h3, dl, pre'))
+          .filter((part) => part.getBoundingClientRect().right > edge)
+          .map((part) => part.textContent.slice(0, 60)),
+      };
+    """
+    assert ask(out / 'group.html', script, tmp_path, width) == {'wide': 0, 'cut': []}
+
+
 CLASHES = """
   const clash = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
     && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;

@@ -75,6 +75,25 @@ def test_sessions_and_a_failed_scan_fit_every_width(tmp_path, width):
     assert 'No measured accuracy' not in found['failed']
 
 
+@pytest.mark.parametrize('width', [1280, 390])
+@pytest.mark.parametrize('what', ['one scan', 'sessions'])
+def test_what_is_folded_away_fits_too(page, tmp_path, what, width):
+    text = page
+    if what == 'sessions':
+        (path,) = build_participant_report(make_tree(tmp_path / 'out'), '01')
+        text = path.read_text('utf-8')
+    opened = text.replace('<details', '<details open')
+    everything = WIDE.replace("'details, .trend-box'", "'.trend-box'")
+    script = f"""{{
+      wide: {everything.strip()},
+      page: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+      folds: document.querySelectorAll('details').length,
+    }}"""
+    found = ask(opened, tmp_path, width, script)
+    assert found['folds'] > 2
+    assert found['wide'] == [] and found['page'] == 0
+
+
 BARS = """
 [...document.querySelectorAll('table.bars')].map(table => {
   const years = [...table.querySelectorAll('td.num')].map(
