@@ -88,11 +88,17 @@ def typed_as(old: Any, value: Any) -> Any:
     --------
     >>> typed_as(0.5, 1), typed_as((1.0, 2.0), [3, 4])
     (1.0, (3.0, 4.0))
+    >>> typed_as(('stop',), [])
+    ()
     """
     if isinstance(old, bool) or isinstance(value, bool):
         if not (isinstance(old, bool) and isinstance(value, bool)):
             raise TypeError(f'expected {type(old).__name__}, found {value!r}')
         return value
+    if isinstance(old, tuple) and (not old or isinstance(old[0], str)):
+        if not isinstance(value, list | tuple) or not all(isinstance(x, str) for x in value):
+            raise TypeError(f'expected a list of texts, found {value!r}')
+        return tuple(value)
     if isinstance(old, tuple):
         numbers = isinstance(value, list | tuple) and len(value) == len(old)
         if not numbers or not all(isinstance(x, int | float) for x in value):

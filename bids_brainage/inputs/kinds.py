@@ -38,6 +38,7 @@ _MODULATED = {
 }
 _REGIONS = {'space': 'T1w', 'res': '2', 'desc': 'regions', 'suffix': 'dseg', 'extension': '.json'}
 _MASK = {'desc': 'brain', 'suffix': 'mask'}
+_OWN_SPACE = {'t1w_uncorrected', 'mask_native', 'region_volumes', 'regions'}
 _ALIGNED = {'space': DECLARED, 'res': '1', 'desc': DECLARED, 'suffix': 'T1w'}
 
 
@@ -134,6 +135,11 @@ class InputKind:
     def is_segmented(self) -> bool:
         """Whether the input is what the segmentation network measured."""
         return 'region_volumes' in self.roles
+
+    @property
+    def in_own_space(self) -> bool:
+        """Whether all that it takes lies in the person's own space: no registration is needed."""
+        return bool(self.roles) and set(self.roles) <= _OWN_SPACE
 
     def derivative_paths(
         self, scan: Mapping[str, str], space: str | None, modality: str = 't1w'

@@ -357,6 +357,7 @@ class _QualityInputSpec(BaseInterfaceInputSpec):
     mask_measures = File(exists=True, mandatory=True)
     scores = File(exists=True, desc='of the registration; unset if there was none')
     volumes = File(exists=True, desc='of the structures; unset if there are none')
+    thickness = traits.Bool(True, usedefault=True, desc='thick slices are worth a word')
     sloppy = traits.Bool(False, usedefault=True)
 
 
@@ -367,7 +368,7 @@ class _QualityOutputSpec(TraitedSpec):
 class AssessQuality(SimpleInterface):
     """Compare what was measured on the way with the thresholds of the flags.
 
-    Without registration (thick slices) the checks are those of the image and its mask.
+    Without registration the checks are those of the image and its mask.
     """
 
     input_spec = _QualityInputSpec
@@ -380,9 +381,10 @@ class AssessQuality(SimpleInterface):
         measures = {key: facts[key] for key in ('n_nonfinite', 'raised_by')}
         measures |= header_measures(facts)
         measures |= _read_json(self.inputs.mask_measures)
+        if self.inputs.thickness:
+            measures['slice_thickness_mm'] = max(facts['voxel_size_mm'])
         if isdefined(self.inputs.scores) and isdefined(self.inputs.volumes):
             measures |= {
-                'slice_thickness_mm': max(facts['voxel_size_mm']),
                 **_read_json(self.inputs.scores),
                 'contrast': _read_json(self.inputs.volumes)['contrast'],
             }

@@ -33,6 +33,7 @@ NATIVE_MEASURES = (
 class _QualityInputSpec(BaseInterfaceInputSpec):
     measures = traits.Dict(mandatory=True, desc='`Quality` of the side file')
     native = traits.Bool(False, usedefault=True, desc='only what needs no registration')
+    thickness = traits.Bool(True, usedefault=True, desc='thick slices are worth a word')
     sloppy = traits.Bool(False, usedefault=True)
 
 
@@ -50,7 +51,9 @@ class RestoreQuality(SimpleInterface):
         measures = {
             name: math.nan if value is None else value
             for name, value in self.inputs.measures.items()
-            if not self.inputs.native or name in NATIVE_MEASURES
+            if not self.inputs.native
+            or name in NATIVE_MEASURES
+            or (self.inputs.thickness and name == 'slice_thickness_mm')
         }
         self._results['quality'] = _write_quality(runtime.cwd, measures, self.inputs.sloppy)
         return runtime

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from bids_brainage.bundles.bundle import Bundle
-from bids_brainage.bundles.people import in_training
 from bids_brainage.config import Config
 from bids_brainage.dataset.measured import MeasuredScan
 from bids_brainage.dataset.stats_files import version_of
@@ -27,7 +26,6 @@ from bids_brainage.outputs import (
     write_text,
     write_tsv,
 )
-from bids_brainage.outputs.dataset import dataset_name
 from bids_brainage.outputs.provenance import MADE_FROM
 from bids_brainage.outputs.tables import column_names, data_dictionary
 from bids_brainage.preprocessing.quality import image_flags
@@ -41,7 +39,7 @@ from bids_brainage.workflows.images import (
     table_path,
 )
 from bids_brainage.workflows.made_from import of_prediction
-from bids_brainage.workflows.naming import scan_columns
+from bids_brainage.workflows.naming import row_columns, scan_columns
 
 LOG = logging.getLogger('bids_brainage')
 _SPELLED = {
@@ -123,11 +121,8 @@ def _predict(scan: MeasuredScan, bundle: Bundle, ledger: Ledger, shift: SiteShif
         write_map(config, scan, bundle, item, _sources(scan))
     quality = quality_of(found)
     content = content_of(prediction)
-    seen = in_training(
-        bundle.metadata['training'], dataset_name(config.execution.bids_dir), scan.subject
-    )
     row = prediction_row(
-        {**scan_columns(scan), 'in_training': seen},
+        row_columns(config, scan, bundle),
         content,
         bundle,
         _flags(scan, bundle, content, found, quality),

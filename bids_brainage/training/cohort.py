@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from bids_brainage.dataset.phenotype import (
     value_of,
 )
 from bids_brainage.dataset.scan import Scan
+from bids_brainage.flags import stop_flags
 from bids_brainage.inputs.kinds import CONNECTIVITY, kind_of
-from bids_brainage.names import SITE_COLUMNS
+from bids_brainage.names import SITE_COLUMNS, derivative_path
 from bids_brainage.outputs.connectivity import (
     Connectivity,
     choose_connectivity,
@@ -23,6 +25,7 @@ from bids_brainage.outputs.connectivity import (
 )
 from bids_brainage.outputs.files import read_json
 from bids_brainage.preprocessing.bold.names import DEFAULT_ATLAS
+from bids_brainage.preprocessing.quality import image_flags
 from bids_brainage.training.pairs import pair_problem
 from bids_brainage.training.splits import Item
 
@@ -55,6 +58,7 @@ def find_candidates(
     modality: str = 't1w',
     atlas: str = DEFAULT_ATLAS,
     reference: tuple[str, str] | None = None,
+    exclude_flags: Collection[str] = (),
 ) -> list[Candidate]:
     """Find the derivatives of each scan and say what is wrong with it.
 
@@ -72,6 +76,8 @@ def find_candidates(
         Label of the atlas whose connectivity is taken.
     reference : (column, value), optional
         Only people with this value are healthy; others are left out.
+    exclude_flags : collection of str
+        Flags of the image whose scans are left out; ``stop`` for all that say "do not use".
 
     Returns
     -------
@@ -102,11 +108,17 @@ def find_candidates(
         )
         if reference and value_of(columns[reference[0]], scan) != reference[1]:
             problem = f'{NOT_HEALTHY} ({reference[0]} is not {reference[1]})'
+        if not problem and (flags := _flags(scan, output_dir) & flags_that_exclude(exclude_flags)):
+            problem = f'{FLAGGED} {", ".join(sorted(flags))}'
         result.append(Candidate(item, files, problem))
     return result
 
 
-NOT_HEALTHY = 'not of the reference group'
+NOT_HEALTHY, FLAGGED = 'not of the reference group', 'flagged'
+"""How reasons start that are a choice, not a problem."""
+
+STOP = 'stop'
+"""Stands for all flags that say "do not use"."""
 
 
 def derivative_files(
@@ -133,11 +145,32 @@ def _connectivity(
     return choose_connectivity(matrices, declared['n_nodes'], atlas, severe_flags())
 
 
+def flags_that_exclude(names: Collection[str]) -> frozenset[str]:
+    """Return the flags behind names of flags, ``stop`` among them or not."""
+    every = stop_flags() if STOP in names else frozenset()
+    return every | (frozenset(names) - {STOP})
+
+
 def problem_sentences(candidates: Sequence[Candidate], most: int = 5) -> list[str]:
     """Gather equal problems into one sentence each, with some of the scans."""
+    chosen = (NOT_HEALTHY, FLAGGED)
+    sentences = _gathered([c for c in candidates if not c.problem.startswith(chosen)], most)
+    if sentences:
+        sentences.append(
+            'To train without these scans, set on_problem = "leave_out" in [data] of --recipe.'
+        )
+    return sentences
+
+
+def flag_sentences(candidates: Sequence[Candidate], most: int = 5) -> list[str]:
+    """Say which scans are left out for their flags."""
+    return _gathered([c for c in candidates if c.problem.startswith(FLAGGED)], most)
+
+
+def _gathered(candidates: Sequence[Candidate], most: int) -> list[str]:
     groups: dict[str, list[str]] = {}
     for candidate in candidates:
-        if candidate.problem and not candidate.problem.startswith(NOT_HEALTHY):
+        if candidate.problem:
             groups.setdefault(candidate.problem, []).append(candidate.item.source)
     sentences = []
     for problem, sources in groups.items():
@@ -145,11 +178,15 @@ def problem_sentences(candidates: Sequence[Candidate], most: int = 5) -> list[st
         more = f' and {len(sources) - most} more' if len(sources) > most else ''
         count = '1 scan' if len(sources) == 1 else f'{len(sources)} scans'
         sentences.append(f'{count}: {problem} ({names}{more})')
-    if sentences:
-        sentences.append(
-            'To train without these scans, set on_problem = "leave_out" in [data] of --recipe.'
-        )
     return sentences
+
+
+def _flags(scan: Scan, output_dir: Path) -> set[str]:
+    """Return the flags of the image from the measures beside its prediction; none if unknown."""
+    named = {**scan.entities, 'suffix': 'brainage', 'extension': '.json'}
+    side = read_json(output_dir / derivative_path(named, scan.datatype))
+    measures = side.get('Quality') or {}
+    return set(image_flags({k: math.nan if v is None else v for k, v in measures.items()}))
 
 
 def _age_problem(scan: Scan) -> str:

@@ -75,9 +75,16 @@ class AgeLoss(nn.Module):
         self.unit_years = unit_years
 
     def main(self, predicted: Tensor, age: Tensor) -> Tensor:
-        """Error of each sample, squared or absolute, in the loss' unit; shape (B,)."""
+        """Error of each sample in the loss' unit, squared, absolute or Huber's; shape (B,)."""
         error = (predicted - age) / self.unit_years
-        return error.abs() if self.recipe.main == 'l1' else error.square()
+        if self.recipe.main == 'l1':
+            return error.abs()
+        if self.recipe.main == 'huber':
+            delta = self.recipe.huber_delta_years / self.unit_years
+            return nn.functional.huber_loss(
+                error, torch.zeros_like(error), reduction='none', delta=delta
+            )
+        return error.square()
 
     def distribution(self, log_probabilities: Tensor, age: Tensor, centres: Tensor) -> Tensor:
         """Kullback-Leibler divergence of each sample's soft label from the prediction; (B,)."""

@@ -18,7 +18,12 @@ from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.models.registry import model_info
 from bids_brainage.preprocessing.bold.names import DEFAULT_ATLAS
 from bids_brainage.training.cache import build_cache
-from bids_brainage.training.cohort import Candidate, find_candidates, problem_sentences
+from bids_brainage.training.cohort import (
+    Candidate,
+    find_candidates,
+    flag_sentences,
+    problem_sentences,
+)
 from bids_brainage.training.errors import TrainingInputError
 from bids_brainage.training.pairs import pair_block
 from bids_brainage.training.recipe import Recipe
@@ -149,8 +154,11 @@ def prepare_training(
         modality=recipe.data.modality,
         atlas=atlas,
         reference=reference,
+        exclude_flags=recipe.data.exclude_flags,
     )
     _require_derivatives(candidates, output_dir)
+    for sentence in flag_sentences(candidates):
+        log.warning('Left out: %s; [data] exclude_flags of --recipe says which', sentence)
     problems = _known_problems(candidates, recipe)
     usable = [c for c in candidates if not c.problem]
     left_out = [c for c in candidates if c.problem]

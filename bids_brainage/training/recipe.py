@@ -25,7 +25,8 @@ class DataRecipe:
     `coarsen` averages the published grid by a whole factor; `synthetic_slices` cuts research
     scans into thick-slice ones (System C); `on_problem` is ``stop`` or ``leave_out`` (scans
     that cannot be used); `modality` is ``t1w`` or ``aicbv``.  `patches` is how many patches or
-    slices of each scan a generator of maps sees in an epoch.
+    slices of each scan a generator of maps sees in an epoch.  `exclude_flags` are
+    flags of the image whose scans are left out, ``stop`` for all that say "do not use".
     """
 
     modality: str = 't1w'
@@ -33,6 +34,7 @@ class DataRecipe:
     synthetic_slices: bool = False
     on_problem: str = 'stop'
     patches: int = 1
+    exclude_flags: tuple[str, ...] = ('stop',)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class SplitRecipe:
 class LossRecipe:
     """What is minimised.
 
-    `main`: ``mse``, ``l1``, ``smooth_l1`` (generators of maps) or ``soft_bins`` (networks with a
+    `main`: ``mse``, ``l1``, ``huber`` (half the square up to an error of `huber_delta_years`, a
+    line beyond), ``smooth_l1`` (generators of maps) or ``soft_bins`` (networks with a
     distribution over ages, whose labels are spread by `bin_sigma_years`).  `auxiliary_weight`
     times rank loss plus `difference_weight` times age-difference loss is added.  `scale`
     ``range`` measures ages in units of the training ages' range.  With `weights` ``decades``
@@ -70,6 +73,7 @@ class LossRecipe:
     """
 
     main: str = 'mse'
+    huber_delta_years: float = 1.0
     auxiliary_weight: float = 0.0
     difference_weight: float = 0.5
     temperature_years: float = 1.0

@@ -8,9 +8,11 @@ from importlib import import_module
 from typing import Any
 
 from bids_brainage.errors import OptionError
+from bids_brainage.flags import flag_table
 from bids_brainage.inference.aicbv import ARCHITECTURES
 from bids_brainage.inputs.kinds import MODALITIES, kind_of
 from bids_brainage.models.registry import model_info
+from bids_brainage.training.cohort import STOP
 from bids_brainage.training.recipe import Recipe, merged_recipe, published_recipe
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -19,7 +21,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     'split.method': ('random', 'kl', 'folds'),
     'split.selection': ('halves', 'nested', 'fold_val', 'none'),
     'split.unit': ('subject', 'scan'),
-    'loss.main': ('mse', 'l1', 'soft_bins', 'smooth_l1'),
+    'loss.main': ('mse', 'l1', 'huber', 'soft_bins', 'smooth_l1'),
     'loss.scale': ('years', 'range'),
     'loss.weights': ('none', 'decades'),
     'optimiser.name': ('adam', 'adamw', 'sgd'),
@@ -36,6 +38,7 @@ ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     'split.folds': ('method', ('folds',)),
     'split.selection': ('method', ('folds',)),
     'loss.bin_sigma_years': ('main', ('soft_bins',)),
+    'loss.huber_delta_years': ('main', ('huber',)),
     'optimiser.beta1': ('name', ('adam', 'adamw')),
     'optimiser.beta2': ('name', ('adam', 'adamw')),
     'optimiser.eps': ('name', ('adam', 'adamw')),
@@ -61,6 +64,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     'loss.difference_weight': (0, 1e6),
     'loss.temperature_years': (1e-6, 1e3),
     'loss.bin_sigma_years': (1e-3, 100),
+    'loss.huber_delta_years': (1e-3, 100),
     'optimiser.learning_rate': (1e-12, 10),
     'optimiser.weight_decay': (0, 10),
     'schedule.warmup_epochs': (0, 10000),
@@ -83,6 +87,7 @@ LIMITS: dict[str, tuple[float, float]] = {
 # What counts for generators of maps, besides optimiser and schedule.
 GENERATOR_KEYS = (
     'data.on_problem',
+    'data.exclude_flags',
     'data.patches',
     'split.validation',
     'split.test',
@@ -96,6 +101,7 @@ GENERATOR_KEYS = (
 # What counts for models on tables.
 TABLE_KEYS = (
     'data.on_problem',
+    'data.exclude_flags',
     'split.method',
     'split.test',
     'split.folds',
@@ -196,6 +202,12 @@ def value_problems(recipe: Recipe) -> list[str]:
         for dotted, (low, high) in LIMITS.items()
         if not low <= value(dotted) <= high
     ]
+    known = {STOP, *flag_table()}
+    problems += [
+        f'data.exclude_flags: {name!r} is no flag; known are {", ".join(sorted(known))}.'
+        for name in recipe.data.exclude_flags
+        if name not in known
+    ]
     if recipe.split.validation + recipe.split.test > 0.95:
         problems.append('split.validation and split.test leave nobody to train on.')
     for name in ('gamma', 'gain'):
@@ -216,8 +228,8 @@ def model_problems(arch: str, recipe: Recipe) -> list[str]:
         if key not in options or key in fixed
     ]
     if arch in ARCHITECTURES:
-        if recipe.loss.main == 'soft_bins':
-            problems.append(f'loss.main: soft_bins is for ages, {arch} generates maps.')
+        if recipe.loss.main in ('soft_bins', 'huber'):
+            problems.append(f'loss.main: {recipe.loss.main} is for ages, {arch} generates maps.')
         return problems
     if recipe.loss.main == 'smooth_l1':
         problems.append(f'loss.main: smooth_l1 is for generators of maps, not {arch}.')

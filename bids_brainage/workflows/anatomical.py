@@ -18,14 +18,19 @@ from bids_brainage.interfaces.anatomical import (
     WarpToTemplate,
 )
 from bids_brainage.interfaces.prediction import DrawScan
-from bids_brainage.interfaces.regions import MeasureRegions
 from bids_brainage.interfaces.stored import RestoreImages, RestoreQuality
 from bids_brainage.names import side_file
 from bids_brainage.preprocessing.template import Template
-from bids_brainage.segmentation.weights import card
 from bids_brainage.workflows.images import IMAGES, image_path
 from bids_brainage.workflows.settings import RunSettings
-from bids_brainage.workflows.start import add_bias, add_brain, check_node
+from bids_brainage.workflows.start import (
+    REGIONS,
+    add_bias,
+    add_brain,
+    add_regions,
+    check_node,
+    regions_methods,
+)
 
 METHODS = """\
 Each T1w image was brought into RAS+ orientation. {start}, and it was registered to the {space}
@@ -41,12 +46,6 @@ Its brain was extracted with deepbet unless the image was already skull-stripped
 was removed with N4 inside the brain"""
 PREPARED_START = """\
 Its brain mask, and the image without bias field, were taken from fMRIPrep derivatives"""
-REGIONS_METHODS = """\
-A convolutional network ({name}, version {version}) labelled {n} regions of the image at 2 mm, in
-the person's own space and without bias correction; the volume of a region is the sum of its
-probabilities.
-
-"""
 
 
 def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') -> Workflow:
@@ -133,34 +132,14 @@ def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') ->
         (warp, outputnode, [(f, f) for f in (*WARPED, *ALIGNED)]),
         (quality, outputnode, [('quality', 'quality')]),
     ])  # fmt: skip
-    _add_regions(workflow, omp_nthreads)
+    add_regions(workflow, check, brain, omp_nthreads)
     return workflow
 
 
 def _methods(settings: RunSettings, scan: Scan) -> str:
-    network, start = card(), PREPARED_START if scan.prepared else OWN_START
-    return METHODS.format(
-        space=settings.output_template.space, start=start
-    ) + REGIONS_METHODS.format(
-        n=network['arch_options']['classes'] - 1,
-        name=network['name'],
-        version=network['version'],
-    )
-
-
-def _add_regions(workflow: Workflow, omp_nthreads: int) -> None:
-    """Measure the regions of the brain."""
-    measure = pe.Node(
-        MeasureRegions(weights_sha256=card()['weights_sha256'], threads=omp_nthreads),
-        name='measure_regions',
-        mem_gb=1.5,
-        n_procs=omp_nthreads,
-    )
-    workflow.connect([
-        (workflow.get_node('check'), measure, [('t1w', 't1w'), ('facts', 'facts')]),
-        (workflow.get_node('extract_brain'), measure, [('mask', 'mask')]),
-        (measure, workflow.get_node('outputnode'), [(f, f) for f in REGIONS]),
-    ])  # fmt: skip
+    start = PREPARED_START if scan.prepared else OWN_START
+    text = METHODS.format(space=settings.output_template.space, start=start)
+    return text + regions_methods()
 
 
 WARPED = (
@@ -168,7 +147,6 @@ WARPED = (
     'to_native',
 )  # fmt: skip
 ALIGNED = ('mask_affine', 'transform_affine')
-REGIONS = ('regions', 'region_volumes', 'region_facts')
 OUTPUTS = (
     'facts', 't1w_uncorrected', 'mask_native', 't1w_native', 'tissues_native', 'transform',
     'volumes', 'quality', 'structure_facts', *ALIGNED, *WARPED, *REGIONS,

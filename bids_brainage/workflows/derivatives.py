@@ -87,7 +87,14 @@ def init_anat_derivatives_wf(
     if 't1w' in kept:
         _trace_images(workflow, sinks, settings)
         return workflow
-    volumes = pe.Node(
+    inputs = [('facts', 'facts'), ('region_facts', 'region_facts')]
+    workflow.connect([(inputnode, volumes_node(scan, settings), inputs)])
+    return workflow
+
+
+def volumes_node(scan: Scan, settings: RunSettings) -> pe.Node:
+    """Return the step that writes the table of volumes of a scan whose images do not stay."""
+    return pe.Node(
         SaveVolumes(
             table=str(volumes_path(settings.output_dir, scan)),
             scan=scan_columns(scan),
@@ -97,9 +104,6 @@ def init_anat_derivatives_wf(
         name='save_volumes',
         mem_gb=0.2,
     )
-    inputs = [('facts', 'facts'), ('region_facts', 'region_facts')]
-    workflow.connect([(inputnode, volumes, inputs)])
-    return workflow
 
 
 def _trace_images(workflow: Workflow, sinks: Mapping[str, pe.Node], settings: RunSettings) -> None:

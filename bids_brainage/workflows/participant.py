@@ -20,8 +20,9 @@ from bids_brainage.workflows.anatomical import (
     init_stored_anat_wf,
 )
 from bids_brainage.workflows.derivatives import SIDE_FILES, init_anat_derivatives_wf
-from bids_brainage.workflows.images import IMAGES
+from bids_brainage.workflows.images import IMAGES, kept_images
 from bids_brainage.workflows.naming import (
+    needs_template,
     scan_workflow_name,
     takes_cbv,
     takes_native,
@@ -117,13 +118,15 @@ def init_scan_wf(*, work: ScanWork, settings: RunSettings, register: bool = Fals
     """
     scan, stored = work.scan, work.stored
     workflow = Workflow(name=scan_workflow_name(scan))
-    clinical = [b for b in work.bundles if takes_native(scan, b)]
-    others = [b for b in work.bundles if b not in clinical]
-    whole = register or work.images or bool(others)
-    if clinical:
+    thick = [b for b in work.bundles if takes_native(scan, b)]
+    others = [b for b in work.bundles if b not in thick]
+    whole = register or _needs_template(work, others, settings)
+    if thick:
         saved = whole and stored.images is None  # with the images
-        _add_native(workflow, work, clinical, settings, save=not saved)
+        _add_native(workflow, work, thick, settings, save=not saved)
     if not whole:
+        if others or work.images:
+            _add_native(workflow, work, others, settings, save=not thick, regions=True)
         return _log_crashes(workflow, scan, settings)
     if stored.images is None:
         anat = init_anat_wf(scan=scan, settings=settings)
@@ -166,6 +169,21 @@ def init_scan_wf(*, work: ScanWork, settings: RunSettings, register: bool = Fals
     return _log_crashes(workflow, scan, settings)
 
 
+def _needs_template(work: ScanWork, bundles: Sequence[Bundle], settings: RunSettings) -> bool:
+    """Return whether the scan has to be registered for some models or for what stays of it.
+
+    One that was registered before is taken as it is.
+    """
+    if not bundles and not work.images:
+        return False
+    config = settings.config
+    return (
+        work.stored.images is not None
+        or 't1w' in kept_images(config)
+        or any(needs_template(config, work.scan, b) for b in bundles)
+    )
+
+
 def _add_native(
     workflow: Workflow,
     work: ScanWork,
@@ -173,14 +191,24 @@ def _add_native(
     settings: RunSettings,
     *,
     save: bool,
+    regions: bool = False,
 ) -> None:
-    """Add the models that take a scan of thick slices as it is."""
-    from bids_brainage.workflows.clinical import OUTPUTS, init_native_wf
+    """Add models that take a scan as it is: for its thick slices, or for its regions."""
+    from bids_brainage.workflows.native import OUTPUTS, init_native_wf
 
-    native = init_native_wf(scan=work.scan, settings=settings, stored=work.stored.mask, save=save)
+    native = init_native_wf(
+        scan=work.scan,
+        settings=settings,
+        stored=work.stored.mask,
+        save=save,
+        regions=regions,
+        name='regions_wf' if regions else 'native_wf',
+    )
+    workflow.add_nodes([native])
     for bundle in bundles:
         predict = init_prediction_wf(bundle=bundle, scan=work.scan, settings=settings)
-        fields = [(f'outputnode.{name}', f'inputnode.{name}') for name in OUTPUTS]
+        roles = (r for r in kind_of(bundle.input).roles if r not in OUTPUTS)
+        fields = [(f'outputnode.{name}', f'inputnode.{name}') for name in (*OUTPUTS, *roles)]
         workflow.connect([(native, predict, fields)])
 
 

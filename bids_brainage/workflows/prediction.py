@@ -9,7 +9,6 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from bids_brainage.bundles.bundle import Bundle
-from bids_brainage.bundles.people import in_training
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.interfaces.prediction import (
@@ -17,10 +16,9 @@ from bids_brainage.interfaces.prediction import (
     PredictAge,
     SavePrediction,
 )
-from bids_brainage.outputs.dataset import dataset_name
 from bids_brainage.workflows.images import MAPS, kept_images
 from bids_brainage.workflows.made_from import is_sliced, of_prediction
-from bids_brainage.workflows.naming import scan_columns, takes_cbv
+from bids_brainage.workflows.naming import row_columns, takes_cbv
 from bids_brainage.workflows.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -74,10 +72,7 @@ def init_prediction_wf(
     fields = tuple(dict.fromkeys((*COMMON, *roles)))
     inputnode = pe.Node(niu.IdentityInterface(list(fields)), name='inputnode')
     predict, save = _predict_node(bundle, settings), _save_node(bundle, settings)
-    seen = in_training(
-        bundle.metadata['training'], dataset_name(settings.config.execution.bids_dir), scan.subject
-    )
-    save.inputs.scan = {**scan_columns(scan), 'in_training': seen}
+    save.inputs.scan = row_columns(settings.config, scan, bundle)
     save.inputs.source_file = str(scan.path)
     save.inputs.sources = list(scan.sources)
     save.inputs.simulated = scan.metadata.get('Simulated') is True

@@ -1,4 +1,4 @@
-"""First steps of a T1w image: it is read, its brain is found, and its bias field removed."""
+"""Steps of a T1w image in its own space: reading, brain mask, bias field, regions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.interfaces.anatomical import CheckT1w, CorrectBias, ExtractBrain
+from bids_brainage.interfaces.regions import MeasureRegions
+from bids_brainage.segmentation.weights import card
 from bids_brainage.workflows.settings import RunSettings
+
+REGIONS_METHODS = """\
+A convolutional network ({name}, version {version}) labelled {n} regions of the image at 2 mm, in
+the person's own space and without bias correction; the volume of a region is the sum of its
+probabilities.
+
+"""
+
+REGIONS = ('regions', 'region_volumes', 'region_facts')
+"""What measuring the regions gives."""
 
 PREPARED_BY = 'fmriprep'
 """What `mask_method` says of a brain mask that was given."""
@@ -66,3 +78,42 @@ def add_bias(workflow: Workflow, check: pe.Node, scan: Scan, mask: str | pe.Node
     else:
         workflow.connect([(mask, bias, [('mask', 'mask')])])
     return bias
+
+
+def add_regions(workflow: Workflow, check: pe.Node, mask: str | pe.Node, threads: int) -> None:
+    """Add the step that measures the regions of the brain, and give `REGIONS` to the outputs.
+
+    Parameters
+    ----------
+    workflow : Workflow
+        With its ``outputnode``.
+    check : Node
+        Of `check_node`.
+    mask : str or Node
+        File of the brain mask, or the step that finds it.
+    threads : int
+    """
+    measure = pe.Node(
+        MeasureRegions(weights_sha256=card()['weights_sha256'], threads=threads),
+        name='measure_regions',
+        mem_gb=1.5,
+        n_procs=threads,
+    )
+    workflow.connect([
+        (check, measure, [('t1w', 't1w'), ('facts', 'facts')]),
+        (measure, workflow.get_node('outputnode'), [(f, f) for f in REGIONS]),
+    ])  # fmt: skip
+    if isinstance(mask, str):
+        measure.inputs.mask = mask
+    else:
+        workflow.connect([(mask, measure, [('mask', 'mask')])])
+
+
+def regions_methods() -> str:
+    """Return what the methods text says of the regions."""
+    network = card()
+    return REGIONS_METHODS.format(
+        n=network['arch_options']['classes'] - 1,
+        name=network['name'],
+        version=network['version'],
+    )

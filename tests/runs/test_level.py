@@ -40,7 +40,8 @@ def study(tmp_path_factory):
         ],
         cwd=root, check=True,
     )  # fmt: skip
-    participant(root, '--level', 'minimal', '--resource-monitor')
+    first = participant(root, '--level', 'minimal', '--resource-monitor')
+    assert 'registration' not in first.stderr  # regions are measured without
     return root
 
 
@@ -56,7 +57,9 @@ def test_minimal_leaves_kilobytes_and_no_work(study):
     assert figures and all('desc-summary' in name for name in figures)
     assert '<svg' in (study / 'out' / 'sub-01.html').read_text()
     (used,) = (study / 'out' / 'logs').glob('*/resources.tsv')
-    assert 'register' in used.read_text()
+    assert 'measure_regions' in used.read_text()
+    assert 'register' not in used.read_text()
+    assert 'registered' not in (study / 'out' / 'logs' / 'CITATION.md').read_text()
 
 
 def test_levels_and_models_that_come_later(study):

@@ -12,7 +12,7 @@ from bids_brainage.interfaces.anatomical import CheckT1w, ExtractBrain
 from bids_brainage.outputs.connectivity import choose_matrix
 from bids_brainage.preprocessing.bold.quality import severe_flags
 from bids_brainage.training.cache import prepare_rows
-from bids_brainage.training.cohort import find_candidates
+from bids_brainage.training.cohort import find_candidates, flag_sentences, problem_sentences
 from bids_brainage.training.prepare import input_block
 from bids_brainage.training.recipe_check import make_recipe
 
@@ -129,3 +129,37 @@ def test_training_prepares_the_array_that_prediction_prepares(tmp_path):
     ((trained,),) = prepare_rows(block, candidate.files)
     assert predicted[0].min() == 0 and predicted[0].max() > 1
     np.testing.assert_array_equal(trained, predicted[0])
+
+
+@pytest.mark.parametrize(
+    ('excluded', 'left_out'),
+    [
+        (('stop',), {'01': 'flagged mask_volume'}),
+        (('stop', 'anisotropic'), {'01': 'flagged mask_volume', '02': 'flagged anisotropic'}),
+        (('anisotropic',), {'02': 'flagged anisotropic'}),
+        ((), {}),
+    ],
+)
+def test_flagged_images_are_left_out_without_stopping_the_training(tmp_path, excluded, left_out):
+    measured = {
+        '01': {'mask_ml': 400.0, 'slice_thickness_mm': 1.0},
+        '02': {'mask_ml': 1400.0, 'slice_thickness_mm': 3.0},
+        '03': {'mask_ml': 1400.0, 'slice_thickness_mm': 1.0},
+    }
+    scans = [scan(tmp_path, subject) for subject in (*measured, '04')]
+    for one in scans:
+        anat = one.path.parent
+        anat.mkdir(parents=True)
+        stem = one.path.name.removesuffix('_T1w.nii.gz')
+        (anat / f'{stem}_space-{SPACE}_res-1_label-GM_desc-modulated_probseg.nii.gz').touch()
+        if one.subject in measured:  # the last has images and no prediction
+            side = json.dumps({'Quality': measured[one.subject]})
+            (anat / f'{stem}_brainage.json').write_text(side)
+    found = find_candidates(
+        scans, tmp_path, tmp_path, declared('resnet_crossvit'), exclude_flags=excluded
+    )
+    assert {c.item.participant: c.problem for c in found if c.problem} == left_out
+    assert problem_sentences(found) == []
+    told = flag_sentences(found)
+    assert len(told) == len(left_out)
+    assert all('1 scan: flagged' in sentence and 'sub-' in sentence for sentence in told)

@@ -62,7 +62,14 @@ def test_published_values():
         ('vgg8', {'optimiser': {'lr': 1.0}}, ['Unknown key lr', 'learning_rate']),
         ('vgg8', {'run': {'epochs': 1.5}}, ['run.epochs', 'expected int']),
         ('vgg8', {'run': {'epochs': 0}}, ['run.epochs', 'between']),
-        ('vgg8', {'loss': {'main': 'huber'}}, ['loss.main', 'mse or l1']),
+        ('vgg8', {'loss': {'main': 'cubic'}}, ['loss.main', 'mse or l1 or huber']),
+        ('vgg8', {'loss': {'huber_delta_years': 2.0}}, ['no effect', 'only with huber']),
+        ('aicbv_mamba', {'loss': {'main': 'huber'}}, ['huber is for ages']),
+        (
+            'vgg8',
+            {'data': {'exclude_flags': ['blurred']}},
+            ["'blurred' is no flag", 'mask_volume'],
+        ),
         ('vgg8', {'schedule': {'patience': 3}}, ['no effect', 'plateau']),
         ('vgg8', {'data': {'synthetic_slices': True}}, ['clinical']),
         ('vgg8', {'model': {'depth': 3}}, ['model.depth', 'no such option']),
@@ -113,6 +120,10 @@ def test_main_losses():
     p, y = torch.tensor([10.0, 30.0]), torch.tensor([12.0, 25.0])
     assert AgeLoss(LossRecipe(main='mse')).main(p, y).tolist() == [4, 25]
     assert AgeLoss(LossRecipe(main='l1')).main(p, y).tolist() == [2, 5]
+    huber = LossRecipe(main='huber', huber_delta_years=3.0)
+    assert AgeLoss(huber).main(p, y).tolist() == [2, 10.5]  # 2**2 / 2 and 3 * (5 - 3 / 2)
+    # in units of the range of ages the border stays where it was
+    assert AgeLoss(huber, 10.0).main(p, y).tolist() == pytest.approx([0.02, 0.105])
     assert AgeLoss(LossRecipe(main='mse'), 10.0).main(p, y).tolist() == pytest.approx([0.04, 0.25])
 
 

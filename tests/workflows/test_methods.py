@@ -4,7 +4,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from bids_brainage.workflows import anatomical, bold, cbv, clinical, spaces
+from bids_brainage.workflows import bold, cbv, native, spaces, start
 from bids_brainage.workflows.participant import methods_text
 
 
@@ -29,6 +29,6 @@ def test_each_paragraph_stands_once_in_the_order_of_the_data():
 def test_every_paragraph_ends_with_an_empty_line():
     texts = (
         *(bold.METHODS, bold.METHODS_FMRIPREP, bold.METHODS_CONNECTIVITY, cbv.GIVEN),
-        *(cbv.GENERATED, clinical.METHODS, spaces.METHODS, anatomical.REGIONS_METHODS),
+        *(cbv.GENERATED, native.THICK_METHODS, spaces.METHODS, start.REGIONS_METHODS),
     )
     assert all(text.endswith('.\n\n') for text in texts)

@@ -1,4 +1,8 @@
-"""Workflow of one scan of thick slices: no registration and no bias correction (System C)."""
+"""Workflow of one scan in its own space: no registration and no bias correction.
+
+Scans of thick slices (System C), and every scan where only regions are asked for and no image
+stays.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +19,32 @@ from bids_brainage.interfaces.derivatives import DerivativesDataSink
 from bids_brainage.interfaces.prediction import DrawMask
 from bids_brainage.interfaces.stored import RestoreQuality
 from bids_brainage.interfaces.trace import TraceSource
+from bids_brainage.workflows.derivatives import volumes_node
 from bids_brainage.workflows.images import IMAGES, image_path, kept_images
 from bids_brainage.workflows.made_from import of_mask
 from bids_brainage.workflows.settings import RunSettings
-from bids_brainage.workflows.start import add_brain, check_node
+from bids_brainage.workflows.start import (
+    REGIONS,
+    add_brain,
+    add_regions,
+    check_node,
+    regions_methods,
+)
 
-METHODS = """\
+THICK_METHODS = """\
 Models made for thick slices took the T1w images of thick axial slices (slice distance of 3 mm and
 more) in their own space: the image was brought into RAS+ orientation and {start},
 without bias correction and without registration.
 
 """
+METHODS = """\
+Each T1w image was brought into RAS+ orientation and {start}.
+"""
 
 OWN_START = 'its brain was extracted with deepbet'
 PREPARED_START = 'its brain mask was taken from fMRIPrep derivatives'
 OUTPUTS = ('facts', 'quality', 't1w_uncorrected', 'mask_native')
+"""Beside `REGIONS`, where they are measured."""
 
 
 def init_native_wf(
@@ -38,9 +53,10 @@ def init_native_wf(
     settings: RunSettings,
     stored: Mapping[str, Any] | None = None,
     save: bool = True,
+    regions: bool = False,
     name: str = 'native_wf',
 ) -> Workflow:
-    """Build the workflow of one scan of thick slices.
+    """Build the workflow of one scan in its own space.
 
     Parameters
     ----------
@@ -50,6 +66,9 @@ def init_native_wf(
         Quality measures of the scan, if its brain mask stands in the output dataset.
     save : bool
         Write and draw the brain mask; False if another workflow does.
+    regions : bool
+        Measure the regions of the brain, and write the table of their volumes; else the scan is
+        taken for its thick slices.
     name : str
 
     Returns
@@ -62,26 +81,34 @@ def init_native_wf(
         What header and intensities say; measures and flags (JSON).
     t1w_uncorrected, mask_native
         Image in RAS+ and its brain mask.
+    regions, region_volumes, region_facts
+        Labels, volumes (JSON) and side file, if they are measured.
     """
     workflow = Workflow(name=name)
-    workflow.__desc__ = METHODS.format(start=PREPARED_START if scan.prepared else OWN_START)
-    outputnode = pe.Node(niu.IdentityInterface(list(OUTPUTS)), name='outputnode')
+    workflow.__desc__ = _methods(scan, regions=regions)
+    fields = (*OUTPUTS, *(REGIONS if regions else ()))
+    outputnode = pe.Node(niu.IdentityInterface(list(fields)), name='outputnode')
     check = check_node(scan, settings)
     workflow.connect([
         (check, outputnode, [('facts', 'facts'), ('t1w', 't1w_uncorrected')]),
     ])  # fmt: skip
     sloppy = settings.config.workflow.sloppy
     if stored is not None:
-        outputnode.inputs.mask_native = str(image_path(settings.output_dir, scan, 'mask_native'))
+        mask = str(image_path(settings.output_dir, scan, 'mask_native'))
+        outputnode.inputs.mask_native = mask
         restore = pe.Node(
-            RestoreQuality(measures=dict(stored), native=True, sloppy=sloppy),
+            RestoreQuality(measures=dict(stored), native=True, thickness=regions, sloppy=sloppy),
             name='restore_quality',
             mem_gb=0.2,
         )
         workflow.connect([(restore, outputnode, [('quality', 'quality')])])
+        if regions:
+            _measure(workflow, check, mask, scan, settings)
         return workflow
     brain = add_brain(workflow, check, scan, settings.config.nipype.omp_nthreads)
-    quality = pe.Node(AssessQuality(sloppy=sloppy), name='assess_quality', mem_gb=0.2)
+    quality = pe.Node(
+        AssessQuality(sloppy=sloppy, thickness=regions), name='assess_quality', mem_gb=0.2
+    )
     workflow.connect([
         (check, quality, [('facts', 'facts')]),
         (brain, quality, [('measures', 'mask_measures')]),
@@ -90,7 +117,28 @@ def init_native_wf(
     ])  # fmt: skip
     if save:
         _connect_outputs(workflow, scan, settings)
+    if regions:
+        _measure(workflow, check, brain, scan, settings)
     return workflow
+
+
+def _methods(scan: Scan, *, regions: bool) -> str:
+    start = PREPARED_START if scan.prepared else OWN_START
+    if regions:
+        return METHODS.format(start=start) + regions_methods()
+    return THICK_METHODS.format(start=start)
+
+
+def _measure(
+    workflow: Workflow, check: pe.Node, mask: str | pe.Node, scan: Scan, settings: RunSettings
+) -> None:
+    """Measure the regions, and write the table of their volumes."""
+    add_regions(workflow, check, mask, settings.config.nipype.omp_nthreads)
+    volumes = volumes_node(scan, settings)
+    workflow.connect([
+        (check, volumes, [('facts', 'facts')]),
+        (workflow.get_node('measure_regions'), volumes, [('region_facts', 'region_facts')]),
+    ])  # fmt: skip
 
 
 def _connect_outputs(workflow: Workflow, scan: Scan, settings: RunSettings) -> None:
