@@ -78,7 +78,7 @@ def render_training_page(
 
 
 def people_rows(predictions: Sequence[Row]) -> list[dict[str, Any]]:
-    """Count people, scans, ages and sexes of each fold and role."""
+    """Return people, scans, ages, sexes and mean absolute error of each fold and role."""
     groups: dict[tuple[int, str], list[Row]] = {}
     for row in predictions:
         groups.setdefault((int(row['fold']), row['role']), []).append(row)
@@ -97,6 +97,7 @@ def people_rows(predictions: Sequence[Row]) -> list[dict[str, Any]]:
                 'low': min(ages),
                 'high': max(ages),
                 'female': share,
+                'error': np.mean([abs(row['predicted_age'] - row['age']) for row in rows]),
             }
         )
     return result

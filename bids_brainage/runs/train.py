@@ -133,11 +133,12 @@ def _join(folder: Path) -> None:
 def _finish(config: Config, job: Job, models: Path) -> list[Row]:
     """Predict, calibrate, export and report; return the predictions."""
     from bids_brainage.bundles.bundle import load_bundle
-    from bids_brainage.outputs.files import write_json, write_text
+    from bids_brainage.outputs.files import write_json, write_text, write_tsv
     from bids_brainage.reports.training import write_training_report
     from bids_brainage.training.cache import open_cache
     from bids_brainage.training.calibrate import calibrate_predictions
     from bids_brainage.training.export import Cohort, model_card
+    from bids_brainage.training.fold_table import COLUMNS, fold_table
     from bids_brainage.training.fusing import fit_fusions, partner_predictions
     from bids_brainage.training.methods import method_of
     from bids_brainage.training.predictions import write_predictions
@@ -147,6 +148,7 @@ def _finish(config: Config, job: Job, models: Path) -> list[Row]:
     cache = open_cache(Path(job.cache), verify=False)
     rows = method.predict(job, cache)
     write_predictions(folder / 'predictions.tsv', rows)
+    write_tsv(folder / 'folds.tsv', fold_table(rows), COLUMNS)
     cohort = Cohort(*dataset_facts(config))
     calibration = calibrate_predictions(
         rows, dataset=f'held-out people of {cohort.name}', method=_method(job.recipe),
