@@ -85,7 +85,7 @@ def prepare_job(config: Config, arch: str, recipe: Recipe) -> Job | None:
     """Check everything and write the job; None after a dry run."""
     from bids_brainage.dataset import find_scans
     from bids_brainage.training.job import Job, check_resumable
-    from bids_brainage.training.prepare import input_block, prepare_training
+    from bids_brainage.training.prepare import input_block, prepare_training, with_regions
 
     execution = config.execution
     scans = find_scans(
@@ -98,6 +98,9 @@ def prepare_job(config: Config, arch: str, recipe: Recipe) -> Job | None:
         age_column=config.workflow.age_column,
     )
     declared = input_block(arch, recipe)
+    if not recipe.run.start_from:
+        atlas = atlas_label(config.workflow.atlas)
+        declared = with_regions(declared, scans, execution.output_dir, atlas)
     column, _, value = (config.group.reference_group or '').partition('=')
     # Architectures that are compared share the split of the first.
     first = config.train.arch[0]

@@ -16,6 +16,7 @@ from bids_brainage.errors import MissingInputError
 from bids_brainage.inference.aicbv import ARCHITECTURES
 from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.models.registry import model_info
+from bids_brainage.outputs.connectivity import count_regions, session_matrices
 from bids_brainage.preprocessing.bold.names import DEFAULT_ATLAS
 from bids_brainage.training.cache import build_cache
 from bids_brainage.training.cohort import (
@@ -96,6 +97,29 @@ def input_block(arch: str, recipe: Recipe) -> dict[str, Any]:
         step[:3, 3] = (factor - 1) / 2
         block['affine'] = (np.asarray(block['affine'], float) @ step).tolist()
     return block
+
+
+def with_regions(
+    declared: Mapping[str, Any], scans: Sequence[Scan], output_dir: Path, atlas: str
+) -> dict[str, Any]:
+    """Return an ``input`` block with the number of regions that the connectivity at hand has.
+
+    Parameters
+    ----------
+    declared : mapping
+        From `input_block`.
+    scans : sequence of Scan
+        Of the selected participants.
+    output_dir : Path
+        Derivatives of the participant level.
+    atlas : str
+        Label of the atlas whose connectivity is taken.
+    """
+    if not kind_of(declared).takes_graph:
+        return dict(declared)
+    found = (session_matrices(output_dir, s.subject, s.session, atlas) for s in scans)
+    first = next((paths[0] for paths in found if paths), None)
+    return {**declared, 'n_nodes': declared['n_nodes'] if first is None else count_regions(first)}
 
 
 def prepare_training(

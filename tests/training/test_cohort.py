@@ -13,7 +13,7 @@ from bids_brainage.outputs.connectivity import choose_matrix
 from bids_brainage.preprocessing.bold.quality import severe_flags
 from bids_brainage.training.cache import prepare_rows
 from bids_brainage.training.cohort import find_candidates, flag_sentences, problem_sentences
-from bids_brainage.training.prepare import input_block
+from bids_brainage.training.prepare import input_block, with_regions
 from bids_brainage.training.recipe_check import make_recipe
 
 SPACE = 'MNI152NLin2009aSym'
@@ -76,6 +76,17 @@ def test_training_takes_the_matrix_that_prediction_takes(runs):
     assert found.files['connectivity'] == best
     from_atlas = (output_dir / 'sub-01/ses-1/func').glob('*atlas-power2011*.tsv')
     assert choose_matrix(sorted(from_atlas), severe_flags()) == best
+
+
+def test_regions_are_counted_in_the_connectivity_at_hand(runs):
+    output_dir, best = runs
+    people = [scan(output_dir, '02'), scan(output_dir)]  # the first has none
+    block = with_regions(declared('amagenet'), people, output_dir, 'power2011')
+    assert block['n_nodes'] == N_NODES
+    (found,) = find_candidates(people[1:], output_dir, output_dir, block)
+    assert found.problem == '' and found.files['connectivity'] == best
+    nothing = with_regions(declared('amagenet'), people, output_dir, 'schaefer')
+    assert nothing == declared('amagenet')
 
 
 def test_missing_connectivity_is_told_with_the_name_that_it_would_have(runs):
