@@ -175,7 +175,13 @@ def _announce_sizes(
     config: Config, arch: str, recipe: Recipe, declared: Mapping[str, Any], prepared: Prepared
 ) -> None:
     """Say who trains, chooses and tests, and what the training takes."""
-    from bids_brainage.training.estimate import estimate_words, row_bytes, split_words, try_step
+    from bids_brainage.training.estimate import (
+        check_memory,
+        estimate_words,
+        row_bytes,
+        split_words,
+        try_step,
+    )
 
     left_out = f'; {prepared.left_out} scans are left out' if prepared.left_out else ''
     log.log(IMPORTANT, 'split     %s%s', split_words(prepared.assignments), left_out)
@@ -188,6 +194,8 @@ def _announce_sizes(
         step = try_step(arch, recipe, declared, _accelerator(config.nipype.device))
         processes = config.train.devices * config.train.num_nodes
         words += estimate_words(step, recipe, prepared.assignments, processes)
+        if _accelerator(config.nipype.device) == 'cpu':
+            check_memory(step, recipe, config.nipype.memory_gb, processes)
     else:
         words.append('less than 1 GB of memory, and seconds')
     log.log(IMPORTANT, 'estimate  %s', '; '.join(words))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bids_brainage.bundles.contract import golden_input
+from bids_brainage.errors import OptionError
 from bids_brainage.models.registry import create_model
 from bids_brainage.outputs.logs import duration
 from bids_brainage.training.fit import arch_options
@@ -128,6 +129,46 @@ def _now(accelerator: str) -> float:
     return time.monotonic()
 
 
+def memory_gb(step: Step, batch_size: int, processes: int = 1) -> float:
+    """Return the least memory of one of the processes that train together, GB of 2^30 bytes."""
+    return LIBRARIES_GB + step.weights_gb + step.row_gb * batch_size / processes
+
+
+def check_memory(step: Step, recipe: Recipe, limit_gb: float, processes: int = 1) -> None:
+    """Refuse a training that cannot fit into the memory of the run.
+
+    Parameters
+    ----------
+    step : Step
+    recipe : Recipe
+    limit_gb : float
+        Of all processes together, GB of 2^30 bytes.
+    processes : int
+        That train together.
+
+    Raises
+    ------
+    OptionError
+        With what to change: the batch, if a smaller one fits, else the grid.
+    """
+    size = recipe.run.batch_size
+    needed = processes * memory_gb(step, size, processes)
+    if needed <= limit_gb:
+        return
+    left = limit_gb - processes * (LIBRARIES_GB + step.weights_gb)
+    fits = int(left / step.row_gb) // processes * processes
+    advice = (
+        f'batch_size = {fits} in [run] of --recipe fits'
+        if fits > 0
+        else 'not even one scan for each process fits: give coarsen = 2 or more in [data] of '
+        '--recipe, or fewer --devices'
+    )
+    raise OptionError(
+        f'The training takes at least {needed:.1f} GB of memory for batches of {size}, and the '
+        f'run may take {limit_gb:.1f} GB (--mem): {advice}.'
+    )
+
+
 def estimate_words(
     step: Step, recipe: Recipe, assignments: Sequence[Assignment], processes: int = 1
 ) -> list[str]:
@@ -148,7 +189,7 @@ def estimate_words(
     folds = max(len({a.fold for a in assignments if a.role == TRAINING}), 1)
     seconds = rows[TRAINING] * step.whole + rows[VALIDATION] * step.forward
     epoch = seconds / folds / processes
-    memory = LIBRARIES_GB + step.weights_gb + step.row_gb * run.batch_size / processes
+    memory = memory_gb(step, run.batch_size, processes)
     return [
         f'at least {memory:.1f} GB of memory in each process, for batches of {run.batch_size}',
         f'about {duration(max(epoch, 1))} an epoch without reading and augmentation, at most '

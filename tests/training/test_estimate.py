@@ -3,11 +3,13 @@
 import pytest
 from training_phantom import people
 
+from bids_brainage.errors import OptionError
 from bids_brainage.training.estimate import (
     COPIES,
     GIB,
     LIBRARIES_GB,
     Step,
+    check_memory,
     estimate_words,
     row_bytes,
     split_words,
@@ -43,6 +45,24 @@ def test_rows_on_disk_have_two_bytes_a_voxel_and_tables_eight():
     assert row_bytes(declared) == 2 * x * y * z
     volumes = input_block('volumes', make_recipe('volumes', {}))
     assert row_bytes(volumes) == 8 * volumes['shape'][0]
+
+
+@pytest.mark.parametrize(
+    ('limit', 'processes', 'advice'),
+    [
+        (4.0, 1, 'batch_size = 4 in'),  # 0.6 + 1 + 4 x 0.5
+        (6.0, 2, 'batch_size = 4 in'),  # 2 x 1.6 + 5 x 0.5, of which each has two
+        (1.9, 1, 'not even one scan'),
+        (3.5, 2, 'not even one scan'),  # one scan would fit, two do not
+    ],
+)
+def test_a_training_that_does_not_fit_is_refused_with_what_does(limit, processes, advice):
+    recipe = make_recipe('resnet_only', {'run': {'batch_size': 8}})
+    step = Step(forward=10.0, whole=30.0, row_gb=0.5, weights_gb=1.0)
+    with pytest.raises(OptionError, match='--mem') as error:
+        check_memory(step, recipe, limit, processes)
+    assert advice in str(error.value)
+    check_memory(step, recipe, processes * 1.6 + 4.0, processes)
 
 
 def test_time_and_memory_grow_with_people_batch_and_folds():
