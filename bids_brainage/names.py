@@ -93,6 +93,7 @@ def prefix_entities() -> tuple[str, ...]:
     return (*(match[1] for match in _FIELD.finditer(_spec()['prefix'])), 'chunk')
 
 
+@cache
 def patterns() -> tuple[str, ...]:
     """Return the path patterns with short keys, the source prefix filled in."""
     spec = _spec()
@@ -361,10 +362,19 @@ def memo_path(subject: str) -> PurePosixPath:
     return PurePosixPath(f'sub-{subject}', 'log', 'inputs.json')
 
 
+@cache
+def _takes(pattern: str) -> tuple[frozenset[str], frozenset[str | None]]:
+    """Return the fields of a pattern, and the suffixes that it takes (None for no suffix given)."""
+    fields = {match[1]: match for match in _FIELD.finditer(pattern)}
+    suffix = fields['suffix']
+    allowed: set[str | None] = set(suffix[2].split('|'))
+    return frozenset(fields), frozenset(allowed | ({None} if suffix[3] else set()))
+
+
 def _render(pattern: str, values: Mapping[str, str]) -> str | None:
     """Fill one pattern; None when it does not fit exactly these entities."""
-    known = {match[1] for match in _FIELD.finditer(pattern)}
-    if set(values) - known - {'datatype'}:
+    known, suffixes = _takes(pattern)
+    if values.get('suffix') not in suffixes or not values.keys() - {'datatype'} <= known:
         return None
     if 'datatype' not in known and values.get('datatype') not in ('anat', None):
         return None
