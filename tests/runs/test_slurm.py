@@ -27,10 +27,15 @@ pytestmark = [
 ]
 
 
+ABOUT = re.compile(rb'<h2>About this run</h2>.*?</section>', re.DOTALL)
+
+
 def content(folder):
-    """File → hash of all but the logs, which tell times and job numbers."""
+    """File → hash of all but the logs, and what pages say of the run: times, job numbers, command."""
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): hashlib.sha256(
+            ABOUT.sub(b'', path.read_bytes())
+        ).hexdigest()
         for path in sorted(folder.rglob('*'))
         if path.is_file() and not {'log', 'logs', '.work'} & {*path.relative_to(folder).parts}
     }
