@@ -31,7 +31,7 @@ ABOUT = re.compile(rb'<h2>About this run</h2>.*?</section>', re.DOTALL)
 
 
 def content(folder):
-    """File → hash of all but the logs, and what pages say of the run: times, job numbers, command."""
+    """File → hash, without the logs and what pages say of the run (times, command)."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(
             ABOUT.sub(b'', path.read_bytes())
