@@ -364,7 +364,7 @@ def memo_path(subject: str) -> PurePosixPath:
 
 @cache
 def _takes(pattern: str) -> tuple[frozenset[str], frozenset[str | None]]:
-    """Return the fields of a pattern, and the suffixes that it takes (None for no suffix given)."""
+    """Return the fields of a pattern and the suffixes that it takes (None: it has a default)."""
     fields = {match[1]: match for match in _FIELD.finditer(pattern)}
     suffix = fields['suffix']
     allowed: set[str | None] = set(suffix[2].split('|'))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def find_candidates(
     return result
 
 
-NOT_HEALTHY, FLAGGED = 'not of the reference group', 'flagged'
+NOT_HEALTHY, FLAGGED, CLOSE = 'not of the reference group', 'flagged', 'too close in time'
 """How reasons start that are a choice, not a problem."""
 
 STOP = 'stop'
@@ -153,7 +153,7 @@ def flags_that_exclude(names: Collection[str]) -> frozenset[str]:
 
 def problem_sentences(candidates: Sequence[Candidate], most: int = 5) -> list[str]:
     """Gather equal problems into one sentence each, with some of the scans."""
-    chosen = (NOT_HEALTHY, FLAGGED)
+    chosen = (NOT_HEALTHY, FLAGGED, CLOSE)
     sentences = _gathered([c for c in candidates if not c.problem.startswith(chosen)], most)
     if sentences:
         sentences.append(
@@ -162,9 +162,38 @@ def problem_sentences(candidates: Sequence[Candidate], most: int = 5) -> list[st
     return sentences
 
 
-def flag_sentences(candidates: Sequence[Candidate], most: int = 5) -> list[str]:
-    """Say which scans are left out for their flags."""
-    return _gathered([c for c in candidates if c.problem.startswith(FLAGGED)], most)
+def choice_sentences(candidates: Sequence[Candidate], most: int = 5) -> list[str]:
+    """Say which scans the recipe leaves out, for their flags or for others of the person."""
+    return _gathered([c for c in candidates if c.problem.startswith((FLAGGED, CLOSE))], most)
+
+
+def keep_apart(candidates: Sequence[Candidate], years: float) -> list[Candidate]:
+    """Leave out scans of a person that are not more than some years after the last one kept.
+
+    Kim et al., npj Aging 2025 (doi:10.1038/s41514-025-00260-x): scans more than five years apart,
+    else the earliest.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        Those that cannot be used anyway stay as they are.
+    years : float
+        0 leaves nobody out.
+    """
+    if years == 0:
+        return list(candidates)
+    last: dict[str, float] = {}
+    close: set[str] = set()
+    for candidate in sorted(candidates, key=lambda c: (c.item.age, c.item.source)):
+        if candidate.problem:
+            continue
+        person, age = candidate.item.participant, candidate.item.age
+        if person in last and age - last[person] <= years:
+            close.add(candidate.item.source)
+        else:
+            last[person] = age
+    reason = f'{CLOSE}: not more than {years:g} years after another scan of the person'
+    return [replace(c, problem=reason) if c.item.source in close else c for c in candidates]
 
 
 def _gathered(candidates: Sequence[Candidate], most: int) -> list[str]:

@@ -21,8 +21,9 @@ from bids_brainage.preprocessing.bold.names import DEFAULT_ATLAS
 from bids_brainage.training.cache import build_cache
 from bids_brainage.training.cohort import (
     Candidate,
+    choice_sentences,
     find_candidates,
-    flag_sentences,
+    keep_apart,
     problem_sentences,
 )
 from bids_brainage.training.errors import TrainingInputError
@@ -181,8 +182,11 @@ def prepare_training(
         exclude_flags=recipe.data.exclude_flags,
     )
     _require_derivatives(candidates, output_dir)
-    for sentence in flag_sentences(candidates):
-        log.warning('Left out: %s; [data] exclude_flags of --recipe says which', sentence)
+    candidates = keep_apart(candidates, recipe.data.years_apart)
+    for sentence in choice_sentences(candidates):
+        log.warning(
+            'Left out: %s; [data] exclude_flags and years_apart of --recipe say which', sentence
+        )
     problems = _known_problems(candidates, recipe)
     usable = [c for c in candidates if not c.problem]
     left_out = [c for c in candidates if c.problem]

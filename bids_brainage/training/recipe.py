@@ -26,7 +26,8 @@ class DataRecipe:
     scans into thick-slice ones (System C); `on_problem` is ``stop`` or ``leave_out`` (scans
     that cannot be used); `modality` is ``t1w`` or ``aicbv``.  `patches` is how many patches or
     slices of each scan a generator of maps sees in an epoch.  `exclude_flags` are
-    flags of the image whose scans are left out, ``stop`` for all that say "do not use".
+    flags of the image whose scans are left out, ``stop`` for all that say "do not use".  Of a
+    person only scans more than `years_apart` after the last one kept take part, and the first.
     """
 
     modality: str = 't1w'
@@ -35,6 +36,7 @@ class DataRecipe:
     on_problem: str = 'stop'
     patches: int = 1
     exclude_flags: tuple[str, ...] = ('stop',)
+    years_apart: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
 LIMITS: dict[str, tuple[float, float]] = {
     'data.coarsen': (1, 16),
     'data.patches': (1, 10000),
+    'data.years_apart': (0, 125),
     'split.validation': (0.01, 0.9),
     'split.test': (0.01, 0.9),
     'split.folds': (2, 100),
@@ -88,6 +89,7 @@ LIMITS: dict[str, tuple[float, float]] = {
 GENERATOR_KEYS = (
     'data.on_problem',
     'data.exclude_flags',
+    'data.years_apart',
     'data.patches',
     'split.validation',
     'split.test',
@@ -102,6 +104,7 @@ GENERATOR_KEYS = (
 TABLE_KEYS = (
     'data.on_problem',
     'data.exclude_flags',
+    'data.years_apart',
     'split.method',
     'split.test',
     'split.folds',

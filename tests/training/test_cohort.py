@@ -12,9 +12,16 @@ from bids_brainage.interfaces.anatomical import CheckT1w, ExtractBrain
 from bids_brainage.outputs.connectivity import choose_matrix
 from bids_brainage.preprocessing.bold.quality import severe_flags
 from bids_brainage.training.cache import prepare_rows
-from bids_brainage.training.cohort import find_candidates, flag_sentences, problem_sentences
+from bids_brainage.training.cohort import (
+    Candidate,
+    choice_sentences,
+    find_candidates,
+    keep_apart,
+    problem_sentences,
+)
 from bids_brainage.training.prepare import input_block, with_regions
 from bids_brainage.training.recipe_check import make_recipe
+from bids_brainage.training.splits import Item
 
 SPACE = 'MNI152NLin2009aSym'
 N_NODES = 6
@@ -171,6 +178,22 @@ def test_flagged_images_are_left_out_without_stopping_the_training(tmp_path, exc
     )
     assert {c.item.participant: c.problem for c in found if c.problem} == left_out
     assert problem_sentences(found) == []
-    told = flag_sentences(found)
+    told = choice_sentences(found)
     assert len(told) == len(left_out)
     assert all('1 scan: flagged' in sentence and 'sub-' in sentence for sentence in told)
+
+
+def test_scans_of_a_person_are_five_years_apart_or_the_earliest_is_taken():
+    ages = {'a': (50.0, 53.0, 55.5, 60.4, 60.6), 'b': (70.0, 70.0), 'c': (30.0,)}
+    scans = [
+        Candidate(Item(f'{who}{k}', who, None, age, 'F', ''), {})
+        for who, own in ages.items()
+        for k, age in enumerate(own)
+    ]
+    scans.append(Candidate(Item('a9', 'a', None, 20.0, 'F', ''), {}, 'no brain mask'))
+    found = keep_apart(scans[::-1], 5.0)
+    assert {c.item.source for c in found if not c.problem} == {'a0', 'a2', 'a4', 'b0', 'c0'}
+    assert [c.item.source for c in found] == [c.item.source for c in scans[::-1]]
+    assert problem_sentences(found)[0].startswith('1 scan: no brain mask')
+    assert '3 scans: too close in time' in choice_sentences(found)[0]
+    assert keep_apart(scans, 0.0) == scans
