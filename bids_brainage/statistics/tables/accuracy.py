@@ -98,7 +98,7 @@ def accuracy_table(
             predicted = one['corrected' if corrected else 'predicted_age'].to_numpy(np.float64)
             if corrected and not np.isfinite(predicted).any():
                 continue
-            for subset, level, index in subsets(one, corrected, name):
+            for subset, level, index in subsets(one, corrected, name, options.group_column):
                 head = {'model': model, 'subset': subset, 'level': level, 'corrected': corrected}
                 part = slim.iloc[index]
                 rows.append(head | _row(part, predicted[index], corrected, bootstrap, options))
@@ -117,10 +117,13 @@ def accuracy_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-def subsets(one: pd.DataFrame, corrected: bool, reference: str = '') -> Iterator[Subset]:
+def subsets(
+    one: pd.DataFrame, corrected: bool, reference: str = '', group: str | None = None
+) -> Iterator[Subset]:
     """List the subsets of one model's rows as (kind, level, row positions).
 
-    `reference` is the name of the reference group, if there is one.
+    `reference` is the name of the reference group, if there is one, and `group` the column whose
+    levels (diagnoses, say) are subsets, too: `me` is their mean gap.
 
     Levels with nobody are left out, except ``all``.
     """
@@ -128,6 +131,8 @@ def subsets(one: pd.DataFrame, corrected: bool, reference: str = '') -> Iterator
     yield 'all', 'all', everyone
     if reference:
         yield 'reference', reference, np.flatnonzero(one['reference_member'].to_numpy(bool))
+    if group and group in one and group not in ('sex', *SITE_COLUMNS):
+        yield from _levels(group, one[group])
     used = one['calibration'].to_numpy(bool)
     if corrected and used.any() and not used.all():
         yield 'excl_calibration', 'all', everyone[~used]

@@ -83,7 +83,14 @@ def test_golden_accuracy(golden):
 def test_golden_subsets(golden):
     accuracy = golden.tables['accuracy']
     accuracy = accuracy[accuracy['model'] == 't2.a']
-    assert set(accuracy['subset']) == {'all', 'sex', 'age_group', '10_year_bin', '5_year_bin'}
+    assert set(accuracy['subset']) == {
+        'all', 'sex', 'dx', 'age_group', '10_year_bin', '5_year_bin'
+    }  # fmt: skip
+    groups = accuracy[accuracy['subset'] == 'dx']
+    everyone = accuracy[(accuracy['subset'] == 'all') & (accuracy['unit'] == 'scan')]
+    assert groups['n'].sum() == everyone['n'].item()
+    assert np.average(groups['me'], weights=groups['n']) == pytest.approx(everyone['me'].item())
+    assert (groups['me_low'] < groups['me']).all() and (groups['me'] < groups['me_high']).all()
     bins = accuracy[accuracy['subset'] == '10_year_bin']
     assert bins['n'].tolist() == [7, 7, 6, 6, 6, 6, 6, 6, 6, 4]
     assert 'fewer than 5 subjects' in bins['reason'].iloc[-1]
