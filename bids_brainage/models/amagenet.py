@@ -8,7 +8,7 @@ Aging Pattern" (doi:10.64898/2026.03.28.713645).  The graph module is not publis
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,8 @@ GRAPH_OUT = 32
 HEADS = 4
 
 Modality = Literal['both', 'structural', 'functional']
-Fusion = Literal['gated', 'cross_only']
+Fusion = Literal['gated', 'cross_only', 'concatenated', 'structural', 'functional']
+FUSIONS: tuple[str, ...] = get_args(Fusion)
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,10 @@ class AMAgeNet(AgeRegressor):
     age_range : tuple of float
         Youngest and oldest age of the training fold in years.  The network is trained on
         ages scaled to [0, 1] by them; its output is scaled back.
-    fusion : {'gated', 'cross_only'}
-        The gate of the paper, or the cross-attended token alone as in the released forward
-        pass.
+    fusion : {'gated', 'cross_only', 'concatenated', 'structural', 'functional'}
+        The gate of the paper; or, to see what each part brings, the cross-attended token alone (as
+        in the released forward pass), both tokens side by side through a linear layer, or one
+        modality without the other, whatever it is given.
     """
 
     gradcam_layer = 'image_encoder'
@@ -139,8 +141,8 @@ class AMAgeNet(AgeRegressor):
         self.age_min, self.age_max = (float(age) for age in age_range)
         if not self.age_max > self.age_min:
             raise OptionError(f'age_range must rise, found {tuple(age_range)}.')
-        if fusion not in ('gated', 'cross_only'):
-            raise OptionError(f"fusion must be 'gated' or 'cross_only', found {fusion!r}.")
+        if fusion not in FUSIONS:
+            raise OptionError(f'fusion must be {" or ".join(FUSIONS)}, found {fusion!r}.')
         self.n_nodes = n_nodes
         self.fusion = fusion
         self.image_encoder = DenseNetFeatures(BLOCKS, nn.ReLU)
@@ -149,6 +151,8 @@ class AMAgeNet(AgeRegressor):
         self.graph_projection = nn.Linear(GRAPH_OUT, WIDTH)
         self.cross_attention = CrossAttention()
         self.gate = nn.Sequential(nn.Linear(2 * WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 1))
+        if fusion == 'concatenated':
+            self.join = nn.Linear(2 * WIDTH, WIDTH)
         self.regressor = nn.Sequential(
             nn.Linear(WIDTH, WIDTH // 2), nn.ReLU(), nn.Linear(WIDTH // 2, 1)
         )
@@ -194,9 +198,14 @@ class AMAgeNet(AgeRegressor):
         UnusableImageError
             Both modalities are missing.
         """
+        if self.fusion == 'structural':
+            connectivity = None
+        if self.fusion == 'functional':
+            image = None
         if image is None and connectivity is None:
             raise UnusableImageError(
-                'AMAge-Net: expected an image, a connectivity matrix or both, found neither.'
+                f'AMAge-Net ({self.fusion}): expected an image, a connectivity matrix or both, '
+                'found neither of those that it takes.'
             )
         tokens, grid, query, importance = None, None, None, None
         if image is not None:
@@ -230,7 +239,11 @@ class AMAgeNet(AgeRegressor):
             else:
                 structural = tokens.mean(dim=1)
                 gate = self._gate(fused, structural)
-                fused = gate * fused + (1 - gate) * structural
+                if self.fusion == 'concatenated':
+                    fused = self.join(torch.cat([fused, structural], dim=1))
+                    gate = torch.full_like(gate, torch.nan)  # there is none
+                else:
+                    fused = gate * fused + (1 - gate) * structural
                 attention = weights.reshape(-1, *grid)
         scaled = self.regressor(fused).squeeze(1)
         age = self.age_min + (self.age_max - self.age_min) * scaled

@@ -121,6 +121,33 @@ def test_cross_only_fusion_has_gate_one(inputs):
         assert network.forward_details(*inputs).gate.tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(('fusion', 'ignored'), [('structural', 1), ('functional', 0)])
+def test_ablations_ignore_one_modality(inputs, fusion, ignored):
+    torch.manual_seed(0)
+    network = AMAgeNet(n_nodes=N_NODES, fusion=fusion).eval()
+    one = [None if k == ignored else x for k, x in enumerate(inputs)]
+    other = [torch.rand_like(x) if k == ignored else x for k, x in enumerate(inputs)]
+    with torch.no_grad():
+        ages = [network(*given) for given in (inputs, one, other)]
+    assert torch.equal(ages[0], ages[1]) and torch.equal(ages[0], ages[2])
+    assert network.forward_details(*inputs).modality == fusion
+    with pytest.raises(UnusableImageError, match='neither of those that it takes'):
+        network(*(x if k == ignored else None for k, x in enumerate(inputs)))
+
+
+def test_concatenation_takes_both_and_has_no_gate(inputs):
+    torch.manual_seed(0)
+    network = AMAgeNet(n_nodes=N_NODES, fusion='concatenated').eval()
+    with torch.no_grad():
+        found = network.forward_details(*inputs)
+        changed = [network(torch.rand_like(inputs[0]), inputs[1]),
+                   network(inputs[0], torch.eye(N_NODES).expand_as(inputs[1]))]  # fmt: skip
+    assert found.gate.isnan().all() and found.attention is not None
+    assert all(not torch.equal(found.age, other) for other in changed)
+    assert 'join.weight' in network.state_dict()
+    assert 'join.weight' not in AMAgeNet(n_nodes=N_NODES).state_dict()
+
+
 def test_graph_attention_reads_positive_neighbours_only():
     torch.manual_seed(0)
     encoder = HierarchicalGraphAttention(4, 64, 32, 4).layer1
