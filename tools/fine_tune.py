@@ -37,13 +37,20 @@ from bids_brainage.training.cache import open_cache, write_rows
 from bids_brainage.training.calibrate import LEVEL, calibrate_predictions
 from bids_brainage.training.export import Cohort, bundle_metadata
 from bids_brainage.training.fit import fit_job, model_options
-from bids_brainage.training.job import Job
-from bids_brainage.training.predictions import prediction_rows, trained_model, write_predictions
+from bids_brainage.training.job import Job, fold_sources
+from bids_brainage.training.predictions import (
+    Row,
+    fold_rows,
+    predict_rows,
+    trained_model,
+    write_predictions,
+)
 from bids_brainage.training.recipe import read_overrides
 from bids_brainage.training.recipe_check import make_recipe
 from bids_brainage.training.split_table import write_split
 from bids_brainage.training.splits import TEST, TRAINING, VALIDATION, Assignment, Item
 from bids_brainage.training.start import fine_tuning_changes
+from bids_brainage.tsv import is_missing, read_tsv
 
 LOG = logging.getLogger('fine_tune')
 VIEWS = ('people', 'sources')
@@ -115,21 +122,39 @@ def job_of(view: str, table: pd.DataFrame, people: People, options: argparse.Nam
     )  # fmt: skip
 
 
-def left_out(job: Job, people: People, table: pd.DataFrame) -> np.ndarray:
+def rows_left_out(job: Job) -> list[Row]:
+    """Return the predictions of a training; NaN but for those whom a fold has left out.
+
+    They are kept beside the training.
+    """
+    path = Path(job.folder) / 'predictions.tsv'
+    if not path.is_file():
+        cache, sources = open_cache(Path(job.cache), verify=False), fold_sources(job)
+        write_predictions(path, fold_rows(job, cache, lambda fold: predict_rows(
+            trained_model(job, cache, fold), cache, rows=cache.rows_of(sources[fold][TEST])
+        )))  # fmt: skip
+    return [
+        {**row, 'age': float(row['age']), 'predicted_age': number(row['predicted_age'])}
+        for row in read_tsv(path)
+    ]
+
+
+def number(text: str) -> float:
+    """Return a number, NaN where there is none."""
+    return float('nan') if is_missing(text) else float(text)
+
+
+def left_out(job: Job, table: pd.DataFrame) -> np.ndarray:
     """Return the age of each person by the network that has not seen them."""
-    cache = open_cache(Path(job.cache), verify=False)
-    rows = prediction_rows(job, cache)
-    write_predictions(Path(job.folder) / 'predictions.tsv', rows)
-    told = {row['source']: row['predicted_age'] for row in rows if row['role'] == TEST}
+    told = {r['source']: r['predicted_age'] for r in rows_left_out(job) if r['role'] == TEST}
     return np.array([told[scan] for scan in table['scan']])
 
 
 def export(options: argparse.Namespace, table: pd.DataFrame, people: People) -> None:
     """Judge both views, calibrate, and write the bundle of the folds over people."""
     job = job_of('people', table, people, options)
-    found = {view: left_out(job_of(view, table, people, options), people, table) for view in VIEWS}
-    cache = open_cache(Path(job.cache), verify=False)
-    rows = prediction_rows(job, cache)
+    found = {view: left_out(job_of(view, table, people, options), table) for view in VIEWS}
+    cache, rows = open_cache(Path(job.cache), verify=False), rows_left_out(job)
     card = read_json(Path(__file__).with_name('fine_tune_cards.json'))[job.name]
     data = card['training']['data']
     calibration = calibrate_predictions(
@@ -197,7 +222,7 @@ def main() -> None:
         job.write()
         fit_job(job)
         if options.view in VIEWS:
-            found = left_out(job, people, table)
+            found = left_out(job, table)
             LOG.info('%s left out\n%s', options.view, table_of(people, found).to_string())
     if options.export:
         options.export.mkdir(parents=True, exist_ok=True)

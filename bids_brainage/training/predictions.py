@@ -35,19 +35,24 @@ def trained_model(job: Job, cache: Cache, fold: int) -> Any:
     return model.eval()
 
 
-def predict_rows(model: Any, cache: Cache, device: str = 'cpu') -> npt.NDArray[np.float64]:
-    """Predict every cached row, years, shape (n_rows,)."""
+def predict_rows(
+    model: Any, cache: Cache, device: str = 'cpu', rows: Sequence[int] | None = None
+) -> npt.NDArray[np.float64]:
+    """Predict cached rows, all of them or some: years, shape (n_rows,), NaN for the others."""
     import torch
 
     model = model.to(device)
-    ages = []
+    asked = np.arange(len(cache.sources)) if rows is None else np.asarray(rows)
+    ages = np.full(len(cache.sources), np.nan)
     with torch.inference_mode():
-        for first in range(0, len(cache.sources), PREDICT_ROWS):
-            rows = slice(first, first + PREDICT_ROWS)
-            inputs = [torch.from_numpy(np.array(a[rows])).to(device).float() for a in cache.arrays]
-            ages.append(model(*inputs).double().cpu().numpy())
+        for first in range(0, len(asked), PREDICT_ROWS):
+            batch = asked[first : first + PREDICT_ROWS]
+            inputs = [
+                torch.from_numpy(np.array(a[batch])).to(device).float() for a in cache.arrays
+            ]
+            ages[batch] = model(*inputs).double().cpu().numpy()
     model.to('cpu')
-    return np.concatenate(ages)
+    return ages
 
 
 def prediction_rows(job: Job, cache: Cache, device: str = 'cpu') -> list[Row]:
