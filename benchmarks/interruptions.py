@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('what', choices=('kill', 'parallel'))
     parser.add_argument('work', type=Path)
     parser.add_argument('--bids', type=Path)
-    parser.add_argument('--model', default='densenet169_clinical.lifespan-reduced')
+    parser.add_argument('--model', default='densenet169_clinical.adults')
     parser.add_argument('--kills', type=int, default=50)
     parser.add_argument('--minutes', type=float, default=1e6, help='kill no more after this time')
     parser.add_argument('--share', type=float, default=4, metavar='N',

@@ -33,7 +33,7 @@ NATIVE_MEASURES = (
 class _QualityInputSpec(BaseInterfaceInputSpec):
     measures = traits.Dict(mandatory=True, desc='`Quality` of the side file')
     native = traits.Bool(False, usedefault=True, desc='only what needs no registration')
-    thickness = traits.Bool(True, usedefault=True, desc='thick slices are worth a word')
+    thickness = traits.Bool(False, usedefault=True, desc='thick slices are worth a word')
     sloppy = traits.Bool(False, usedefault=True)
 
 

@@ -16,8 +16,8 @@ from bids_brainage.dataset.measured import MeasuredScan, find_measured
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import OptionError
 from bids_brainage.inputs.kinds import kind_of
-from bids_brainage.runs.harmonise import Harmonisation, find_harmonisation
 from bids_brainage.runs.ledger import Ledger
+from bids_brainage.runs.shifts import Harmonisation
 
 LOG = logging.getLogger('bids_brainage')
 
@@ -140,7 +140,11 @@ def plan_elsewhere(
     """Compare what is asked for with what stands in the output dataset."""
     own = tuple(bundle for bundle in bundles if kind_of(bundle.input).elsewhere)
     scans = tuple(scan for scan in measured if any(takes(bundle, scan) for bundle in own))
-    brought = find_harmonisation(ledger.config, bundles)
+    brought = Harmonisation()
+    if ledger.config.workflow.harmonise is not None:
+        from bids_brainage.runs.harmonise import find_harmonisation
+
+        brought = find_harmonisation(ledger.config, bundles)
     todo = []
     for scan in scans:
         left = tuple(

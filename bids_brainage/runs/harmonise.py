@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,39 +13,15 @@ from bids_brainage.config import Config
 from bids_brainage.dataset.measured import MeasuredScan, find_measured
 from bids_brainage.dataset.phenotype import phenotype_columns, site_of, value_of
 from bids_brainage.errors import BrainAgeError, OptionError
-from bids_brainage.inputs.harmonise import LEAST_PEOPLE, Site, SiteShift, residuals_of
+from bids_brainage.inputs.harmonise import LEAST_PEOPLE, Site, residuals_of
 from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.inputs.measures import measured_features
 from bids_brainage.names import SITE_COLUMNS
+from bids_brainage.runs.shifts import SPREAD, Harmonisation
 
 LOG = logging.getLogger('bids_brainage')
 EVERYBODY = 'all'
 """Value of the option where all people of known age count."""
-
-SPREAD = 'site_spread'
-"""Key of a bundle's ``training`` that harmonising needs."""
-
-
-@dataclass(frozen=True)
-class Harmonisation:
-    """Shifts of a run; without sites nobody has one.
-
-    Attributes
-    ----------
-    sites : mapping
-        (bundle, program, site) → people of known age.
-    site_of : mapping
-        URI of a table → its site.
-    """
-
-    sites: Mapping[tuple[str, str, str], Site] = field(default_factory=dict)
-    site_of: Mapping[str, str] = field(default_factory=dict)
-
-    def shift_of(self, scan: MeasuredScan, bundle: Bundle) -> SiteShift | None:
-        """Return the shift of a visit's features; None if nothing is known of the site."""
-        site = self.sites.get((bundle.name, scan.program, self.site_of.get(scan.uri, '')))
-        spread = bundle.metadata['training'].get(SPREAD)
-        return site.shift_of(scan.subject, spread) if site and spread else None
 
 
 def find_harmonisation(config: Config, bundles: Sequence[Bundle]) -> Harmonisation:
@@ -63,9 +38,7 @@ def find_harmonisation(config: Config, bundles: Sequence[Bundle]) -> Harmonisati
     OptionError
         No model of the run can be harmonised, or nobody has the value that the option names.
     """
-    asked = config.workflow.harmonise
-    if asked is None:
-        return Harmonisation()
+    asked = config.workflow.harmonise or EVERYBODY
     able = [b for b in bundles if kind_of(b.input).elsewhere and SPREAD in b.metadata['training']]
     if not able:
         raise OptionError(

@@ -141,7 +141,7 @@ def test_openneuro_recipe_ends_with_0_where_functional_images_were_not_fetched(t
     assert recipe[1:] == [
         '.', '../ds000030-brainage', 'participant', '--participant-label', '10159',
     ]  # fmt: skip
-    quick = ('--models', 'densenet169_clinical.lifespan-reduced', '--saliency', 'none')
+    quick = ('--models', 'densenet169_clinical.adults', '--saliency', 'none')
     done = run(*recipe[1:], *quick, '-w', tmp_path / 'work', cwd=root)
     assert done.returncode == 0, done.stderr
     assert '1 BOLD series are left out, as no model takes connectivity' in done.stderr

@@ -237,7 +237,7 @@ def test_largest_validation_on_real_scans_counts():
 
 def test_packaged_models_have_a_consensus_weighed_on_the_same_real_scans():
     packaged = model_dirs(None)[-1]
-    names = ('volumes.lifespan', 'vgg8.lifespan-reduced', 'densenet169_clinical.lifespan-reduced')
+    names = ('volumes.lifespan', 'vgg8.lifespan-reduced')
     members = [member for member, _ in consensus_of([load_bundle(packaged / n) for n in names])]
     assert {(m.validation.dataset, m.validation.simulated) for m in members} == {
         ('real scans, all adults', False)
