@@ -7,13 +7,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bids_brainage.dataset.ages import Demographics
-from bids_brainage.dataset.csv_tables import rows_of
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.dataset.stats_files import SIDES, Measures, read_cortex, read_volumes
 from bids_brainage.errors import UnusableImageError
 from bids_brainage.names import CSV_PROGRAMS, PROGRAMS, split_name
+
+if TYPE_CHECKING:
+    from bids_brainage.dataset.stats_files import Measures
 
 LOG = logging.getLogger(__name__)
 
@@ -93,6 +95,9 @@ class MeasuredScan(Scan):
         UnusableImageError
             A file is damaged, or the volumes are missing.
         """
+        from bids_brainage.dataset.csv_tables import rows_of
+        from bids_brainage.dataset.stats_files import SIDES, read_cortex, read_volumes
+
         if self.program in CSV_PROGRAMS:
             return rows_of(self.tables['volumes'], self.program)[self.row]
         if 'volumes' not in self.tables:
@@ -201,6 +206,8 @@ def _folders(name: str, root: Path, program: str) -> list[MeasuredScan]:
 
 def _tables_of(stats: Path) -> dict[str, Path]:
     """Return the tables of a folder that are there, or are links to content."""
+    from bids_brainage.dataset.stats_files import SIDES
+
     names = {path.name for path in stats.glob('*.stats')}
     wanted = {'volumes': _VOLUMES} | {
         side: tuple(f'{side}.{name}' for name in _CORTEX) for side in SIDES
@@ -285,6 +292,8 @@ def _one_stream(scans: Sequence[MeasuredScan]) -> Iterator[MeasuredScan]:
 
 def _rows(name: str, place: Path, program: str) -> list[MeasuredScan]:
     """Return one scan for each row of the CSV tables of a folder, or of one file."""
+    from bids_brainage.dataset.csv_tables import rows_of
+
     found, odd = [], []
     for path in [place] if place.is_file() else sorted(place.glob('*.csv')):
         root = place.parent if place.is_file() else place
