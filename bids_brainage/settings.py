@@ -76,6 +76,14 @@ def existing_file(settings: Settings, name: str, problems: Problems) -> Path | N
     return path
 
 
+def column_value(said: str, text: Any, problems: Problems) -> str:
+    """Return ``COLUMN=VALUE`` as a text; `said` begins the problem where it is not one."""
+    name, sign, value = str(text).partition('=')
+    if not (name and sign and value):
+        problems.append(f'{said} COLUMN=VALUE, found {text!r}.')
+    return str(text)
+
+
 def typed_as(old: Any, value: Any) -> Any:
     """Return a value in the type of the one that it replaces.
 

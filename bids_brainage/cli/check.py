@@ -31,7 +31,15 @@ from bids_brainage.dataset.filters import check_filters, read_filters
 from bids_brainage.errors import InvalidDatasetError, OptionError
 from bids_brainage.names import model_label
 from bids_brainage.outputs.provenance import new_run_id
-from bids_brainage.settings import Problems, Settings, flag, option, texts, whole_number
+from bids_brainage.settings import (
+    Problems,
+    Settings,
+    column_value,
+    flag,
+    option,
+    texts,
+    whole_number,
+)
 from bids_brainage.workflows.plugin import read_plugin
 
 SALIENCY_METHODS = ('contribution', 'gradcam', 'guided_backprop', 'attention')
@@ -213,10 +221,7 @@ def _harmonise(settings: Settings, problems: Problems) -> str | None:
     wanted = settings.get('harmonise')
     if wanted is None or wanted == 'all':
         return wanted
-    name, sign, value = str(wanted).partition('=')
-    if not (name and sign and value):
-        problems.append(f'--harmonise: expected nothing or COLUMN=VALUE, found {wanted!r}.')
-    return str(wanted)
+    return column_value('--harmonise: expected nothing or', wanted, problems)
 
 
 def _nipype(settings: Settings, environment: Environment, problems: Problems) -> Nipype:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_brainage.config import BIAS_CORRECTIONS
-from bids_brainage.settings import flag, texts
+from bids_brainage.settings import column_value, flag, texts
 
 if TYPE_CHECKING:
     from bids_brainage.config import Group
@@ -112,16 +112,14 @@ def group_settings(settings: Mapping[str, Any], problems: list[str]) -> Group:
             problems.append(f'--retest-sessions: {first} is paired with itself.')
     reference = settings.get('reference_group')
     if reference is not None:
-        name, sign, value = str(reference).partition('=')
-        if not (name and sign and value):
-            problems.append(f'--reference-group: expected COLUMN=VALUE, found {reference!r}.')
+        reference = column_value('--reference-group: expected', reference, problems)
     column = settings.get('group_column')
     return Group(
         group_column=None if column is None else str(column),
         covariates=tuple(texts(settings, 'covariates', problems)),
         retest_sessions=sessions,
         retest_max_days=_days(settings, problems),
-        reference_group=None if reference is None else str(reference),
+        reference_group=reference,
         bias_correction=_method(settings, problems),
         correlate=tuple(texts(settings, 'correlate', problems)),
         include_flagged=flag(settings, 'include_flagged', problems),

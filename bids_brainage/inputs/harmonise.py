@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -80,16 +81,22 @@ class Site:
         >>> shift.n, shift.values.round(3).tolist()  # ten others: half of 0.2
         (10, [-0.1])
         """
-        names = np.array(self.people)
-        others = np.unique(names[names != person])
-        if len(others) < LEAST_PEOPLE:
+        names, everybody = self._means
+        means = everybody[names != person]
+        if len(means) < LEAST_PEOPLE:
             return None
-        means = np.array([_mean(self.residuals[names == name]) for name in others])
         n = np.isfinite(means).sum(axis=0)
         between, within = (np.asarray(spread[key], np.float64) for key in ('between', 'within'))
         weight = n * between / (n * between + within)
         found = np.where(n > 0, weight * _mean(means), 0.0)
-        return SiteShift(-found, len(others), self.name)
+        return SiteShift(-found, len(means), self.name)
+
+    @cached_property
+    def _means(self) -> tuple[npt.NDArray[np.str_], Array]:
+        """The people, and the mean residuals of each over their visits."""
+        names = np.array(self.people)
+        each = np.unique(names)
+        return each, np.array([_mean(self.residuals[names == name]) for name in each])
 
 
 def residuals_of(features: Array, age: Array, curves: Mapping[str, Any]) -> Array:
