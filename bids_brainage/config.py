@@ -185,6 +185,7 @@ class Train:
     bundle_name: str | None = None
     recipe: Path | None = None
     split: Path | None = None
+    cohorts: Path | None = None
     folds: int | None = None
     epochs: int | None = None
     start_from: str | None = None

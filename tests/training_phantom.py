@@ -130,12 +130,12 @@ def add_scan(root, subject, session, age, rng):
     return path
 
 
-def write_study(root):
-    """Write a dataset of 40 people with derivatives, and a recipe for tiny grids."""
-    rng = np.random.default_rng(0)
+def write_study(root, people=40, seed=0, name='Phantoms', ages=(18, 85)):
+    """Write a dataset of people with derivatives, and a recipe for tiny grids."""
+    rng = np.random.default_rng(seed)
     lines = ['participant_id\tage\tsex\tsite\tgroup']
-    for k in range(40):
-        subject, age = f'{k:02d}', float(rng.uniform(18, 85))
+    for k in range(people):
+        subject, age = f'{k:02d}', float(rng.uniform(*ages))
         add_scan(root, subject, '1' if k < 4 else None, age, rng)
         if k < 4:
             add_scan(root, subject, '2', age + 3, rng)
@@ -143,7 +143,7 @@ def write_study(root):
             (root / f'bids/sub-{subject}/sub-{subject}_sessions.tsv').write_text(rows)
         lines.append(f'sub-{subject}\t{age}\t{"FM"[k % 2]}\ts{k % 2}\t{"AD" if k > 37 else "CN"}')
     (root / 'bids/participants.tsv').write_text('\n'.join(lines) + '\n')
-    description = {'Name': 'Phantoms', 'BIDSVersion': '1.10.0', 'DatasetType': 'raw',
+    description = {'Name': name, 'BIDSVersion': '1.10.0', 'DatasetType': 'raw',
                    'GeneratedBy': [{'Name': 'bids_brainage.simulation'}]}  # fmt: skip
     (root / 'bids/dataset_description.json').write_text(json.dumps(description))
     (root / 'recipe.toml').write_text(RECIPE)

@@ -31,26 +31,30 @@ def hashed(salt: str, dataset: str, participant: str = '') -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
-def people_block(
-    salt: str, dataset: str, roles: Mapping[str, Iterable[str]]
-) -> dict[str, str | list[str]]:
+Person = tuple[str, str]
+"""Name of the dataset, and label of the participant in it without ``sub-``."""
+
+
+def people_block(salt: str, roles: Mapping[str, Iterable[Person]]) -> dict[str, str | list[str]]:
     """Return what a bundle keeps of its people.
 
     Parameters
     ----------
     salt : str
         Anything that is the bundle's own.
-    dataset : str
-        Name of the dataset.
     roles : mapping
-        Role → labels of participants without ``sub-``; who has several counts as the first of
-        ``training``, ``validation``, ``test``.
+        Role → people; who has several counts as the first of ``training``, ``validation``,
+        ``test``.
     """
-    block: dict[str, str | list[str]] = {'salt': salt, 'dataset': hashed(salt, dataset)}
-    placed: set[str] = set()
+    names = {dataset for people in roles.values() for dataset, _ in people}
+    block: dict[str, str | list[str]] = {
+        'salt': salt,
+        'datasets': sorted(hashed(salt, dataset) for dataset in names),
+    }
+    placed: set[Person] = set()
     for role in (*LEARNT_FROM, UNSEEN):
         mine = set(roles.get(role, ())) - placed
-        block[role] = sorted(hashed(salt, dataset, label) for label in mine)
+        block[role] = sorted(hashed(salt, *person) for person in mine)
         placed |= mine
     return block
 
@@ -74,7 +78,7 @@ def in_training(training: Mapping[str, Any], dataset: str, participant: str) -> 
         from another dataset, where the same person may have another label.
     """
     people = training.get('people')
-    if not people or people['dataset'] != hashed(people['salt'], dataset):
+    if not people or hashed(people['salt'], dataset) not in people['datasets']:
         return UNKNOWN
     mine = hashed(people['salt'], dataset, participant)
     return TRUE if any(mine in people[role] for role in LEARNT_FROM) else FALSE

@@ -34,6 +34,11 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
         '--split', metavar='TSV', help='table of who trains and who tests, as a training wrote it'
     )
     group.add_argument(
+        '--cohorts',
+        metavar='TSV',
+        help='table of further datasets, by cohort, role, bids_dir and output_dir',
+    )
+    group.add_argument(
         '--folds', metavar='K', help="train K models on K folds (default: the recipe's)"
     )
     group.add_argument(
@@ -78,6 +83,7 @@ def train_settings(settings: Mapping[str, Any], problems: list[str]) -> Train:
         bundle_name=None if tag is None else str(tag),
         recipe=existing_file(settings, 'recipe', problems),
         split=existing_file(settings, 'split', problems),
+        cohorts=existing_file(settings, 'cohorts', problems),
         folds=whole_number(settings, 'folds', None, problems),
         epochs=whole_number(settings, 'epochs', None, problems),
         start_from=settings.get('start_from'),

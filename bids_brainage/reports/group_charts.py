@@ -197,6 +197,38 @@ def slopes(
     return _svg(''.join(parts), f'{titles[1]} over {titles[0]} of {len(lines)} people')
 
 
+def histogram(values: Array, width: float, titles: tuple[str, str]) -> str:
+    """Draw how many values lie in bins of one width, whose edges are multiples of it.
+
+    Parameters
+    ----------
+    values : array, shape (n,)
+        At least one.
+    width : float
+        Of a bin, in the unit of the values.
+    titles : (str, str)
+        Axis titles.
+
+    Returns
+    -------
+    str
+        An ``svg`` element.
+    """
+    bins, counts = np.unique(np.floor(values / width), return_counts=True)
+    x_axis = nice_axis([bins[0] * width, (bins[-1] + 1) * width], least=width)
+    plane = Plane(x_axis, nice_axis([0.0, float(counts.max())], least=1))
+    parts = [plane.frame(*titles)]
+    for place, count in zip(bins.tolist(), counts.tolist(), strict=True):
+        left, right = plane.px(place * width), plane.px((place + 1) * width)
+        top, floor = plane.py(count), plane.py(0)
+        name = f'{place * width:g} to {(place + 1) * width:g}: {count}'
+        parts.append(
+            tag('rect', tag('title', name), x=left + 0.5, y=top, width=max(right - left - 1, 1),
+                height=floor - top, class_='count-bar')
+        )  # fmt: skip
+    return _svg(''.join(parts), f'{titles[1]} by {titles[0]}')
+
+
 def violins(groups: Mapping[str, Array], title: str) -> str:
     """Draw the distribution of each group as a lying violin with quartiles and median.
 

@@ -13,11 +13,14 @@ from bids_brainage.inference.interval import half_width_text
 from bids_brainage.outputs.files import write_text
 from bids_brainage.pictures.svg import tag, text
 from bids_brainage.reports.charts import nice_axis
-from bids_brainage.reports.group_charts import HEIGHT, WIDTH, Dots, Plane, scatter
+from bids_brainage.reports.group_charts import HEIGHT, WIDTH, Dots, Plane, histogram, scatter
 from bids_brainage.reports.page import fill_template
 from bids_brainage.reports.wording import decimal
 
 Row = Mapping[str, Any]
+
+AGE_BIN = 5.0
+"""Years."""
 
 
 def write_training_report(
@@ -69,6 +72,7 @@ def render_training_page(
         figures=_figures([row for row in predictions if row['role'] == 'test']),
         curves=[_curve(fold, rows, len(histories)) for fold, rows in histories.items() if rows],
         people=people_rows(predictions),
+        ages=_ages(predictions),
         recipe=[
             (f'{section}.{key}', _plain(value))
             for section, values in recipe.items()
@@ -158,6 +162,27 @@ def _figures(rows: Sequence[Row]) -> list[dict[str, str]]:
             'caption': 'A downward slope is regression to the mean age.',
         },
     ]  # fmt: skip
+
+
+def _ages(predictions: Sequence[Row]) -> list[dict[str, str]]:
+    """Draw how many people of each age have each role, those of the first fold."""
+    first = min((int(row['fold']) for row in predictions), default=1)
+    ages: dict[str, dict[str, float]] = {}
+    for row in predictions:
+        if int(row['fold']) == first:
+            people = ages.setdefault(row['role'], {})
+            person = row['participant_id']
+            people[person] = min(row['age'], people.get(person, row['age']))
+    return [
+        {
+            'title': role.capitalize(),
+            'svg': histogram(
+                np.array(list(people.values()), float), AGE_BIN, ('age, years', 'people')
+            ),
+            'caption': f'{len(people)} people by age at the first visit, {AGE_BIN:g} years a bar.',
+        }
+        for role, people in ages.items()
+    ]
 
 
 def _curve(fold: int, rows: Sequence[Mapping[str, float]], n_folds: int) -> dict[str, str]:

@@ -13,12 +13,12 @@ from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.runs.training_job import (
     announce_training,
     claimed_training,
-    dataset_facts,
     final_recipe,
     histories,
     model_name,
     prepare_job,
     training_dir,
+    training_people,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def run_generator(config: Config) -> int:
         raise OptionError(
             f'{arch} is trained by one process. Leave --devices and --num-nodes out.'
         )
+    if config.train.cohorts is not None:
+        raise OptionError(f'{arch} is trained on one dataset. Leave --cohorts out.')
     check_generator(arch, recipe)
     announce_training(config)
     with claimed_training(config, arch, recipe):
@@ -83,7 +85,6 @@ def _finish(config: Config, job: Job, path: Path) -> None:
     """Measure on held-out people, and write table, history, card and weights."""
     from bids_brainage.outputs.files import write_tsv
     from bids_brainage.training.cache import open_cache
-    from bids_brainage.training.export import Cohort
     from bids_brainage.training.synthesis_export import (
         COLUMNS,
         export_generator,
@@ -98,7 +99,7 @@ def _finish(config: Config, job: Job, path: Path) -> None:
     folder = training_dir(config) / job.name
     write_tsv(folder / 'errors.tsv', errors, COLUMNS)
     write_tsv(folder / 'history.tsv', histories(job)[1])
-    card = generator_card(job, cache, errors, Cohort(*dataset_facts(config)))
+    card = generator_card(job, cache, errors, training_people(config))
     check = export_generator(path, job, model, card)['validation'][0]
     log.log(
         IMPORTANT,

@@ -17,12 +17,12 @@ from bids_brainage.runs.cbv_network import run_generator
 from bids_brainage.runs.training_job import (
     announce_training,
     claimed_training,
-    dataset_facts,
     final_recipe,
     histories,
     model_name,
     prepare_job,
     training_dir,
+    training_people,
     work_folder,
 )
 
@@ -135,10 +135,10 @@ def _finish(config: Config, job: Job, models: Path) -> list[Row]:
     from bids_brainage.bundles.bundle import load_bundle
     from bids_brainage.outputs.files import write_json, write_text, write_tsv
     from bids_brainage.reports.training import write_training_report
+    from bids_brainage.training import cohort_table, fold_table
     from bids_brainage.training.cache import open_cache
     from bids_brainage.training.calibrate import calibrate_predictions
-    from bids_brainage.training.export import Cohort, model_card
-    from bids_brainage.training.fold_table import COLUMNS, fold_table
+    from bids_brainage.training.export import model_card
     from bids_brainage.training.fusing import fit_fusions, partner_predictions
     from bids_brainage.training.methods import method_of
     from bids_brainage.training.predictions import write_predictions
@@ -148,8 +148,9 @@ def _finish(config: Config, job: Job, models: Path) -> list[Row]:
     cache = open_cache(Path(job.cache), verify=False)
     rows = method.predict(job, cache)
     write_predictions(folder / 'predictions.tsv', rows)
-    write_tsv(folder / 'folds.tsv', fold_table(rows), COLUMNS)
-    cohort = Cohort(*dataset_facts(config))
+    write_tsv(folder / 'folds.tsv', fold_table.fold_table(rows), fold_table.COLUMNS)
+    write_tsv(folder / 'cohorts.tsv', cohort_table.cohort_table(rows), cohort_table.COLUMNS)
+    cohort = training_people(config)
     calibration = calibrate_predictions(
         rows, dataset=f'held-out people of {cohort.name}', method=_method(job.recipe),
         simulated=cohort.simulated,

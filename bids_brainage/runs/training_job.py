@@ -20,9 +20,11 @@ from bids_brainage.preprocessing.bold.names import atlas_label
 from bids_brainage.runs.claim import claimed
 
 if TYPE_CHECKING:
+    from bids_brainage.training.export import Cohort
     from bids_brainage.training.job import Job
     from bids_brainage.training.prepare import Prepared
     from bids_brainage.training.recipe import Recipe
+    from bids_brainage.training.studies import Study
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,20 @@ def claimed_training(config: Config, arch: str, recipe: Recipe) -> AbstractConte
     return claimed(config.execution.work_dir / 'train', names)
 
 
+def studies(config: Config) -> list[Study]:
+    """Return the datasets that train, or judge what trained.
+
+    Raises
+    ------
+    OptionError
+        The table of cohorts is not as expected.
+    """
+    from bids_brainage.training.studies import find_studies
+
+    execution = config.execution
+    return find_studies(config.train.cohorts, execution.bids_dir, execution.output_dir)
+
+
 def training_dir(config: Config) -> Path:
     """Return where split, predictions, curves and report of the trainings go."""
     return config.execution.output_dir / 'logs' / 'training'
@@ -88,19 +104,21 @@ def prepare_job(config: Config, arch: str, recipe: Recipe) -> Job | None:
     from bids_brainage.training.prepare import input_block, prepare_training, with_regions
 
     execution = config.execution
-    scans = find_scans(
-        execution.bids_dir,
-        participant_labels=execution.participant_label or None,
-        session_labels=execution.session_label or None,
-        filters=execution.bids_filters or None,
-        database_dir=execution.database_to_use,
-        validate=not execution.skip_bids_validation,
-        age_column=config.workflow.age_column,
-    )
+    data = [
+        (study, find_scans(
+            study.bids_dir,
+            participant_labels=execution.participant_label or None if study.own else None,
+            session_labels=execution.session_label or None,
+            filters=execution.bids_filters or None,
+            database_dir=execution.database_to_use if study.own else None,
+            validate=not execution.skip_bids_validation,
+            age_column=config.workflow.age_column,
+        ))
+        for study in studies(config)
+    ]  # fmt: skip
     declared = input_block(arch, recipe)
     if not recipe.run.start_from:
-        atlas = atlas_label(config.workflow.atlas)
-        declared = with_regions(declared, scans, execution.output_dir, atlas)
+        declared = with_regions(declared, data, atlas_label(config.workflow.atlas))
     column, _, value = (config.group.reference_group or '').partition('=')
     # Architectures that are compared share the split of the first.
     first = config.train.arch[0]
@@ -108,9 +126,7 @@ def prepare_job(config: Config, arch: str, recipe: Recipe) -> Job | None:
     if given is None and arch != first and not execution.dry_run:
         given = training_dir(config) / model_name(config, first) / 'split.tsv'
     prepared = prepare_training(
-        scans,
-        execution.bids_dir,
-        execution.output_dir,
+        data,
         execution.work_dir / 'train',
         recipe,
         declared,
@@ -150,7 +166,7 @@ def announce_training(config: Config) -> None:
     models = config.workflow.model_dir or user_model_dir()
     for head, text in (
         ('bids_brainage', config.environment.version),
-        ('dataset  ', str(config.execution.bids_dir)),
+        *(('dataset  ', _dataset_words(study)) for study in studies(config)),
         ('output   ', str(config.execution.output_dir)),
         ('inputs   ', f'from derivatives there, prepared in {config.execution.work_dir}'),
         (
@@ -228,8 +244,28 @@ def histories(job: Job) -> dict[int, list[dict[str, float]]]:
     }
 
 
-def dataset_facts(config: Config) -> tuple[str, bool]:
-    """Return the name of the dataset, and whether it says that it is simulated."""
-    content = read_description(config.execution.bids_dir)
+def _dataset_words(study: Study) -> str:
+    """Name a dataset, and the cohort that it is."""
+    cohort = f' ({study.name}, {study.role or "train"})' if study.name else ''
+    return f'{study.bids_dir}{cohort}'
+
+
+def training_people(config: Config) -> Cohort:
+    """Return what is said of the people: names of the datasets, and whether any is simulated."""
+    from bids_brainage.training.export import Cohort
+
+    own = {study.name: study for study in studies(config)}
+    trains = [study.bids_dir for study in own.values() if not study.role]
+    return Cohort(
+        name=', '.join(map(dataset_name, trains)),
+        simulated=any(map(_is_simulated, trains)),
+        datasets={
+            '' if study.own else name: dataset_name(study.bids_dir) for name, study in own.items()
+        },
+    )
+
+
+def _is_simulated(bids_dir: Path) -> bool:
+    content = read_description(bids_dir)
     made_by = json.dumps(content.get('GeneratedBy', [])) + str(content.get('Name', ''))
-    return dataset_name(config.execution.bids_dir), 'simulat' in made_by.lower()
+    return 'simulat' in made_by.lower()

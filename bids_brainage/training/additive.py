@@ -67,6 +67,42 @@ def balanced_weights(
     return weight / weight.mean()
 
 
+def aligned_weights(age: Array, cohorts: Sequence[Hashable], *, cap: float = WEIGHT_CAP) -> Array:
+    """Return weights that give every cohort the age distribution of all, by decade.
+
+    A person weighs the share of the decade among all people over its share in the cohort; then
+    the cohort is brought back to its number of people.  Decades that a cohort does not have stay
+    without people.
+
+    Parameters
+    ----------
+    age : (N,) array
+        Years.
+    cohorts : sequence
+        Where each row is from.
+    cap : float
+        Nobody weighs more than this times as much as if all weighed the same.
+
+    Returns
+    -------
+    (N,) array
+        Mean 1.
+
+    Examples
+    --------
+    >>> aligned_weights(np.array([25.0, 25, 25, 65, 25, 65, 65, 65]), list('aaaabbbb')).round(2)
+    array([0.67, 0.67, 0.67, 2.  , 2.  , 0.67, 0.67, 0.67])
+    """
+    decade, cohort = _numbered(np.floor(np.asarray(age, float) / 10).tolist()), _numbered(cohorts)
+    counts = np.zeros((cohort.max() + 1, decade.max() + 1))
+    np.add.at(counts, (cohort, decade), 1.0)
+    size = counts.sum(1)
+    weight = counts.sum(0)[decade] / len(decade) * size[cohort] / counts[cohort, decade]
+    weight *= (size / np.bincount(cohort, weight))[cohort]
+    weight = np.minimum(weight, cap)
+    return weight / weight.mean()
+
+
 def fit_additive(
     features: Array,
     age: Array,

@@ -17,7 +17,7 @@ from bids_brainage.statistics.longitudinal import change_accuracy
 from bids_brainage.statistics.reliability import differences, icc_3_1, sigma_scan
 from bids_brainage.statistics.result import Stat
 from bids_brainage.training.predictions import Row, columns, of_role, per_scan
-from bids_brainage.training.splits import LONGITUDINAL, RETEST, TEST
+from bids_brainage.training.splits import LONGITUDINAL, RETEST, TEST, UNSEEN
 
 AGE_GROUPS = (('all', 0.0, np.inf), ('[0,18)', 0.0, 18.0), ('[18,60)', 18.0, 60.0),
               ('[60,..)', 60.0, np.inf))  # fmt: skip
@@ -39,18 +39,21 @@ def comparison_rows(trainings: Mapping[str, Sequence[Row]]) -> list[dict[str, An
     -------
     list of dict
         Keys are `COLUMNS`: one row per age group and model (test scans), then per model one
-        for longitudinal and one for test-retest people if there are any, n being the pairs of
-        consecutive sessions.  Years; None where a
-        number does not exist or does not belong to the row.
+        for each cohort that none has seen, and one for longitudinal and one for test-retest people
+        if there are any, n being the pairs of consecutive sessions.  Years; None where a number
+        does not exist or does not belong to the row.
     """
     rows: list[dict[str, Any]] = []
     for label, low, high in AGE_GROUPS:
         for model, predictions in trainings.items():
-            chosen = [
-                row for row in per_scan(of_role(predictions, TEST)) if low <= row['age'] < high
-            ]
-            stats = accuracy(*columns(chosen))
-            rows.append(_row(label, model, len(chosen), {k: stats[k] for k in ACCURACY}))
+            tested = per_scan(of_role(predictions, TEST))
+            chosen = [row for row in tested if low <= row['age'] < high]
+            rows.append(_accuracy(label, model, chosen))
+    unseen = {model: per_scan(of_role(rows_, UNSEEN)) for model, rows_ in trainings.items()}
+    for cohort in sorted({row['cohort'] for found in unseen.values() for row in found}):
+        for model, found in unseen.items():
+            chosen = [row for row in found if row['cohort'] == cohort]
+            rows.append(_accuracy(f'unseen {cohort}', model, chosen))
     for label, role, measure in (
         ('longitudinal', LONGITUDINAL, _change),
         ('test-retest', RETEST, _retest),
@@ -80,6 +83,11 @@ def _cell(value: Any) -> str:
     if value is None:
         return '-'
     return f'{value:.3f}' if isinstance(value, float) else str(value)
+
+
+def _accuracy(subset: str, model: str, chosen: Sequence[Row]) -> dict[str, Any]:
+    stats = accuracy(*columns(chosen))
+    return _row(subset, model, len(chosen), {k: stats[k] for k in ACCURACY})
 
 
 def _row(subset: str, model: str, n: int, stats: Mapping[str, Stat]) -> dict[str, Any]:

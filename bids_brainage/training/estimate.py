@@ -16,7 +16,15 @@ from bids_brainage.models.registry import create_model
 from bids_brainage.outputs.logs import duration
 from bids_brainage.training.fit import arch_options
 from bids_brainage.training.recipe import Recipe
-from bids_brainage.training.splits import TEST, TRAINING, VALIDATION, Assignment
+from bids_brainage.training.splits import (
+    LONGITUDINAL,
+    RETEST,
+    TEST,
+    TRAINING,
+    UNSEEN,
+    VALIDATION,
+    Assignment,
+)
 
 GIB = 1024.0**3
 LIBRARIES_GB = 0.6
@@ -29,6 +37,9 @@ TASKS = {
     TRAINING: 'to train on',
     VALIDATION: 'to choose the epoch',
     TEST: 'to test',
+    LONGITUDINAL: 'to judge change',
+    RETEST: 'to judge repeats',
+    UNSEEN: 'of unseen cohorts',
 }
 
 

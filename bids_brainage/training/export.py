@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bids_brainage.bundles.bundle import Bundle, export_bundle, load_bundle
-from bids_brainage.bundles.people import DIGITS, LEARNT_FROM, UNSEEN, people_block
+from bids_brainage.bundles.people import DIGITS, LEARNT_FROM, UNSEEN, Person, people_block
 from bids_brainage.bundles.untrained import output_block
 from bids_brainage.inference.interval import half_width_text
 from bids_brainage.models.registry import model_info
@@ -22,6 +22,7 @@ from bids_brainage.training.fit import model_options
 from bids_brainage.training.job import Job, fold_sources
 from bids_brainage.training.predictions import Row, of_role, per_person, trained_model
 from bids_brainage.training.splits import TRAINING
+from bids_brainage.training.studies import study_of
 
 TOLERANCE_YEARS = 0.01
 
@@ -36,13 +37,14 @@ class Cohort:
         Name of the dataset.
     simulated : bool
         Whether its images are simulated.
-    left_out : int
-        Scans that could not be used.
+    datasets : mapping
+        Cohort of the people -> name of its dataset, see `bids_brainage.training.studies.study_of`;
+        `name` where none is given.
     """
 
     name: str
     simulated: bool
-    left_out: int = 0
+    datasets: Mapping[str, str] = field(default_factory=dict)
 
 
 def bundle_metadata(
@@ -183,12 +185,13 @@ def _training(job: Job, rows: Sequence[Row], cohort: Cohort) -> dict[str, Any]:
 
 
 def _people(job: Job, rows: Sequence[Row], cohort: Cohort) -> dict[str, str | list[str]]:
-    roles: dict[str, set[str]] = defaultdict(set)
+    roles: dict[str, set[Person]] = defaultdict(set)
     for row in rows:
         role = row['role'] if row['role'] in LEARNT_FROM else UNSEEN
-        roles[role].add(str(row['participant_id']).removeprefix('sub-'))
+        name, label = study_of(str(row['participant_id']).removeprefix('sub-'))
+        roles[role].add((cohort.datasets.get(name, cohort.name), label))
     salt = hashlib.sha256(Path(job.split).read_bytes()).hexdigest()[:DIGITS]
-    return people_block(salt, cohort.name, roles)
+    return people_block(salt, roles)
 
 
 def _start(job: Job) -> dict[str, Any]:

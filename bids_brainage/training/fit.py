@@ -30,13 +30,14 @@ from bids_brainage.inference.aicbv import ARCHITECTURES
 from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.models.registry import create_model
 from bids_brainage.outputs.logs import IMPORTANT
-from bids_brainage.training.additive import balanced_weights
+from bids_brainage.training.additive import aligned_weights, balanced_weights
 from bids_brainage.training.cache import Cache, open_cache
 from bids_brainage.training.job import JOB_FILE, Job, fold_sources, read_job
 from bids_brainage.training.recipe import Recipe
 from bids_brainage.training.recipe_check import factory_options
 from bids_brainage.training.splits import TRAINING, VALIDATION
 from bids_brainage.training.start import start_options, start_state
+from bids_brainage.tsv import read_tsv
 
 log = logging.getLogger(__name__)
 
@@ -253,7 +254,7 @@ def age_training(
             len(plan),
             unit,
             resumed,
-            weights=row_weights(job.recipe, cache.ages, training),
+            weights=row_weights(job.recipe, cache.ages, training, _cohorts(job, cache)),
         ),
         loader(cache, plan, workers=workers, pin=pin),
         loader(cache, validation, workers=workers, pin=pin),
@@ -261,13 +262,21 @@ def age_training(
 
 
 def row_weights(
-    recipe: Recipe, ages: npt.NDArray[np.float64], training: Rows
+    recipe: Recipe, ages: npt.NDArray[np.float64], training: Rows, cohorts: Sequence[str]
 ) -> npt.NDArray[np.float64]:
     """Return what each cached row counts in the loss; the training rows have a mean of 1."""
     weights = np.ones(len(ages))
     if recipe.loss.weights == 'decades':
         weights[training] = balanced_weights(ages[training])
+    elif recipe.loss.weights == 'cohorts':
+        weights[training] = aligned_weights(ages[training], [cohorts[k] for k in training])
     return weights
+
+
+def _cohorts(job: Job, cache: Cache) -> list[str]:
+    """Return the cohort of each cached row."""
+    cohorts = {row['source']: row['cohort'] for row in read_tsv(job.split)}
+    return [cohorts.get(source, '') for source in cache.sources]
 
 
 def read_state(path: Path) -> dict[str, Any] | None:

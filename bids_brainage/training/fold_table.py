@@ -1,4 +1,4 @@
-"""How well each fold does on those who trained, who chose the epoch, and who were left out.
+"""How well each fold does on who trained, who chose the epoch, who was left out, and the unseen.
 
 Kim et al., npj Aging 2025 (doi:10.1038/s41514-025-00260-x) print the mean error over five folds
 with 95 % limits for the three, and the errors of the single members of the ensemble.
@@ -14,7 +14,7 @@ from scipy import stats
 
 from bids_brainage.statistics.accuracy import accuracy
 from bids_brainage.training.predictions import Row, columns, of_role, per_person
-from bids_brainage.training.splits import TEST, TRAINING, VALIDATION
+from bids_brainage.training.splits import TEST, TRAINING, UNSEEN, VALIDATION
 
 MEASURES = ('mae', 'rmse', 'me', 'r', 'r2')
 COLUMNS = ('role', 'fold', 'n', *MEASURES)
@@ -40,7 +40,7 @@ def fold_table(predictions: Sequence[Row], level: float = 0.95) -> list[dict[str
         deviation `SD`.  Years; None where a number does not exist.
     """
     rows: list[dict[str, Any]] = []
-    for role in (TRAINING, VALIDATION, TEST):
+    for role in (TRAINING, VALIDATION, TEST, UNSEEN):
         chosen = of_role(predictions, role)
         own = []
         for fold in sorted({int(row['fold']) for row in chosen}):

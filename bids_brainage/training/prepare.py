@@ -36,10 +36,13 @@ from bids_brainage.training.split_table import (
     split_problems,
     write_split,
 )
-from bids_brainage.training.splits import USED, Assignment, make_split, repeated_people
+from bids_brainage.training.splits import Assignment, make_split, reserved_people
+from bids_brainage.training.studies import Study
 from bids_brainage.training.table import table_block
 
 log = logging.getLogger(__name__)
+
+Data = Sequence[tuple[Study, Sequence[Scan]]]
 
 
 @dataclass(frozen=True)
@@ -100,33 +103,31 @@ def input_block(arch: str, recipe: Recipe) -> dict[str, Any]:
     return block
 
 
-def with_regions(
-    declared: Mapping[str, Any], scans: Sequence[Scan], output_dir: Path, atlas: str
-) -> dict[str, Any]:
+def with_regions(declared: Mapping[str, Any], data: Data, atlas: str) -> dict[str, Any]:
     """Return an ``input`` block with the number of regions that the connectivity at hand has.
 
     Parameters
     ----------
     declared : mapping
         From `input_block`.
-    scans : sequence of Scan
-        Of the selected participants.
-    output_dir : Path
-        Derivatives of the participant level.
+    data : sequence of (Study, sequence of Scan)
+        Datasets, and the scans of their selected participants.
     atlas : str
         Label of the atlas whose connectivity is taken.
     """
     if not kind_of(declared).takes_graph:
         return dict(declared)
-    found = (session_matrices(output_dir, s.subject, s.session, atlas) for s in scans)
+    found = (
+        session_matrices(study.output_dir, s.subject, s.session, atlas)
+        for study, scans in data
+        for s in scans
+    )
     first = next((paths[0] for paths in found if paths), None)
     return {**declared, 'n_nodes': declared['n_nodes'] if first is None else count_regions(first)}
 
 
 def prepare_training(
-    scans: Sequence[Scan],
-    bids_dir: Path,
-    output_dir: Path,
+    data: Data,
     work_dir: Path,
     recipe: Recipe,
     declared: Mapping[str, Any],
@@ -143,10 +144,10 @@ def prepare_training(
 
     Parameters
     ----------
-    scans : sequence of Scan
-        Of the selected participants.
-    bids_dir, output_dir, work_dir : Path
-        Input dataset, participant-level derivatives, folder for the cache.
+    data : sequence of (Study, sequence of Scan)
+        Datasets, and the scans of their selected participants.
+    work_dir : Path
+        Folder for the cache.
     recipe : Recipe
         How to split and what to prepare.
     declared : mapping
@@ -171,18 +172,9 @@ def prepare_training(
     MissingInputError
         There are no derivatives at all.
     """
-    candidates = find_candidates(
-        scans,
-        bids_dir,
-        output_dir,
-        declared,
-        modality=recipe.data.modality,
-        atlas=atlas,
-        reference=reference,
-        exclude_flags=recipe.data.exclude_flags,
+    candidates = keep_apart(
+        _all_candidates(data, recipe, declared, atlas, reference), recipe.data.years_apart
     )
-    _require_derivatives(candidates, output_dir)
-    candidates = keep_apart(candidates, recipe.data.years_apart)
     for sentence in choice_sentences(candidates):
         log.warning(
             'Left out: %s; [data] exclude_flags and years_apart of --recipe say which', sentence
@@ -211,6 +203,31 @@ def prepare_training(
 def cache_name(declared: Mapping[str, Any]) -> str:
     """Return the name of the folder of prepared inputs, from the ``input`` block."""
     return f'inputs-{declared["kind"]}-{"x".join(map(str, declared["shape"]))}'
+
+
+def _all_candidates(
+    data: Data,
+    recipe: Recipe,
+    declared: Mapping[str, Any],
+    atlas: str,
+    reference: tuple[str, str] | None,
+) -> list[Candidate]:
+    """Return the scans of all datasets, each under its name beside those of the others."""
+    result = []
+    for study, scans in data:
+        found = find_candidates(
+            scans,
+            study.bids_dir,
+            study.output_dir,
+            declared,
+            modality=recipe.data.modality,
+            atlas=atlas,
+            reference=reference,
+            exclude_flags=recipe.data.exclude_flags,
+        )
+        _require_derivatives(found, study.output_dir)
+        result += [replace(c, item=study.named(c.item)) for c in found]
+    return result
 
 
 def _require_derivatives(candidates: Sequence[Candidate], output_dir: Path) -> None:
@@ -264,12 +281,10 @@ def _split(
     if not items:
         problems.append('No scan is left to train on.')
         return []
-    repeated = recipe.split.reserve_repeated and repeated_people(
-        items, recipe.split.retest_max_days
-    )
+    free = {item.participant for item in items if not item.role}
     if given is not None:
         assignments = read_split(given, items, problems)
-    elif repeated and len(repeated) == len({item.participant for item in items}):
+    elif free and len(reserved_people(items, recipe.split)) == len(free):
         problems.append(EVERYBODY_REPEATED)
         return []
     else:
@@ -279,7 +294,4 @@ def _split(
     else:
         least = MIN_WITHOUT_EPOCHS if recipe.split.selection == 'none' else MIN_PEOPLE
         problems += split_problems(assignments, by_scan=recipe.split.unit == 'scan', least=least)
-        reserved = {a.item.participant for a in assignments if a.role not in USED}
-        if reserved:
-            log.info('%d people with several sessions are kept out of training', len(reserved))
     return assignments

@@ -71,7 +71,8 @@ class LossRecipe:
     distribution over ages, whose labels are spread by `bin_sigma_years`).  `auxiliary_weight`
     times rank loss plus `difference_weight` times age-difference loss is added.  `scale`
     ``range`` measures ages in units of the training ages' range.  With `weights` ``decades``
-    every decade of age counts the same (up to a cap), however many people it has.
+    every decade of age counts the same (up to a cap), however many people it has; with ``cohorts``
+    each cohort counts by its people, and the decades in each as in all cohorts together.
     """
 
     main: str = 'mse'

@@ -23,7 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     'split.unit': ('subject', 'scan'),
     'loss.main': ('mse', 'l1', 'huber', 'soft_bins', 'smooth_l1'),
     'loss.scale': ('years', 'range'),
-    'loss.weights': ('none', 'decades'),
+    'loss.weights': ('none', 'decades', 'cohorts'),
     'optimiser.name': ('adam', 'adamw', 'sgd'),
     'schedule.name': ('none', 'warmup_cosine', 'plateau', 'step'),
     'run.monitor': ('mae', 'loss'),

@@ -12,8 +12,8 @@ import numpy as np
 from bids_brainage.training.recipe import SplitRecipe
 
 TRAINING, VALIDATION, TEST = 'training', 'validation', 'test'
-LONGITUDINAL, RETEST, EXCLUDED = 'longitudinal', 'retest', 'excluded'
-ROLES = (TRAINING, VALIDATION, TEST, LONGITUDINAL, RETEST, EXCLUDED)
+LONGITUDINAL, RETEST, UNSEEN, EXCLUDED = 'longitudinal', 'retest', 'unseen', 'excluded'
+ROLES = (TRAINING, VALIDATION, TEST, LONGITUDINAL, RETEST, UNSEEN, EXCLUDED)
 USED = (TRAINING, VALIDATION, TEST)
 
 DAYS_PER_YEAR = 365.25
@@ -37,6 +37,8 @@ class Item:
         Empty when unknown.
     acq_days : float
         Day of the scan, NaN when unknown.
+    role : str
+        What all scans of the cohort are for; empty where the split decides.
     """
 
     source: str
@@ -46,6 +48,7 @@ class Item:
     sex: str = ''
     cohort: str = ''
     acq_days: float = math.nan
+    role: str = ''
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,9 @@ def make_split(items: Sequence[Item], recipe: SplitRecipe, seed: int) -> list[As
     list of Assignment
         Fold by fold, in the order of `items`.
     """
-    reserved = repeated_people(items, recipe.retest_max_days) if recipe.reserve_repeated else {}
+    reserved = reserved_people(items, recipe)
     unit = _unit(recipe)
-    free = [item for item in items if item.participant not in reserved]
+    free = [x for x in items if not x.role and x.participant not in reserved]
     firsts: dict[str, Item] = {}
     for item in free:
         firsts.setdefault(unit(item), item)
@@ -85,11 +88,18 @@ def make_split(items: Sequence[Item], recipe: SplitRecipe, seed: int) -> list[As
     result = []
     for number, roles in enumerate(folds, start=1):
         for item in items:
-            role = reserved.get(item.participant) or roles[unit(item)]
+            role = item.role or reserved.get(item.participant) or roles[unit(item)]
             if role == VALIDATION and recipe.selection == 'none':
                 role = TRAINING
             result.append(Assignment(item, number, role))
     return result
+
+
+def reserved_people(items: Iterable[Item], recipe: SplitRecipe) -> dict[str, str]:
+    """Return the role of people whom the recipe keeps out, among those that it deals out."""
+    if not recipe.reserve_repeated:
+        return {}
+    return repeated_people([item for item in items if not item.role], recipe.retest_max_days)
 
 
 def repeated_people(items: Iterable[Item], retest_max_days: float) -> dict[str, str]:

@@ -6,7 +6,11 @@ import pytest
 
 from bids_brainage.bundles.people import in_any_training, in_training, people_block
 
-ROLES = {'training': ['01', '02'], 'validation': ['02', '03'], 'test': ['01', '04']}
+ROLES = {
+    'training': [('Study', '01'), ('Study', '02'), ('Second', '07')],
+    'validation': [('Study', '02'), ('Study', '03')],
+    'test': [('Study', '01'), ('Study', '04'), ('Third', '01')],
+}
 
 
 @pytest.mark.parametrize(
@@ -17,11 +21,14 @@ ROLES = {'training': ['01', '02'], 'validation': ['02', '03'], 'test': ['01', '0
         ('Study', '03', 'true'),  # chose the epoch
         ('Study', '04', 'false'),
         ('Study', '05', 'false'),  # came later
+        ('Second', '07', 'true'),
+        ('Second', '01', 'false'),
+        ('Third', '01', 'false'),
         ('Other', '01', 'unknown'),
     ],
 )
 def test_people_are_known_by_dataset_and_label(dataset, label, expected):
-    training = json.loads(json.dumps({'people': people_block('salt', 'Study', ROLES)}))
+    training = json.loads(json.dumps({'people': people_block('salt', ROLES)}))
     assert in_training(training, dataset, label) == expected
 
 
@@ -30,14 +37,14 @@ def test_without_a_list_nobody_is_known():
 
 
 def test_nobody_is_named_and_lists_of_two_bundles_cannot_be_compared():
-    one, two = (people_block(salt, 'My study', {'training': ['kim07']}) for salt in 'ab')
+    one, two = (people_block(salt, {'training': [('My study', 'kim07')]}) for salt in 'ab')
     assert 'kim07' not in json.dumps(one) and 'My study' not in json.dumps(one)
-    assert one['training'] != two['training'] and one['dataset'] != two['dataset']
+    assert one['training'] != two['training'] and one['datasets'] != two['datasets']
 
 
 def test_a_person_counts_once_by_what_is_told_most():
-    block = people_block('s', 'Study', ROLES)
-    assert [len(block[role]) for role in ('training', 'validation', 'test')] == [2, 1, 1]
+    block = people_block('s', ROLES)
+    assert [len(block[role]) for role in ('training', 'validation', 'test')] == [3, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import importlib
 import os
 import re
 import runpy
-import shlex
 import signal
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 import python_reference
 from bold_phantom import template
 from program import run
+from shell_blocks import shell_lines
 from stats_tree import write_fastsurfer, write_subject
 
 from bids_brainage.cli import convert
@@ -30,15 +30,6 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 PAGES = [page for page in PAGES if 'generated' not in page.parts]
 PROGRAMS = ('bids_brainage', '.venv/bin/bids_brainage', 'bids/brainage', 'brainage.sif')
-
-
-def shell_lines(text):
-    """Commands of the bash blocks, with continued lines joined and comments dropped."""
-    for block in re.findall(r'```bash\n(.*?)```', text, re.DOTALL):
-        for line in block.replace('\\\n', ' ').splitlines():
-            words = shlex.split(line, comments=True)
-            if words:
-                yield words
 
 
 def commands():

@@ -142,8 +142,8 @@ def test_decades_count_the_same():
 
     ages = torch.tensor([25.0] * 9 + [75.0, 33.0, 34.0]).double().numpy()
     training = torch.arange(12).numpy()
-    assert row_weights(Recipe(), ages, training).tolist() == [1.0] * 12
+    assert row_weights(Recipe(), ages, training, []).tolist() == [1.0] * 12
     recipe = merged_recipe(Recipe(), {'loss': {'weights': 'decades'}}, [])
-    weights = row_weights(recipe, ages, training)
+    weights = row_weights(recipe, ages, training, [])
     assert weights[9] > weights[10] > weights[0]
     assert weights.mean() == pytest.approx(1.0)

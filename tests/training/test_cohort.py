@@ -22,6 +22,7 @@ from bids_brainage.training.cohort import (
 from bids_brainage.training.prepare import input_block, with_regions
 from bids_brainage.training.recipe_check import make_recipe
 from bids_brainage.training.splits import Item
+from bids_brainage.training.studies import Study
 
 SPACE = 'MNI152NLin2009aSym'
 N_NODES = 6
@@ -88,11 +89,12 @@ def test_training_takes_the_matrix_that_prediction_takes(runs):
 def test_regions_are_counted_in_the_connectivity_at_hand(runs):
     output_dir, best = runs
     people = [scan(output_dir, '02'), scan(output_dir)]  # the first has none
-    block = with_regions(declared('amagenet'), people, output_dir, 'power2011')
+    data = [(Study('', '', output_dir, output_dir, own=True), people)]
+    block = with_regions(declared('amagenet'), data, 'power2011')
     assert block['n_nodes'] == N_NODES
     (found,) = find_candidates(people[1:], output_dir, output_dir, block)
     assert found.problem == '' and found.files['connectivity'] == best
-    nothing = with_regions(declared('amagenet'), people, output_dir, 'schaefer')
+    nothing = with_regions(declared('amagenet'), data, 'schaefer')
     assert nothing == declared('amagenet')
 
 

@@ -161,7 +161,7 @@ def test_page_says_what_matters_and_escapes_names():
     ]  # fmt: skip
     page = render_training_page(metadata, rows, {1: history, 2: history}, ['A <caution>.'])
     assert 'vgg8.x&lt;y' in page and 'A &lt;caution&gt;.' in page
-    assert page.count('<svg') == 4 and 'Fold 2' in page
+    assert page.count('<svg') == 7 and 'Fold 2' in page  # two figures, two curves, three roles
     assert 'lowest 2.50 years in epoch 5' in page and 'simulated' in page
     assert 'src=' not in page and 'href="http' not in page
     people = {row['role']: row for row in people_rows(rows)}
