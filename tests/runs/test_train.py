@@ -191,7 +191,9 @@ def test_dry_run_writes_nothing_and_says_what_training_says(study, caplog, monke
     assert dry['dataset'] == str(study / 'bids')
     assert dry['models'] == f'resnet_only.x, in {study / "models"}'
     assert 'device cpu (cpu), seed 0' in dry['resources']
-    assert dry['split'] == '25 to train on, 6 to choose the epoch, 5 to test (people)'
+    assert dry['split'] == (
+        '25 to train on, 6 to choose the epoch, 5 to test, 4 to judge change (people)'
+    )
     assert re.search(r'GB of disk.*GB of memory.*an epoch.* for 1 epochs', dry['estimate'])
     caplog.clear()
     monkeypatch.setattr(cache, 'PROGRESS_SECONDS', 0.0)
