@@ -36,6 +36,9 @@ SITE_COLUMNS = (
 """Columns of the participants table that say where a person was scanned: a training spreads the
 first of them over its parts, and the group level states accuracy for each."""
 
+TRAINING_ROLE = 'training_role'
+"""Column of who was held out in a training, and who had no part in it."""
+
 CSV_PROGRAMS = ('synthseg', 'dlmuse')
 """Programs that write one table of many people."""
 

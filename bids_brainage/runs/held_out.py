@@ -8,13 +8,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from bids_brainage.bundles.people import FALSE, UNSEEN
+from bids_brainage.bundles.people import FALSE, TRUE, UNSEEN
 from bids_brainage.errors import OptionError
 from bids_brainage.inference.row import LEARNT_FROM
+from bids_brainage.names import TRAINING_ROLE as ROLE
 from bids_brainage.tsv import is_missing, read_tsv
 
 if TYPE_CHECKING:
     import pandas as pd
+
+NEW = 'unseen'
 
 NEEDED = ('source', 'role', 'predicted_age')
 WITHOUT = ('interval_low', 'interval_high', 'predicted_age_sd', 'predicted_age_corrected')
@@ -36,6 +39,7 @@ def use_held_out(table: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
     DataFrame
         Images that a network which has not seen the person has predicted have that age (the mean
         if there are several), no interval, and ``in_training`` false.  The others are as before.
+        The column `ROLE` tells these apart from people who had no part in the training.
 
     Raises
     ------
@@ -58,6 +62,7 @@ def use_held_out(table: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
         values: dict[str, Any] = {
             **dict.fromkeys(WITHOUT),
             'in_training': FALSE,
+            ROLE: UNSEEN,
             'qc_flag': [_without_flag(cell) for cell in table.loc[mine, 'qc_flag']],
             'predicted_age': [str(predicted) for predicted in told],
             'brain_age_gap': [None if age is None else str(p - age) for p, age in pairs],
@@ -66,6 +71,8 @@ def use_held_out(table: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
             if name not in table:
                 table[name] = None
             table.loc[mine, name] = cells
+        others = (table['model'] == model) & ~mine & (table['in_training'] != TRUE)
+        table.loc[others, ROLE] = NEW
     return table
 
 

@@ -82,6 +82,10 @@ def test_with_the_table_of_the_training_everybody_counts_as_held_out(study):
     mae = (UNSEEN * 8 + (PEOPLE - UNSEEN) * 6) / PEOPLE
     assert accuracy(study, 'all') == (PEOPLE, round(mae, 3))
     assert accuracy(study, 'training') is None
+    rows = read_tsv(study[1] / 'group_accuracy.tsv')
+    apart = {r['level']: r for r in rows if r['subset'] == 'training_role'}
+    assert (apart['test']['n'], float(apart['test']['mae'])) == ('31', pytest.approx(6))
+    assert (apart['unseen']['n'], float(apart['unseen']['mae'])) == ('9', pytest.approx(8))
     row = next(r for r in read_tsv(study[1] / 'group_brainage.tsv') if r['source'] == uri(20))
     assert float(row['brain_age_gap']) == pytest.approx(-6) and row['in_training'] == 'false'
     assert row['qc_flag'] == 'anisotropic'

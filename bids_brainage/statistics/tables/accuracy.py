@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_brainage.names import SITE_COLUMNS
+from bids_brainage.names import SITE_COLUMNS, TRAINING_ROLE
 from bids_brainage.statistics.accuracy import accuracy_limits, interval_coverage, subject_means
 from bids_brainage.statistics.bins import (
     AGE_GROUPS,
@@ -133,6 +133,8 @@ def subsets(
         yield 'reference', reference, np.flatnonzero(one['reference_member'].to_numpy(bool))
     if group and group in one and group not in ('sex', *SITE_COLUMNS):
         yield from _levels(group, one[group])
+    if TRAINING_ROLE in one and one[TRAINING_ROLE].nunique() > 1:
+        yield from _levels(TRAINING_ROLE, one[TRAINING_ROLE])
     used = one['calibration'].to_numpy(bool)
     if corrected and used.any() and not used.all():
         yield 'excl_calibration', 'all', everyone[~used]
