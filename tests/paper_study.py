@@ -50,9 +50,13 @@ def write_cohort(root: Path, name: str, people: int, seed: int, ages: tuple[int,
 
 
 def _write_scan(root: Path, person: dict[str, str | None], age: float, rng) -> None:
-    image = nib.Nifti1Image(ageing_head(age, rng, STUDY_GRID)[0], STUDY_AFFINE)
+    head = ageing_head(age, rng, STUDY_GRID)[0]
+    image = nib.Nifti1Image(head, STUDY_AFFINE)
+    mask = nib.Nifti1Image((head > 0.5).astype(np.uint8), STUDY_AFFINE)
     entities = {**person, 'suffix': 'T1w'}
-    paths = {root / 'bids' / derivative_path(entities, 'anat')}
+    folder = Path(f'sub-{person["sub"]}', *[f'ses-{s}' for s in [person['ses']] if s])
+    raw = '_'.join([*folder.parts, 'T1w.nii.gz'])
+    paths = {root / 'bids' / folder / 'anat' / raw}
     for arch in ARCHITECTURES:
         for modality in ('t1w', 'aicbv') if arch == 'vgg8' else ('t1w',):
             declared = input_block(arch, make_recipe(arch, {}))
@@ -60,7 +64,7 @@ def _write_scan(root: Path, person: dict[str, str | None], age: float, rng) -> N
             paths |= {root / 'out' / path for path in found.values() if path is not None}
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(image, path)
+        nib.save(mask if path.name.endswith('_mask.nii.gz') else image, path)
     graph = {**person, 'task': 'rest', 'atlas': ATLAS, 'stat': 'pearsoncorrelation',
              'suffix': 'relmat', 'extension': '.tsv'}  # fmt: skip
     path = root / 'out' / derivative_path(graph, 'func')

@@ -19,6 +19,9 @@ from bids_brainage.errors import BundleError
 from bids_brainage.inputs.kinds import KINDS, MODALITIES, age_kinds, kind_of
 
 SCHEMA = 'bids_brainage-bundle-1'
+SITE_SPREAD = 'site_spread'
+"""Key of ``training`` that harmonising needs: variances between and within sites."""
+
 STATUSES = ('trained', 'untrained')
 SALIENCY_METHODS = ('contribution', 'gradcam', 'guided_backprop', 'attention')
 
@@ -208,7 +211,7 @@ def _curve_problems(metadata: Mapping[str, Any]) -> list[str]:
         return [expected + 'two or more ascending ages']
     if found.shape != (n, len(ages)):
         return [f'{expected}{n} x {len(ages)} {what}, found {found.shape}']
-    return _spread_problems(metadata['training'].get('site_spread'), n)
+    return _spread_problems(metadata['training'].get(SITE_SPREAD), n)
 
 
 def _spread_problems(spread: Mapping[str, Any] | None, n: int) -> list[str]:
@@ -217,7 +220,7 @@ def _spread_problems(spread: Mapping[str, Any] | None, n: int) -> list[str]:
     lengths = [len(spread.get(key, ())) for key in ('between', 'within')]
     if lengths == [n, n] and min(spread['between']) >= 0 and min(spread['within']) > 0:
         return []
-    return [f'`training.site_spread` must hold {n} variances `between` and `within`']
+    return [f'`training.{SITE_SPREAD}` must hold {n} variances `between` and `within`']
 
 
 def _interval_problems(conformal: Mapping[str, Any] | None) -> list[str]:

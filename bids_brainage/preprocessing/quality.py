@@ -18,7 +18,7 @@ def threshold(flag: str) -> Any:
     return flag_table()[flag]['threshold']
 
 
-def image_flags(measures: Mapping[str, float]) -> list[str]:
+def image_flags(measures: Mapping[str, float | None]) -> list[str]:
     """Return the flags of one preprocessed scan.
 
     Parameters
@@ -28,17 +28,19 @@ def image_flags(measures: Mapping[str, float]) -> list[str]:
         ``slice_thickness_mm`` (largest voxel edge), ``prepared_elsewhere`` (1 for an image of
         another program), ``border_cm2``, ``mask_ml``, ``overlap``, ``beyond_ml``,
         ``similarity``, ``scale``, ``rotation_degrees``, ``contrast`` (white over grey matter
-        intensity).  What is absent was not measured and raises no flag.
+        intensity).  What is absent was not measured and raises no flag; None, as side files have
+        it, is not a number.
 
     Returns
     -------
     list of str
         Names of the flags raised, in the order of the checks.
     """
+    numbers = {name: math.nan if value is None else value for name, value in measures.items()}
     return [
         flag
         for flag, key, fails in _CHECKS
-        if key in measures and fails(measures[key], threshold(flag))
+        if key in numbers and fails(numbers[key], threshold(flag))
     ]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bids_brainage.bundles.bundle import Bundle
+from bids_brainage.bundles.contract import SITE_SPREAD
 from bids_brainage.config import Config
 from bids_brainage.dataset.measured import MeasuredScan, find_measured
 from bids_brainage.dataset.phenotype import phenotype_columns, site_of, value_of
@@ -17,7 +18,7 @@ from bids_brainage.inputs.harmonise import LEAST_PEOPLE, Site, residuals_of
 from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.inputs.measures import measured_features
 from bids_brainage.names import SITE_COLUMNS
-from bids_brainage.runs.shifts import SPREAD, Harmonisation
+from bids_brainage.runs.shifts import Harmonisation
 
 LOG = logging.getLogger('bids_brainage')
 EVERYBODY = 'all'
@@ -39,7 +40,9 @@ def find_harmonisation(config: Config, bundles: Sequence[Bundle]) -> Harmonisati
         No model of the run can be harmonised, or nobody has the value that the option names.
     """
     asked = config.workflow.harmonise or EVERYBODY
-    able = [b for b in bundles if kind_of(b.input).elsewhere and SPREAD in b.metadata['training']]
+    able = [
+        b for b in bundles if kind_of(b.input).elsewhere and SITE_SPREAD in b.metadata['training']
+    ]
     if not able:
         raise OptionError(
             '--harmonise needs a model of tables that says how sites differ, as tables.openneuro '

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bids_brainage.bundles.bundle import Bundle
+from bids_brainage.bundles.contract import SITE_SPREAD
 from bids_brainage.dataset.measured import MeasuredScan
 
 if TYPE_CHECKING:
     from bids_brainage.inputs.harmonise import Site, SiteShift
-
-SPREAD = 'site_spread'
-"""Key of a bundle's ``training`` that harmonising needs."""
 
 
 @dataclass(frozen=True)
@@ -34,5 +32,5 @@ class Harmonisation:
     def shift_of(self, scan: MeasuredScan, bundle: Bundle) -> SiteShift | None:
         """Return the shift of a visit's features; None if nothing is known of the site."""
         site = self.sites.get((bundle.name, scan.program, self.site_of.get(scan.uri, '')))
-        spread = bundle.metadata['training'].get(SPREAD)
+        spread = bundle.metadata['training'].get(SITE_SPREAD)
         return site.shift_of(scan.subject, spread) if site and spread else None

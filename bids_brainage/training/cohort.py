@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -214,8 +213,7 @@ def _flags(scan: Scan, output_dir: Path) -> set[str]:
     """Return the flags of the image from the measures beside its prediction; none if unknown."""
     named = {**scan.entities, 'suffix': 'brainage', 'extension': '.json'}
     side = read_json(output_dir / derivative_path(named, scan.datatype))
-    measures = side.get('Quality') or {}
-    return set(image_flags({k: math.nan if v is None else v for k, v in measures.items()}))
+    return set(image_flags(side.get('Quality') or {}))
 
 
 def _age_problem(scan: Scan) -> str:
