@@ -274,7 +274,7 @@ NOT_NEEDED = {
 }
 """Options of programs that people know, which a run has no use for → why."""
 
-_USED_ELSEWHERE = {'reports_only': 'group', 'reference_group': 'train'}
+_USED_ELSEWHERE = {'reports_only': 'group', 'reference_group': 'train', 'atlas': 'train'}
 """Options of one level that another uses, too."""
 
 

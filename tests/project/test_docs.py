@@ -23,7 +23,7 @@ from stats_tree import write_fastsurfer, write_subject
 
 from bids_brainage.cli import convert
 from bids_brainage.cli.main import main
-from bids_brainage.cli.parser import build_parser
+from bids_brainage.cli.parser import build_parser, check_level
 from bids_brainage.outputs import read_brainage
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +55,11 @@ def test_every_documented_call_is_understood(arguments):
     listing = '--list-models' in arguments
     namespace = build_parser(positionals=not listing).parse_args(arguments)
     assert listing or namespace.analysis_level
+    problems = []
+    given = {name: value for name, value in vars(namespace).items() if value is not None}
+    if not listing:
+        check_level(given, problems)
+    assert not problems
 
 
 def participant_calls():
