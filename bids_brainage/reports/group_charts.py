@@ -216,7 +216,7 @@ def histogram(values: Array, width: float, titles: tuple[str, str]) -> str:
     """
     bins, counts = np.unique(np.floor(values / width), return_counts=True)
     x_axis = nice_axis([bins[0] * width, (bins[-1] + 1) * width], least=width)
-    plane = Plane(x_axis, nice_axis([0.0, float(counts.max())], least=1))
+    plane = Plane(x_axis, nice_axis([0.0, float(counts.max())], least=5))
     parts = [plane.frame(*titles)]
     for place, count in zip(bins.tolist(), counts.tolist(), strict=True):
         left, right = plane.px(place * width), plane.px((place + 1) * width)

@@ -24,8 +24,8 @@ PAGES = {
 TOY = {
     'resnet-crossvit': '[data]\ncoarsen = 4\n[run]\nbatch_size = 4\n'
     '[schedule]\nwarmup_epochs = 1\n',
-    'vgg8-aicbv': '[data]\ncoarsen = 6\n[run]\nbatch_size = 4\n',
-    'densenet-clinical': '[data]\ncoarsen = 4\n[split]\nfolds = 2\n[run]\nbatch_size = 8\n'
+    'vgg8-aicbv': '[data]\ncoarsen = 5\n[run]\nbatch_size = 4\n',
+    'densenet-clinical': '[data]\ncoarsen = 3\n[split]\nfolds = 2\n[run]\nbatch_size = 8\n'
     '[augmentation]\nshift_voxels = [1, 1, 0]\n',
     'amagenet': '[data]\ncoarsen = 4\n[split]\nfolds = 2\n[run]\nbatch_size = 4\n',
 }
@@ -43,15 +43,23 @@ def people(request, tmp_path_factory):
     return newcomers(cache.mkdir('papers') if cache else tmp_path_factory.mktemp('papers'))
 
 
-@pytest.fixture(scope='module', params=PAGES)
-def page(request, people, tmp_path_factory):
-    """The commands of a page on the study, done; its name, and where it was done."""
-    name, root = request.param, tmp_path_factory.mktemp('page')
-    write_cohort(root, 'First', 26, 0, (18, 85))
+@pytest.fixture(scope='module')
+def study(tmp_path_factory):
+    """Two cohorts that train, and one that is unseen."""
+    root = tmp_path_factory.mktemp('study')
+    write_cohort(root, 'First', 44, 0, (18, 85))
     write_cohort(root / 'second', 'Second', 12, 1, (18, 60))
     write_cohort(root / 'far', 'Far', 8, 2, (40, 85))
-    shutil.copytree(people / 'out', root / 'new')
     (root / 'cohorts.tsv').write_text(COHORTS + UNSEEN)
+    return root
+
+
+@pytest.fixture(scope='module', params=PAGES)
+def page(request, people, study, tmp_path_factory):
+    """The commands of a page on the study, done; its name, and where it was done."""
+    name, root = request.param, tmp_path_factory.mktemp('page') / 'study'
+    shutil.copytree(study, root)
+    shutil.copytree(people / 'out', root / 'new')
     (root / 'toy.toml').write_text(TOY[name])
     (root / 'cbv.toml').write_text(CBV)
     for words in shell_lines(PAGES[name].read_text('utf-8')):
@@ -77,7 +85,9 @@ def on_the_study(words, people, root):
         toy = [] if '--recipe' in options else ['--recipe', str(root / 'toy.toml')]
         end = ['--epochs', '1', '--device', 'cpu', '-w', str(root / 'work'), *toy]
         return [str(root / 'bids'), str(root / 'out'), level, *options, *end]
-    end = ['--sloppy', '--device', 'cpu', '-w', str(root / 'work')] * (level == 'participant')
+    # Sloppy runs are flagged "do not use".
+    end = ['--sloppy', '--device', 'cpu'] if level == 'participant' else ['--include-flagged']
+    end += ['-w', str(root / 'work')]
     return [str(people / 'bids'), str(root / 'new'), level, *options, *end]
 
 
