@@ -227,6 +227,35 @@ def test_options_change_the_recipe(study):
         final_recipe(config, 'vgg8')
 
 
+def test_options_of_a_model_go_to_the_architectures_that_have_them(study):
+    arches = ('resnet_crossvit', 'resnet_only', 'vit_only')
+    config = settings('--arch', *arches, '--bundle-name', 'x')
+    text = '[model]\ncot = false\ndropout = 0.2\n[model.vit_only]\ndepth = 6\ndropout = 0.0\n'
+    (study / 'recipe.toml').write_text(text)
+    found = [final_recipe(config, arch).model for arch in arches]
+    assert found[0]['cot'] is False and found[0]['dropout'] == 0.2
+    assert found[0]['token_keep_rate'] == 1.0  # the paper's
+    assert found[1] == {'cot': False, 'dropout': 0.2}
+    assert found[2] == {'depth': 6, 'dropout': 0.0}
+    for wrong, said in (
+        ('[model]\ncott = false\n', 'model.cott: .* has no such option'),
+        ('[model.vit_only]\ncot = false\n', 'model.cot: .* has no such option'),
+        ('[model.vgg8]\ncot = false\n', r'\[model.vgg8\] has no effect, --arch is resnet_cr'),
+    ):
+        (study / 'recipe.toml').write_text(wrong)
+        with pytest.raises(OptionError, match=said):
+            [final_recipe(config, arch) for arch in arches]
+
+
+def test_newborns_take_part_in_training(study):
+    table = study / 'bids/participants.tsv'
+    table.write_text(re.sub(r'(sub-20)\t[\d.]+', r'\1\t0', table.read_text()))
+    assert run_train(settings('--arch', 'resnet_only', '--bundle-name', 'x', '--epochs', '1')) == 0
+    rows = read_tsv(study / 'out/logs/training/resnet_only.x/predictions.tsv')
+    (newborn,) = [row for row in rows if row['participant_id'] == 'sub-20']
+    assert float(newborn['age']) == 0 and newborn['role'] != 'excluded'
+
+
 def test_option_problems_are_told_together(study, capsys):
     wrong = '--arch nonsense --bundle-name a.b --epochs 0 --split no'
     with pytest.raises(SystemExit) as caught:
