@@ -188,7 +188,7 @@ TABLES = [
     ('participant_id,age\nsub-01,30\n', 'separated by commas', 'with tabs', 'sub-01, sub-02'),
     ('participant_id;age\nsub-01;30\n', 'separated by semicolons', 'with tabs', 'sub-01, sub-02'),
     ('participant_id~age\nsub-01~30\n', 'separated by blanks', 'with tabs', 'sub-01, sub-02'),
-    ('participant_id age\nsub-01 -1\nsub-02 x\n', 'must not be negative', 'Units', "sub-01 ('-1')"),
+    ('participant_id age\nsub-01 -1\nsub-02 x\n', 'not be negative', 'Units', "sub-01 ('-1')"),
     ('participant_id age\nsub-01 300\nsub-02 301\n', '300 years', 'Units', "sub-01 ('300')"),
 ]
 
