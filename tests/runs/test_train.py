@@ -56,6 +56,7 @@ def test_circle_closes_and_architectures_are_compared(study, capsys):
     roles = {row['source']: row['role'] for row in read_tsv(folders[0] / 'split.tsv')}
     assert roles['bids:raw:sub-39/anat/sub-39_T1w.nii.gz'] == 'excluded'
     assert roles['bids:raw:sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz'] == 'longitudinal'
+    check_comparison(folders[0].parent, [f'{arch}.mine' for arch in arches])
     report = (folders[0] / 'report.html').read_text()
     assert 'resnet_only.mine' in report and '<svg' in report and 'simulated' in report
     path = study / 'models/resnet_only.mine'
@@ -82,6 +83,27 @@ def test_circle_closes_and_architectures_are_compared(study, capsys):
     assert said.age == pytest.approx(float(row['predicted_age']), abs=0.05)
     with pytest.raises(OptionError, match='exists already'):
         run_train(settings(*options))
+
+
+def check_comparison(folder, models):
+    """The page shows each model's dots on axes of one range, and the numbers of the table."""
+    page = (folder / 'comparison-mine.html').read_text()
+    for role, scans in (('test', 5), ('longitudinal', 8)):
+        (part,) = re.findall(rf'true age: {role}</h2>.*?</section>', page, re.DOTALL)
+        assert re.findall('<h4>(.*?)</h4>', part) == models
+        assert part.count(f'{scans} scans') == 2
+        ticks = [
+            re.findall(r'text-anchor="end"[^>]*>(\d+)<', svg) for svg in part.split('<svg')[1:]
+        ]
+        assert ticks[0] == ticks[1] != []
+    for row in read_tsv(folder / 'comparison-mine.tsv'):
+        assert row['model'] in models
+        if row['n'] != '0':
+            error = float(row['made'] if row['mae'] == 'n/a' else row['mae'])
+            assert re.search(
+                rf'{row["model"]}</th><td>{row["n"]}</td>.*<td>{error:.2f}</td>', page
+            )
+    assert all((folder / link).is_file() for link in re.findall(r'href="([^"]+)"', page))
 
 
 def test_split_is_accepted_back_and_resume_is_asked_for(study):
