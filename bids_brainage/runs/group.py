@@ -163,6 +163,7 @@ def group_options(group: Group, seed: int, models: Mapping[str, Any]) -> GroupOp
         reference_group=(column, value) if reference else None,
         bias_correction=group.bias_correction,
         correlate=group.correlate,
+        min_bin_n=group.min_bin_n,
         seed=seed,
         excluded_flags=stopped | set(group.exclude_flags),
         networks=_networks(models),
