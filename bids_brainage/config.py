@@ -155,10 +155,10 @@ class Group:
 
     `retest_sessions` holds pairs one after the other, with ``ses-``; `retest_max_days` is the
     longest interval of test-retest sessions; `reference_group` is ``COLUMN=VALUE``;
-    `bias_correction` is one of `BIAS_CORRECTIONS`;
-    `exclude_flags` are quality flags whose images are left out, beside those that say "do not
-    use", which only `include_flagged` counts; `ratings` is a table saved from ``index.html``;
-    `predictions` are tables of trainings.
+    `bias_correction` is one of `BIAS_CORRECTIONS`; a decade of age needs `min_bin_n` scans to be
+    the worst one; `exclude_flags` are quality flags whose images are left out, beside those that
+    say "do not use", which only `include_flagged` counts; `ratings` is a table saved from
+    ``index.html``; `predictions` are tables of trainings.
     """
 
     group_column: str | None = None
@@ -168,6 +168,7 @@ class Group:
     reference_group: str | None = None
     bias_correction: str = 'linear'
     correlate: tuple[str, ...] = ()
+    min_bin_n: int = 5
     include_flagged: bool = False
     exclude_flags: tuple[str, ...] = ()
     ratings: Path | None = None

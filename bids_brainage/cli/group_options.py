@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_brainage.config import BIAS_CORRECTIONS
-from bids_brainage.settings import column_value, flag, texts
+from bids_brainage.settings import column_value, flag, texts, whole_number
 
 if TYPE_CHECKING:
     from bids_brainage.config import Group
@@ -55,6 +55,11 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         metavar='COLUMN',
         help='columns to correlate with the brain age gap',
+    )
+    group.add_argument(
+        '--min-bin-n',
+        metavar='N',
+        help='fewest scans or pairs of a decade that may be the worst one (default: 5)',
     )
     _add_selection(group)
 
@@ -122,6 +127,7 @@ def group_settings(settings: Mapping[str, Any], problems: list[str]) -> Group:
         reference_group=reference,
         bias_correction=_method(settings, problems),
         correlate=tuple(texts(settings, 'correlate', problems)),
+        min_bin_n=whole_number(settings, 'min_bin_n', 5, problems),
         include_flagged=flag(settings, 'include_flagged', problems),
         exclude_flags=_flag_names(settings, problems),
         ratings=_ratings(settings, problems),

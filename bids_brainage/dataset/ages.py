@@ -224,8 +224,8 @@ def parse_age(text: str, units: str | None = None, *, source: str | None = None)
     Returns
     -------
     Age
-        With `years` None and a `problem` when the cell cannot be an age: no number, 0 or
-        negative, above 125 years, or in an unknown unit.
+        With `years` None and a `problem` when the cell cannot be an age: no number, negative,
+        above 125 years, or in an unknown unit.  0 is an age: that of newborns.
     """
 
     def refuse(reason: str) -> Age:
@@ -242,8 +242,8 @@ def parse_age(text: str, units: str | None = None, *, source: str | None = None)
     if censored and per_year != 1.0:
         return refuse(f'a top-coded age must be in years, found unit {units!r}')
     years = float(match['number']) / per_year
-    if years <= 0:
-        return refuse('must be above 0')
+    if years < 0:
+        return refuse('must not be negative')
     if years > MAXIMUM_YEARS:
         return refuse(
             f'{years:g} years; if it is in other units, state them as "Units" in the JSON file '

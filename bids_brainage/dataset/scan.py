@@ -19,7 +19,7 @@ class Age:
     Attributes
     ----------
     years : float or None
-        Age in years, always above 0; None when unknown or refused.
+        Age in years, never negative; None when unknown or refused.
     censored : bool
         True for top-coded ages (``89+``): the person is at least this old.
     source : str or None

@@ -159,6 +159,8 @@ class CoTResNet3D(nn.Module):
         (1, 2, 3); its stage text says none in stage 1.
     dropout : float
         Channel dropout in stages 2 and 3.
+    cot : bool
+        False leaves the contextual transformers of stages 2 and 3 out, to see what they bring.
     """
 
     def __init__(
@@ -166,6 +168,7 @@ class CoTResNet3D(nn.Module):
         blocks_per_stage: int = 2,
         se_stages: Iterable[int] = (2, 3),
         dropout: float = 0.1,
+        cot: bool = True,
     ) -> None:
         super().__init__()
         self.stem = conv_bn(1, STAGE_CHANNELS[0], 7, stride=2)
@@ -179,7 +182,7 @@ class CoTResNet3D(nn.Module):
                     inp if block == 0 else out,
                     out,
                     stride=2 if deep and block == 0 else 1,
-                    cot=deep,
+                    cot=deep and cot,
                     se=number in with_se,
                     dropout=dropout if deep else 0.0,
                 )

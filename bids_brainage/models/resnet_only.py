@@ -18,7 +18,7 @@ class ResNetOnly(AgeRegressor):
 
     Parameters
     ----------
-    blocks_per_stage, se_stages, dropout
+    blocks_per_stage, se_stages, dropout, cot
         See :class:`bids_brainage.models.cot_resnet.CoTResNet3D`.
     """
 
@@ -32,9 +32,10 @@ class ResNetOnly(AgeRegressor):
         blocks_per_stage: int = 2,
         se_stages: Iterable[int] = (2, 3),
         dropout: float = 0.1,
+        cot: bool = True,
     ) -> None:
         super().__init__()
-        self.backbone = CoTResNet3D(blocks_per_stage, se_stages, dropout)
+        self.backbone = CoTResNet3D(blocks_per_stage, se_stages, dropout, cot)
         self.head = nn.Linear(STAGE_CHANNELS[2], 1)
         initialise(self)
 

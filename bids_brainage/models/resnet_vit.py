@@ -23,7 +23,7 @@ class ResNetViT(AgeRegressor):
     ----------
     input_shape, dim, heads, depth, drop_path
         See :class:`bids_brainage.models.vit_only.ViTEncoder`.
-    blocks_per_stage, se_stages
+    blocks_per_stage, se_stages, cot
         See :class:`bids_brainage.models.cot_resnet.CoTResNet3D`.
     dropout : float
         Of both branches and of the readout.
@@ -44,9 +44,10 @@ class ResNetViT(AgeRegressor):
         se_stages: Iterable[int] = (2, 3),
         dropout: float = 0.1,
         drop_path: float = 0.1,
+        cot: bool = True,
     ) -> None:
         super().__init__()
-        self.backbone = CoTResNet3D(blocks_per_stage, se_stages, dropout)
+        self.backbone = CoTResNet3D(blocks_per_stage, se_stages, dropout, cot)
         self.encoder = ViTEncoder(input_shape, dim, heads, depth, dropout, drop_path)
         self.readout = readout(STAGE_CHANNELS[2] + dim, dropout)
         initialise(self)

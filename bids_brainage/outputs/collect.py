@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SUFFIX = '_brainage.tsv'
 MAP_SUFFIX = '_saliency.nii.gz'
+IMPORTANCE_SUFFIX = '_saliency.tsv'
 
 READERS = 8
 """Threads that read; they mostly wait."""
@@ -50,12 +51,15 @@ class Predictions(NamedTuple):
         Facts of each model from the side file of its first table.
     maps : list of str
         Relative paths of the explanation maps in template space, seen in passing.
+    importances : list of str
+        Those of the tables of importance of regions.
     """
 
     table: pd.DataFrame
     problems: list[tuple[str, str]]
     models: dict[str, dict[str, Any]]
     maps: list[str]
+    importances: list[str]
 
 
 class _File(NamedTuple):
@@ -86,7 +90,9 @@ def read_predictions(output_dir: str | Path) -> Predictions:
     import pandas as pd
 
     root = os.fspath(output_dir)
-    files, maps = _read_all(root)
+    files, seen = _read_all(root)
+    importances = [name for name in seen if name.endswith(IMPORTANCE_SUFFIX)]
+    maps = [name for name in seen if name.endswith(MAP_SUFFIX)]
     problems = [(f.relative, f.problem) for f in files if f.problem]
     blocks: dict[str, list[_File]] = {}
     for file in files:
@@ -109,11 +115,11 @@ def read_predictions(output_dir: str | Path) -> Predictions:
     table = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
     names = column_names('brainage')
     table = table[[n for n in names if n in table] + [n for n in table if n not in names]]
-    return Predictions(table, problems, _model_facts(root, first_file), maps)
+    return Predictions(table, problems, _model_facts(root, first_file), maps, importances)
 
 
 def _read_all(root: str) -> tuple[list[_File], list[str]]:
-    """Read all tables and list all maps in order of their names."""
+    """Read all tables of predictions; list maps and tables of importance by name."""
     subjects = [name for name in _names(root) if name.startswith('sub-')]
     chunks = [subjects[k : k + CHUNK] for k in range(0, len(subjects), CHUNK)]
     files: list[_File] = []
@@ -126,14 +132,16 @@ def _read_all(root: str) -> tuple[list[_File], list[str]]:
 
 
 def _read_subjects(root: str, subjects: Sequence[str]) -> tuple[list[_File], list[str]]:
-    """Read the tables and list the maps of some participants."""
+    """Read the tables of some participants; list their maps and tables of importance."""
     files: list[_File] = []
     maps: list[str] = []
     for place in (place for subject in subjects for place in _places(root, subject)):
         for name in _names(f'{root}/{place}'):
             if name.endswith(SUFFIX) and name[0] != '.':
                 files.append(_read(root, f'{place}/{name}'))
-            elif name.endswith(MAP_SUFFIX) and _in_template_space(name):
+            elif name.endswith(IMPORTANCE_SUFFIX) or (
+                name.endswith(MAP_SUFFIX) and _in_template_space(name)
+            ):
                 maps.append(f'{place}/{name}')
     return files, maps
 

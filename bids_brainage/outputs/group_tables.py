@@ -24,13 +24,14 @@ TABLES = (
     'differences',
     'fusion',
     'saliency',
+    'importance',
     'volumes',
     'exclusions',
 )
 """Group tables in the order of the reports; the files are ``group_<table>.tsv``.
 
-``fusion`` is there only with both networks of System B, ``saliency`` and ``volumes`` only when
-participants have explanation maps and tables of volumes.
+``fusion`` is there only with both networks of System B, ``saliency``, ``importance`` and
+``volumes`` only when participants have explanation maps, tables of importance and of volumes.
 """
 
 _COUNTS = frozenset(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,6 +122,7 @@ def scatter(
     levels: Mapping[str, float] | None = None,
     curve: tuple[Array, Array] | None = None,
     band: Band | None = None,
+    span: Iterable[float] = (),
 ) -> str:
     """Draw points with names that show on hovering, and that lead to the page of each.
 
@@ -139,6 +140,8 @@ def scatter(
         A line through the points, such as means of bins.
     band : Band, optional
         A regression with its limits.
+    span : iterable of float
+        Values that the axes of an identity line hold, too, so that figures can be compared.
 
     Returns
     -------
@@ -147,7 +150,7 @@ def scatter(
     """
     x, y, heights = dots.x, dots.y, list((levels or {}).values())
     if identity:
-        axis = nice_axis([*x, *y], least=10)
+        axis = nice_axis([*x, *y, *span], least=10)
         plane = Plane(axis, axis)
     elif levels is None:
         plane = Plane(nice_axis(x), nice_axis([*y, 0.0], least=2))

@@ -48,6 +48,11 @@ TITLES = {
         'Explanation maps by region',
         'How strong the maps are in each structure of the brain, by decade of age.',
     ),
+    'importance': (
+        'Importance of regions',
+        'Which regions of connectivity and which structures models of two kinds of images rely '
+        'on, everybody counted once, with 95 % limits.',
+    ),
     'exclusions': ('Left out', 'Every image that some analysis does not use, with the reason.'),
     'brainage': ('All predictions', 'One row per image and model.'),
 }
@@ -79,7 +84,15 @@ _DETAILS = frozenset(
         *('sigma_scan_pop', 'ms_between', 'ms_residual'),
     )
 )
-_DIGITS = {'r': 3, 'r2': 3, 'icc_3_1': 3, 'icc_2_1': 3, 'slope': 3}
+_DIGITS = {
+    'importance': 4,
+    'importance_sd': 4,
+    'r': 3,
+    'r2': 3,
+    'icc_3_1': 3,
+    'icc_2_1': 3,
+    'slope': 3,
+}
 _ENDS = {'estimate': ('ci_low', 'ci_high')}
 """Limits whose columns are not named after the number that they belong to."""
 
@@ -200,7 +213,7 @@ def _cell(column: str, value: Any) -> dict[str, Any]:
 
 def _rounded(column: str, value: float) -> str:
     """Write a number for reading: counts whole, p values as in papers, years two decimals."""
-    if column.startswith(('n', 'df_')) and float(value).is_integer():
+    if column.startswith(('n', 'df_', 'rank')) and float(value).is_integer():
         return str(int(value))
     if column in ('p', 'p_fdr'):
         return '< 0.001' if value < 0.001 else f'{value:.3f}'

@@ -17,7 +17,7 @@ def fill_template(template: str, **content: Any) -> str:
     Parameters
     ----------
     template : str
-        Name of the page: ``participant``, ``group`` or ``training``.
+        Name of the page: ``participant``, ``group``, ``training``...
     **content
         What the template shows.
 

@@ -103,6 +103,7 @@ def _compute(
     from bids_brainage.outputs.group_tables import write_group_tables
     from bids_brainage.reports.group import write_group_report
     from bids_brainage.reports.index import write_index
+    from bids_brainage.runs.group_importance import gather_importance
     from bids_brainage.runs.group_maps import make_group_maps
     from bids_brainage.runs.group_summary import about, accuracy_lines, flagged, report_written
     from bids_brainage.runs.group_volumes import gather_volumes
@@ -112,22 +113,21 @@ def _compute(
     result = analyse(table, options)
     maps = make_group_maps(output_dir, chosen)
     volumes = gather_volumes(output_dir, table)
+    importance = gather_importance(output_dir, table, found.importances, options)
     warnings = [*result.warnings, *volumes.notes]
     for note in warnings:
         log.warning('%s', note)
     unreadable = (
         ('all', 'prediction table', found.problems),
         ('saliency', 'image', maps.problems),
+        ('importance', 'table of importance', importance.problems),
         ('volumes', 'table of volumes', volumes.problems),
     )
+    further = {'saliency': maps.table, 'importance': importance.table, 'volumes': volumes.table}
     tables = {
         **result.tables,
         'exclusions': _with_unreadable(result.tables['exclusions'], unreadable),
-        **{
-            name: found_rows
-            for name, found_rows in (('saliency', maps.table), ('volumes', volumes.table))
-            if len(found_rows)
-        },
+        **{name: rows for name, rows in further.items() if len(rows)},
     }
     analysis = {**result.facts, 'warnings': warnings}
     names = write_group_tables(output_dir, tables, analysis, found.models)
@@ -163,6 +163,7 @@ def group_options(group: Group, seed: int, models: Mapping[str, Any]) -> GroupOp
         reference_group=(column, value) if reference else None,
         bias_correction=group.bias_correction,
         correlate=group.correlate,
+        min_bin_n=group.min_bin_n,
         seed=seed,
         excluded_flags=stopped | set(group.exclude_flags),
         networks=_networks(models),

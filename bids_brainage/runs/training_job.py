@@ -38,11 +38,13 @@ def final_recipe(config: Config, arch: str) -> Recipe:
         They do not fit, or the start does not.
     """
     from bids_brainage.training.recipe import read_overrides
-    from bids_brainage.training.recipe_check import make_recipe
+    from bids_brainage.training.recipe_check import make_recipe, own_options
     from bids_brainage.training.start import check_start, find_start, fine_tuning_changes
 
     train = config.train
     changes = read_overrides(train.recipe) if train.recipe else {}
+    if isinstance(changes.get('model'), dict):
+        changes['model'] = own_options(changes['model'], arch, train.arch)
     if train.epochs is not None:
         changes['run'] = {**changes.get('run', {}), 'epochs': train.epochs}
     if train.folds == 1:

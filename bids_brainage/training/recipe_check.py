@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -11,7 +11,8 @@ from bids_brainage.errors import OptionError
 from bids_brainage.flags import flag_table
 from bids_brainage.inference.aicbv import ARCHITECTURES
 from bids_brainage.inputs.kinds import MODALITIES, kind_of
-from bids_brainage.models.registry import model_info
+from bids_brainage.models.registry import model_info, trainable_models
+from bids_brainage.settings import typed_as
 from bids_brainage.training.cohort import STOP
 from bids_brainage.training.recipe import Recipe, merged_recipe, published_recipe
 
@@ -144,15 +145,51 @@ def make_recipe(
     return recipe
 
 
-def factory_options(arch: str) -> tuple[str, ...]:
-    """Return the names of the options that an architecture takes."""
+def factory_options(arch: str) -> dict[str, Any]:
+    """Return the options that an architecture takes, with their defaults."""
     if arch in ARCHITECTURES:
         module, name = ARCHITECTURES[arch]
     else:
         info = model_info(arch)
         module, name = info.module, info.factory
     factory = getattr(import_module(module), name)
-    return tuple(inspect.signature(factory).parameters)
+    return {name: item.default for name, item in inspect.signature(factory).parameters.items()}
+
+
+def own_options(model: Mapping[str, Any], arch: str, trained: Sequence[str]) -> dict[str, Any]:
+    """Return what ``[model]`` of a recipe for several architectures says to one of them.
+
+    Parameters
+    ----------
+    model : mapping
+        Options, and tables of options for one architecture each (``[model.resnet_only]``).
+    arch : str
+        The one.
+    trained : sequence of str
+        All; an option goes to those that have it, and to all if none has it, who refuse it.
+
+    Raises
+    ------
+    OptionError
+        A table is for an architecture that is not trained.
+    """
+    for name in set(model) & set(trainable_models()) - set(trained):
+        raise OptionError(
+            f'--recipe: [model.{name}] has no effect, --arch is {" ".join(trained)}. Leave it '
+            'out, or train this architecture, too.'
+        )
+    tables = {
+        name: values
+        for name, values in model.items()
+        if name in trained and isinstance(values, Mapping)
+    }
+    known = {name: factory_options(name) for name in trained}
+
+    def is_for_arch(key: str) -> bool:
+        return key in known[arch] or not any(key in options for options in known.values())
+
+    own = {key: value for key, value in model.items() if key not in tables and is_for_arch(key)}
+    return {**own, **tables.get(arch, {})}
 
 
 def without_effect(arch: str, recipe: Recipe, overrides: Mapping[str, Any]) -> list[str]:
@@ -230,6 +267,7 @@ def model_problems(arch: str, recipe: Recipe) -> list[str]:
         for key in recipe.model
         if key not in options or key in fixed
     ]
+    problems += _type_problems(options, recipe.model)
     if arch in ARCHITECTURES:
         if recipe.loss.main in ('soft_bins', 'huber'):
             problems.append(f'loss.main: {recipe.loss.main} is for ages, {arch} generates maps.')
@@ -251,3 +289,15 @@ def model_problems(arch: str, recipe: Recipe) -> list[str]:
             f'ages, and only with these; {arch} does {"" if "n_bins" in options else "not "}so.'
         )
     return problems
+
+
+def _type_problems(options: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Name options whose value is of another type than their default."""
+    problems = []
+    for key in given.keys() & options.keys():
+        if isinstance(options[key], bool | int | float | str):
+            try:
+                typed_as(options[key], given[key])
+            except TypeError as error:
+                problems.append(f'model.{key}: {error}.')
+    return sorted(problems)

@@ -26,6 +26,8 @@ EXACT = 1e-12  # years; only the unit conversion rounds
         ('730.5', 'days', 2.0, False),
         ('365.25', 'day', 1.0, False),
         ('.5', 'y', 0.5, False),
+        ('0', None, 0.0, False),
+        ('0', 'weeks', 0.0, False),
     ],
 )
 def test_age_in_years(text, units, years, censored):
@@ -39,9 +41,8 @@ def test_age_in_years(text, units, years, censored):
 @pytest.mark.parametrize(
     ('text', 'units', 'reason'),
     [
-        ('0', None, 'above 0'),
-        ('0.0', 'months', 'above 0'),
-        ('-3', None, 'above 0'),
+        ('-3', None, 'must not be negative'),
+        ('-0.1', 'months', 'must not be negative'),
         ('young', None, 'not a number'),
         ('1e2', None, 'not a number'),
         ('34;35', None, 'not a number'),
@@ -187,7 +188,7 @@ TABLES = [
     ('participant_id,age\nsub-01,30\n', 'separated by commas', 'with tabs', 'sub-01, sub-02'),
     ('participant_id;age\nsub-01;30\n', 'separated by semicolons', 'with tabs', 'sub-01, sub-02'),
     ('participant_id~age\nsub-01~30\n', 'separated by blanks', 'with tabs', 'sub-01, sub-02'),
-    ('participant_id age\nsub-01 -1\nsub-02 x\n', 'must be above 0', 'Units', "sub-01 ('-1')"),
+    ('participant_id age\nsub-01 -1\nsub-02 x\n', 'not be negative', 'Units', "sub-01 ('-1')"),
     ('participant_id age\nsub-01 300\nsub-02 301\n', '300 years', 'Units', "sub-01 ('300')"),
 ]
 

@@ -18,6 +18,14 @@ def test_resnet_only():
         assert model(torch.rand(2, 1, 32, 32, 32)).shape == (2,)
 
 
+@pytest.mark.parametrize('arch', ['resnet_only', 'resnet_vit', 'resnet_crossvit'])
+def test_contextual_transformers_can_be_left_out(arch):
+    with_cot, without = (create_model(arch, cot=cot) for cot in (True, False))
+    assert count(with_cot) - count(without) == 2 * (148_716 + 592_316)
+    named = {name for name, _ in without.named_parameters()}
+    assert named < {name for name, _ in with_cot.named_parameters()}
+
+
 def test_vit_only_has_150_patches():
     model = create_model('vit_only').eval()
     assert model.encoder.grid == (5, 6, 5)

@@ -57,6 +57,7 @@ def test_parameter_counts(model):
     ('options', 'expected'),
     [
         ({'se_stages': [1, 2, 3]}, 12_043_381),
+        ({'cot': False}, 12_039_125 - 2 * 148_716 - 2 * 592_316),
         ({'sa_blocks': 2}, 12_882_389),
         ({'depth': 3}, 12_944_855),
         ({'depth': 3, 'dims': [512, 512]}, 52_591_063),

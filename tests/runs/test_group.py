@@ -80,6 +80,17 @@ def test_golden_values_through_the_command_line(dataset):
     assert 'ses-1 and ses-2' in side['Analysis']['test_retest']
 
 
+def test_the_smallest_decade_that_counts_can_be_chosen(dataset):
+    options = '--retest-sessions 1 2 --min-bin-n 1'
+    assert run(dataset, *options.split()) == 0
+    cells = {'model': 'net.a', 'subset': 'session', 'level': 'ses-1', 'corrected': 'false'}
+    row = row_of(dataset[1], 'accuracy', **cells)
+    assert float(row['mmae']) == pytest.approx(6.195272, abs=g.DIGITS)
+    assert row['mmae'] == row['mmae_all'] and row['mmae_bin'] == '90+'
+    row = row_of(dataset[1], 'longitudinal', model='net.a', row='summary')
+    assert float(row['mmade']) == pytest.approx(1.548306, abs=g.DIGITS)
+
+
 def test_the_same_options_give_the_same_files(dataset):
     run(dataset)
     out = dataset[1]
@@ -190,10 +201,10 @@ def test_no_usable_prediction_is_a_failure_with_reasons(dataset, tmp_path, capsy
 def test_settings_survive_the_file(dataset):
     bids, out = dataset
     retest = ['--retest-sessions', 'a', 'ses-b', '--retest-max-days', '30.5']
-    options = [*retest, '--covariates', 'iq']
+    options = [*retest, '--covariates', 'iq', '--min-bin-n', '3']
     config = parse([str(bids), str(out), 'group', '-w', str(out / '.work'), *options], {})
     assert config.group.retest_sessions == ('ses-a', 'ses-b')
-    assert config.group.covariates == ('iq',)
+    assert config.group.covariates == ('iq',) and config.group.min_bin_n == 3
     (out / 'run.toml').write_text(config.to_toml())
     again = ['--config-file', str(out / 'run.toml')]
     assert parse([str(bids), str(out), 'group', *again], {}).group == config.group

@@ -56,6 +56,7 @@ def test_circle_closes_and_architectures_are_compared(study, capsys):
     roles = {row['source']: row['role'] for row in read_tsv(folders[0] / 'split.tsv')}
     assert roles['bids:raw:sub-39/anat/sub-39_T1w.nii.gz'] == 'excluded'
     assert roles['bids:raw:sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz'] == 'longitudinal'
+    check_comparison(folders[0].parent, [f'{arch}.mine' for arch in arches])
     report = (folders[0] / 'report.html').read_text()
     assert 'resnet_only.mine' in report and '<svg' in report and 'simulated' in report
     path = study / 'models/resnet_only.mine'
@@ -82,6 +83,27 @@ def test_circle_closes_and_architectures_are_compared(study, capsys):
     assert said.age == pytest.approx(float(row['predicted_age']), abs=0.05)
     with pytest.raises(OptionError, match='exists already'):
         run_train(settings(*options))
+
+
+def check_comparison(folder, models):
+    """The page shows each model's dots on axes of one range, and the numbers of the table."""
+    page = (folder / 'comparison-mine.html').read_text()
+    for role, scans in (('test', 5), ('longitudinal', 8)):
+        (part,) = re.findall(rf'true age: {role}</h2>.*?</section>', page, re.DOTALL)
+        assert re.findall('<h4>(.*?)</h4>', part) == models
+        assert part.count(f'{scans} scans') == 2
+        ticks = [
+            re.findall(r'text-anchor="end"[^>]*>(\d+)<', svg) for svg in part.split('<svg')[1:]
+        ]
+        assert ticks[0] == ticks[1] != []
+    for row in read_tsv(folder / 'comparison-mine.tsv'):
+        assert row['model'] in models
+        if row['n'] != '0':
+            error = float(row['made'] if row['mae'] == 'n/a' else row['mae'])
+            assert re.search(
+                rf'{row["model"]}</th><td>{row["n"]}</td>.*<td>{error:.2f}</td>', page
+            )
+    assert all((folder / link).is_file() for link in re.findall(r'href="([^"]+)"', page))
 
 
 def test_split_is_accepted_back_and_resume_is_asked_for(study):
@@ -227,6 +249,35 @@ def test_options_change_the_recipe(study):
     (study / 'recipe.toml').write_text('[loss]\nmian = "mse"\n')
     with pytest.raises(OptionError, match='Unknown key mian'):
         final_recipe(config, 'vgg8')
+
+
+def test_options_of_a_model_go_to_the_architectures_that_have_them(study):
+    arches = ('resnet_crossvit', 'resnet_only', 'vit_only')
+    config = settings('--arch', *arches, '--bundle-name', 'x')
+    text = '[model]\ncot = false\ndropout = 0.2\n[model.vit_only]\ndepth = 6\ndropout = 0.0\n'
+    (study / 'recipe.toml').write_text(text)
+    found = [final_recipe(config, arch).model for arch in arches]
+    assert found[0]['cot'] is False and found[0]['dropout'] == 0.2
+    assert found[0]['token_keep_rate'] == 1.0  # the paper's
+    assert found[1] == {'cot': False, 'dropout': 0.2}
+    assert found[2] == {'depth': 6, 'dropout': 0.0}
+    for wrong, said in (
+        ('[model]\ncott = false\n', 'model.cott: .* has no such option'),
+        ('[model.vit_only]\ncot = false\n', 'model.cot: .* has no such option'),
+        ('[model.vgg8]\ncot = false\n', r'\[model.vgg8\] has no effect, --arch is resnet_cr'),
+    ):
+        (study / 'recipe.toml').write_text(wrong)
+        with pytest.raises(OptionError, match=said):
+            [final_recipe(config, arch) for arch in arches]
+
+
+def test_newborns_take_part_in_training(study):
+    table = study / 'bids/participants.tsv'
+    table.write_text(re.sub(r'(sub-20)\t[\d.]+', r'\1\t0', table.read_text()))
+    assert run_train(settings('--arch', 'resnet_only', '--bundle-name', 'x', '--epochs', '1')) == 0
+    rows = read_tsv(study / 'out/logs/training/resnet_only.x/predictions.tsv')
+    (newborn,) = [row for row in rows if row['participant_id'] == 'sub-20']
+    assert float(newborn['age']) == 0 and newborn['role'] != 'excluded'
 
 
 def test_option_problems_are_told_together(study, capsys):

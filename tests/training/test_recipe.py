@@ -73,6 +73,8 @@ def test_published_values():
         ('vgg8', {'schedule': {'patience': 3}}, ['no effect', 'plateau']),
         ('vgg8', {'data': {'synthetic_slices': True}}, ['clinical']),
         ('vgg8', {'model': {'depth': 3}}, ['model.depth', 'no such option']),
+        ('resnet_only', {'model': {'cot': 'no'}}, ['model.cot', 'expected bool']),
+        ('vit_only', {'model': {'cot': False}}, ['model.cot', 'no such option']),
         ('vgg8', {'model': {'input_shape': [1, 1, 1]}}, ['model.input_shape']),
         ('resnet_only', {'fusion': {'fit': 'val'}}, ['only System B']),
         ('resnet_only', {'loss': {'main': 'soft_bins'}}, ['soft_bins']),

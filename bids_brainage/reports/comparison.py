@@ -1,0 +1,118 @@
+"""The page of several architectures side by side, trained on one split.
+
+As Figures 11 and 12 and Tables 2 to 8 of Zhu et al., Bioengineering 2026, 13(3):315
+(doi:10.3390/bioengineering13030315).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bids_brainage.outputs.files import write_text
+from bids_brainage.reports.group_charts import Dots, scatter
+from bids_brainage.reports.page import fill_template
+from bids_brainage.reports.wording import decimal
+from bids_brainage.training.comparison import COLUMNS
+from bids_brainage.training.predictions import Row, columns, of_role, per_scan
+from bids_brainage.training.splits import EXCLUDED, TRAINING, VALIDATION
+
+_HEADINGS = {
+    'mae': 'Mean absolute error, years',
+    'mmae': 'Worst decade, years',
+    'me': 'Mean error, years',
+    'r2': 'R²',
+    'r': 'r',
+    'mde': 'Mean error of change, years',
+    'made': 'Mean absolute error of change, years',
+    'mmade': 'Worst decade of change, years',
+    'icc_3_1': 'ICC(3,1)',
+    'mu_d': 'First minus second scan, years',
+    'sigma_d': 'SD of these differences, years',
+    'sigma_scan': 'SD within a person, years',
+}
+_DIGITS = {'r': 3, 'r2': 3, 'icc_3_1': 3}
+_SUBSETS = {
+    'all': 'Test people of all ages',
+    'longitudinal': 'Change between visits',
+    'test-retest': 'Repeated scans',
+}
+
+
+def write_comparison(
+    path: Path, trainings: Mapping[str, Sequence[Row]], rows: Sequence[Mapping[str, Any]]
+) -> Path:
+    """Write the page.
+
+    Parameters
+    ----------
+    path : Path
+        The HTML file.
+    trainings : mapping
+        Model → its predictions, as `bids_brainage.training.predictions.read_predictions` gives.
+    rows : sequence of mapping
+        The table of `bids_brainage.training.comparison.comparison_rows`.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    page = fill_template(
+        'comparison',
+        models=list(trainings),
+        figures=_figures(trainings),
+        tables=[
+            _table(name, rows) for name in dict.fromkeys(row['subset'] for row in rows if row['n'])
+        ],
+    )
+    write_text(path, page)
+    return path
+
+
+def _figures(trainings: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
+    """Draw predicted against true age of the people who trained no model, by role and model."""
+    roles = dict.fromkeys(row['role'] for rows in trainings.values() for row in rows)
+    parts = []
+    for role in (role for role in roles if role not in (TRAINING, VALIDATION, EXCLUDED)):
+        chosen = {
+            name: scans
+            for name, rows in trainings.items()
+            if (scans := per_scan(of_role(rows, role)))
+        }
+        points = {name: columns(scans) for name, scans in chosen.items()}
+        span = [value for pair in points.values() for array in pair for value in array]
+        parts.append(
+            {
+                'role': role,
+                'figures': [
+                    {
+                        'title': name,
+                        'svg': scatter(
+                            Dots(*points[name], [str(row['participant_id']) for row in scans]),
+                            ('age, years', 'predicted age, years'),
+                            identity=True,
+                            span=span,
+                        ),
+                        'caption': f'{len(scans)} scans; the dashed line is perfect.',
+                    }
+                    for name, scans in chosen.items()
+                ],
+            }
+        )
+    return parts
+
+
+def _table(subset: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Lay out the rows of a subset, without the columns that it does not have."""
+    own = [row for row in rows if row['subset'] == subset]
+    shown = [c for c in COLUMNS if c in _HEADINGS and any(row[c] is not None for row in own)]
+    return {
+        'title': _SUBSETS.get(subset, f'Test people of {subset} years'),
+        'headings': [_HEADINGS[c] for c in shown],
+        'rows': [
+            (row['model'], row['n'], [decimal(row[c], _DIGITS.get(c, 2)) for c in shown])
+            for row in own
+        ],
+    }
