@@ -142,7 +142,7 @@ def test_structure_alone_has_no_layers_for_connectivity_and_is_explained_on_the_
     network = AMAgeNet(n_nodes=N_NODES, fusion='structural').eval()
     assert not any(name.startswith(('graph', 'cross', 'gate')) for name in network.state_dict())
     for method in network.saliency_methods:
-        (values,) = explain(method, network, (inputs[0][:1],), relu=False).values()
+        (values,) = explain(method, network, (inputs[0][:1], None), relu=False).values()
         assert values.shape == inputs[0].shape[2:] and np.isfinite(values).all()
 
 
