@@ -4,11 +4,14 @@
     python tools/fine_tune.py MEASURED_TSV WORK --view sources
     python tools/fine_tune.py MEASURED_TSV WORK --export MODELS
 
-With ``--start BUNDLE`` from another one than ``vgg8.lifespan-reduced``.  ``MEASURED_TSV`` comes
-from ``tools/measure_regions.py`` and says who there is; the inputs in ``WORK`` are from
-``tools/real_inputs.py``.  Both views are trainings of this program with folds: five over
-people, where people who look alike stay together, and one for each source that is left out.  A
-tenth of the training people chooses the epoch.  A training that was stopped goes on where it was.
+With ``--start BUNDLE`` (a name or a folder) from another one than ``vgg8.lifespan-reduced``.
+``MEASURED_TSV`` comes from ``tools/measure_regions.py`` and says who there is; the inputs in
+``WORK`` are from ``tools/real_inputs.py``.  Both views are trainings of this program with folds:
+five over people, where people who look alike stay together, and one for each source that is left
+out.  A tenth of the training people chooses the epoch.  A training that was stopped goes on where
+it was.
+
+With ``--last-layers`` (System D) only these are fitted, see `frozen_layers`.
 
 The mean of the five networks over people is exported, with the figures of both views; or, of
 large networks (``--one``), the one of ``--view everybody``.
@@ -26,8 +29,9 @@ import numpy as np
 import pandas as pd
 import torch
 from fit_regions import People, family_of, folds_of, healthy_scans, table_of
+from frozen_layers import fit_last_layers, told
 
-from bids_brainage.bundles.bundle import export_bundle, resolve_bundle
+from bids_brainage.bundles.bundle import export_bundle
 from bids_brainage.bundles.places import model_dirs
 from bids_brainage.bundles.untrained import output_block
 from bids_brainage.models.fold_ensemble import FoldEnsemble
@@ -49,7 +53,7 @@ from bids_brainage.training.recipe import read_overrides
 from bids_brainage.training.recipe_check import make_recipe
 from bids_brainage.training.split_table import write_split
 from bids_brainage.training.splits import TEST, TRAINING, VALIDATION, Assignment, Item
-from bids_brainage.training.start import fine_tuning_changes
+from bids_brainage.training.start import find_start, fine_tuning_changes
 from bids_brainage.tsv import is_missing, read_tsv
 
 LOG = logging.getLogger('fine_tune')
@@ -102,7 +106,7 @@ def assignments_of(table: pd.DataFrame, people: People, groups: np.ndarray) -> l
 
 def job_of(view: str, table: pd.DataFrame, people: People, options: argparse.Namespace) -> Job:
     """Write inputs and split of a view; return its training."""
-    bundle = resolve_bundle(options.start, model_dirs(None))
+    bundle = find_start(options.start, model_dirs(None))
     changes = read_overrides(options.recipe) if options.recipe else {}
     recipe = make_recipe(bundle.arch, changes, fine_tuning_changes(bundle))
     kind = bundle.input['kind']
@@ -169,6 +173,8 @@ def export(options: argparse.Namespace, table: pd.DataFrame, people: People) -> 
     metadata = bundle_metadata(job, rows, Cohort(data, False), calibration, choices)
     metadata['training'].pop('people')  # labels of this copy of the data, which nobody else has
     training = {**metadata['training'], **card.pop('training')}
+    if options.last_layers:
+        training['recipe'] = told(job)
     half = leave_one_out_half_widths_by_age(
         found['people'] - people.age, found['people'], LEVEL, groups=list(people.family)
     )
@@ -211,6 +217,7 @@ def main() -> None:
     parser.add_argument('--start', default=START, metavar='BUNDLE')
     parser.add_argument('--view', choices=(*VIEWS, EVERYBODY))
     parser.add_argument('--one', action='store_true', help='export the network of everybody')
+    parser.add_argument('--last-layers', action='store_true', help='hold the others still')
     parser.add_argument('--recipe', type=Path)
     parser.add_argument('--export', type=Path, metavar='MODELS')
     options = parser.parse_args()
@@ -220,7 +227,10 @@ def main() -> None:
     if options.view:
         job = job_of(options.view, table, people, options)
         job.write()
-        fit_job(job)
+        if options.last_layers:
+            fit_last_layers(job, options.work)
+        else:
+            fit_job(job)
         if options.view in VIEWS:
             found = left_out(job, table)
             LOG.info('%s left out\n%s', options.view, table_of(people, found).to_string())

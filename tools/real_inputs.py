@@ -4,8 +4,8 @@
 
 Mask, bias field, affine and grid are found by the functions of the participant level; nothing is
 deformed.  ``WORK/<kind of input>/<scan>.npy``, shape (N, X, Y, Z), holds the input of the bundle:
-the aligned brain (System B, N = 1), or each thick-slice scan that the head contains, in its own
-space (System C).  What is there already stays.
+the aligned brain (Systems B and D, N = 1), or each thick-slice scan that the head contains, in
+its own space (System C).  What is there already stays.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import nibabel as nib
 import numpy as np
 from measure_regions import scans
 
-from bids_brainage.bundles.bundle import resolve_bundle
 from bids_brainage.bundles.places import model_dirs
 from bids_brainage.inputs.arrays import prepare_slices
 from bids_brainage.inputs.intensity import scale_by_top_percent
@@ -33,6 +32,7 @@ from bids_brainage.preprocessing.registration import align
 from bids_brainage.preprocessing.resample import onto_grid
 from bids_brainage.preprocessing.template import Template, find_template, install_packaged_template
 from bids_brainage.preprocessing.transforms import grid_points
+from bids_brainage.training.start import find_start
 
 LOG = logging.getLogger('real_inputs')
 START = 'vgg8.lifespan-reduced'
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument('--start', default=START, metavar='BUNDLE')
     parser.add_argument('--part', default='1/1', help='which part of the scans, as 1/2')
     options = parser.parse_args()
-    declared = resolve_bundle(options.start, model_dirs(None)).input
+    declared = find_start(options.start, model_dirs(None)).input
     folder = options.work / declared['kind']
     folder.mkdir(parents=True, exist_ok=True)
     root = options.work / 'template'

@@ -112,7 +112,10 @@ def _set(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def guided_backprop(
-    model: nn.Module, volume: Tensor, *, negative_slope: float | None = None
+    model: nn.Module,
+    volume: Tensor,
+    *others: Tensor | None,
+    negative_slope: float | None = None,
 ) -> Tensor:
     """Guided gradient of the predicted age with respect to the input volume.
 
@@ -123,6 +126,8 @@ def guided_backprop(
         to the mode in which it was.
     volume : Tensor, shape (1, 1, X, Y, Z)
         One preprocessed volume.
+    *others : Tensor or None
+        What the model takes besides; nothing is asked of it.
     negative_slope : float or None
         See `guided_activations`.
 
@@ -150,7 +155,7 @@ def guided_backprop(
             guided_activations(model, negative_slope=negative_slope),
         ):
             leaf = volume.detach().clone().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(model(leaf).sum(), leaf)
+            (gradient,) = torch.autograd.grad(model(leaf, *others).sum(), leaf)
     finally:
         model.train(was_training)
     return gradient

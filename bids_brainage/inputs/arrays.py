@@ -27,6 +27,9 @@ from bids_brainage.preprocessing.resample import onto_grid
 FSL_GRID = ((182, 218, 182), (-91.0, -126.0, -72.0))
 """Shape and first voxel centre (RAS+ mm) of the usual 1 mm MNI152 box."""
 
+TOP_PERCENT = 'top_1_percent_mean'
+"""``input.normalisation`` of images that are divided by the mean of their brightest voxels."""
+
 
 def find_file(files: Files, role: str) -> Path:
     """Return the file of a role.
@@ -198,12 +201,18 @@ def _clinical(
 
 
 def t1w_connectivity(declared: Mapping[str, Any], files: Files) -> PreparedInput:
-    """Aligned brain and connectivity of System D, or the one that is there."""
+    """Aligned brain and connectivity of System D, or the one that is there.
+
+    The brain is scaled as published, or as for System B where the bundle says so.
+    """
     from bids_brainage.inputs.connectivity import prepare_structural, read_connectivity
 
     image = affine = matrix = None
     missing = []
-    if files.get('t1w'):
+    if files.get('t1w') and declared['normalisation'] == TOP_PERCENT:
+        scaled = t1w_brain(declared, files)
+        image, affine = scaled.arrays[0], scaled.affine
+    elif files.get('t1w'):
         brain, box = _fsl_brain(files)
         image, affine = _on_declared_grid(*prepare_structural(brain, box), declared)
         image = image[None]
@@ -212,14 +221,14 @@ def t1w_connectivity(declared: Mapping[str, Any], files: Files) -> PreparedInput
     structural_only = declared.get('structural_only', False)
     if files.get('connectivity') and not structural_only:
         matrix = read_connectivity(find_file(files, 'connectivity'), n_nodes=declared['n_nodes'])
-    else:
+    elif files.get('connectivity') or not structural_only:
         missing.append('connectivity')
     if image is None and matrix is None:
         raise MissingInputError(
             'the model needs a T1w image or a connectivity matrix of this scan; found neither.'
         )
     note = f'predicted without {missing[0]}' if missing else ''
-    if structural_only:
+    if structural_only and note:
         note += ', which these weights were not trained on'
     return PreparedInput((image, matrix), affine, declared['space'], note)
 

@@ -299,6 +299,11 @@ def kind_of(declared: Mapping[str, Any]) -> InputKind:
     return KINDS[name]
 
 
+def learns_graph(declared: Mapping[str, Any]) -> bool:
+    """Tell whether a model of an ``input`` block learns from connectivity, too."""
+    return kind_of(declared).takes_graph and not declared.get('structural_only', False)
+
+
 def prepare_input(declared: Mapping[str, Any], files: Files) -> PreparedInput:
     """Prepare the input of a model: the one way for training and prediction.
 

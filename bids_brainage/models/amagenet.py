@@ -123,12 +123,13 @@ class AMAgeNet(AgeRegressor):
     fusion : {'gated', 'cross_only', 'concatenated', 'structural', 'functional'}
         The gate of the paper; or, to see what each part brings, the cross-attended token alone (as
         in the released forward pass), both tokens side by side through a linear layer, or one
-        modality without the other, whatever it is given.
+        modality without the other, whatever it is given.  ``'structural'`` has no layers for
+        connectivity.
     """
 
     gradcam_layer = 'image_encoder'
     output_layer = 'regressor.2'
-    saliency_methods = ('attention', 'gradcam')
+    saliency_methods: tuple[str, ...] = ('attention', 'gradcam')
 
     def __init__(
         self,
@@ -147,15 +148,22 @@ class AMAgeNet(AgeRegressor):
         self.fusion = fusion
         self.image_encoder = DenseNetFeatures(BLOCKS, nn.ReLU)
         self.image_projection = nn.Linear(self.image_encoder.out_channels, WIDTH)
-        self.graph_encoder = HierarchicalGraphAttention(n_nodes, WIDTH, GRAPH_OUT, HEADS)
-        self.graph_projection = nn.Linear(GRAPH_OUT, WIDTH)
-        self.cross_attention = CrossAttention()
-        self.gate = nn.Sequential(nn.Linear(2 * WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 1))
-        if fusion == 'concatenated':
-            self.join = nn.Linear(2 * WIDTH, WIDTH)
+        if fusion == 'structural':
+            self.saliency_methods = ('guided_backprop', 'gradcam')
+        else:
+            self._build_fusion()
         self.regressor = nn.Sequential(
             nn.Linear(WIDTH, WIDTH // 2), nn.ReLU(), nn.Linear(WIDTH // 2, 1)
         )
+
+    def _build_fusion(self) -> None:
+        """Build what reads connectivity and joins it with the image."""
+        self.graph_encoder = HierarchicalGraphAttention(self.n_nodes, WIDTH, GRAPH_OUT, HEADS)
+        self.graph_projection = nn.Linear(GRAPH_OUT, WIDTH)
+        self.cross_attention = CrossAttention()
+        self.gate = nn.Sequential(nn.Linear(2 * WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 1))
+        if self.fusion == 'concatenated':
+            self.join = nn.Linear(2 * WIDTH, WIDTH)
 
     def set_output_bias(self, mean_age: float) -> None:
         """Start the output at the mean age (years) of the training set."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from bids_brainage.config import Config
-from bids_brainage.inputs.kinds import kind_of
+from bids_brainage.inputs.kinds import learns_graph
 from bids_brainage.outputs import write_citations
 from bids_brainage.runs.environment import template_root
 from bids_brainage.runs.ledger import Ledger
@@ -41,7 +41,7 @@ def write_boilerplate(config: Config, plan: Plan, ledger: Ledger) -> int:
             connectivity={
                 b.name: ledger.connectivity_of(scan, b.input['n_nodes'])
                 for b in plan.bundles
-                if kind_of(b.input).takes_graph
+                if learns_graph(b.input)
             },
         )
         for scan in plan.scans

@@ -11,7 +11,7 @@ from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.config import Config
 from bids_brainage.dataset.measured import MeasuredScan
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.inputs.kinds import kind_of
+from bids_brainage.inputs.kinds import learns_graph
 from bids_brainage.names import derivative_path, memo_path, side_file
 from bids_brainage.outputs import read_brainage
 from bids_brainage.outputs.files import read_json
@@ -234,7 +234,7 @@ class Ledger:
         stored = None
         if rows and facts is not None:
             stored = facts.get(MADE_FROM, _former_prediction(side, facts, rows[0]))
-        graph = kind_of(bundle.input).takes_graph
+        graph = learns_graph(bundle.input)
         if graph and not final and self._waits(scan):
             stored = None
         if takes_cbv(bundle) and (cbv is None or self.lacks_cbv(scan, cbv)):

@@ -17,7 +17,7 @@ from bids_brainage.dataset.measured import MeasuredScan
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import BundleError, MissingInputError, NothingSelectedError, OptionError
 from bids_brainage.inputs.arrays import check_segmentation
-from bids_brainage.inputs.kinds import kind_of
+from bids_brainage.inputs.kinds import kind_of, learns_graph
 from bids_brainage.names import model_label
 from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.runs.elsewhere import (
@@ -123,7 +123,7 @@ class Plan:
 
     def _waits(self, scan: Scan, bundle: Bundle) -> bool:
         waiting = bool(session_series(scan, self.series_todo))
-        return kind_of(bundle.input).takes_graph and waiting
+        return learns_graph(bundle.input) and waiting
 
 
 def images_of(todo: Work, series: Sequence[Series]) -> tuple[Scan, ...]:

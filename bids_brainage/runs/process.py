@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.config import Config
 from bids_brainage.dataset.scan import Scan
-from bids_brainage.inputs.kinds import kind_of
+from bids_brainage.inputs.kinds import learns_graph
 from bids_brainage.names import log_dir
 from bids_brainage.outputs import StatusLog, config_hash, write_citations
 from bids_brainage.outputs.files import write_text
@@ -221,7 +221,7 @@ class _Passes:
             connectivity={
                 bundle.name: self.ledger.connectivity_of(scan, bundle.input['n_nodes'])
                 for bundle in bundles
-                if kind_of(bundle.input).takes_graph
+                if learns_graph(bundle.input)
             },
         )
 

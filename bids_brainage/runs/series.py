@@ -11,7 +11,7 @@ from bids_brainage.config import Config
 from bids_brainage.dataset.derivatives import folder_of
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series, match_series
-from bids_brainage.inputs.kinds import kind_of
+from bids_brainage.inputs.kinds import learns_graph
 from bids_brainage.names import atlas_path
 from bids_brainage.outputs import derivative_path
 from bids_brainage.outputs.connectivity import Connectivity, choose_connectivity, matrix_path
@@ -51,7 +51,7 @@ def series_asked_for(
         or bool(config.execution.task_id)
         or folder_of(config.execution.derivatives, 'fmriprep') is not None
         or config.workflow.atlas != DEFAULT_ATLAS
-        or any(kind_of(bundle.input).takes_graph for bundle in bundles)
+        or any(learns_graph(bundle.input) for bundle in bundles)
     )
     if series and not asked:
         LOG.log(

@@ -296,7 +296,8 @@ def prepare_rows(
     # as in prediction, a scan of thick slices is taken as it is
     if synthetic and not is_thick_axial(files['t1w_uncorrected']):
         return [_complete(item.arrays) for item in prepare_slices(declared, files)]
-    return [_complete(prepare_input(declared, files).arrays)]
+    arrays = prepare_input(declared, files).arrays
+    return [_complete(arrays[:1] if declared.get('structural_only') else arrays)]
 
 
 def _complete(arrays: Sequence[npt.NDArray[Any] | None]) -> Arrays:

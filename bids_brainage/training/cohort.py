@@ -15,7 +15,7 @@ from bids_brainage.dataset.phenotype import (
 )
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.flags import stop_flags
-from bids_brainage.inputs.kinds import CONNECTIVITY, kind_of
+from bids_brainage.inputs.kinds import CONNECTIVITY, kind_of, learns_graph
 from bids_brainage.names import SITE_COLUMNS, derivative_path
 from bids_brainage.outputs.connectivity import (
     Connectivity,
@@ -91,7 +91,7 @@ def find_candidates(
     for scan in scans:
         files = derivative_files(scan, output_dir, declared, modality)
         problem = _problem(scan, files, output_dir, declared)
-        if kind_of(declared).takes_graph:
+        if learns_graph(declared):
             graph = _connectivity(scan, output_dir, declared, atlas)
             problem = problem or graph.without
             files |= {} if graph.path is None else {CONNECTIVITY: graph.path}

@@ -14,7 +14,7 @@ from bids_brainage.bundles.bundle import load_bundle
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import MissingInputError
 from bids_brainage.inference.aicbv import ARCHITECTURES
-from bids_brainage.inputs.kinds import kind_of
+from bids_brainage.inputs.kinds import kind_of, learns_graph
 from bids_brainage.models.registry import model_info
 from bids_brainage.outputs.connectivity import count_regions, session_matrices
 from bids_brainage.preprocessing.bold.names import DEFAULT_ATLAS
@@ -115,7 +115,7 @@ def with_regions(declared: Mapping[str, Any], data: Data, atlas: str) -> dict[st
     atlas : str
         Label of the atlas whose connectivity is taken.
     """
-    if not kind_of(declared).takes_graph:
+    if not learns_graph(declared):
         return dict(declared)
     found = (
         session_matrices(study.output_dir, s.subject, s.session, atlas)

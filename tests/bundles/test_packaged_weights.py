@@ -7,7 +7,7 @@ from bids_brainage.bundles.bundle import WEIGHTS_FILE, find_bundles, load_bundle
 from bids_brainage.bundles.check import check_bundle
 from bids_brainage.bundles.places import DEFAULT_MODELS, model_dirs
 
-LARGEST_MB, TOGETHER_MB = 50, 80
+LARGEST_MB, TOGETHER_MB = 50, 82
 PACKAGED = find_bundles(model_dirs(None)[-1:])
 
 
@@ -63,3 +63,17 @@ def test_network_that_knows_real_people_says_from_whom_and_how_close():
     views = ('people left out (5 folds)', 'source left out')
     people, source = (rows[view, 'real scans, everybody']['mae'] for view in views)
     assert people < source
+
+
+def test_system_d_says_that_it_takes_the_t1w_image_alone_and_how_close():
+    bundle = load_bundle(PACKAGED['amagenet.adults'], verify=False)
+    metadata = bundle.metadata
+    assert metadata['input']['structural_only'] is True
+    assert metadata['arch_options']['fusion'] == 'structural'
+    assert 'T1w image only' in metadata['limitations']
+    assert metadata['license'].startswith('CC BY-SA 4.0')
+    rows = {(row['method'], row['dataset']): row for row in metadata['validation']}
+    home = rows['people left out (5 folds)', 'real scans, IXI Hammersmith']
+    assert home['r'] > 0.7 and home['mae'] < 0.65 * home['median_baseline_mae']
+    away = rows['source left out', 'real scans, everybody']
+    assert home['mae'] < away['mae'] < 0.65 * away['median_baseline_mae']

@@ -13,6 +13,7 @@ from bids_brainage.inputs.reduce import reduce_half
 from bids_brainage.inputs.sfcn import prepare_sfcn
 from bids_brainage.models.registry import list_models, model_info
 from bids_brainage.preprocessing.resample import onto_grid
+from bids_brainage.training.cache import prepare_rows
 
 SMALL = (26, 32, 26)
 CENTRE_MM = 1.0
@@ -174,6 +175,22 @@ def test_weights_trained_on_t1w_alone_do_not_get_connectivity(files):
     assert 'not trained on' in prepare_input(block, files).note
     with pytest.raises(MissingInputError, match='found neither'):
         prepare_input(block, {'connectivity': files['connectivity']})
+
+
+def test_weights_trained_on_t1w_alone_miss_nothing_without_connectivity(files):
+    block = declared('amagenet', SMALL) | {'structural_only': True}
+    assert prepare_input(block, {'t1w': files['t1w']}).note == ''
+    (array,) = prepare_rows(block, files)[0]
+    assert array.shape == (1, *SMALL)
+
+
+def test_system_d_scales_as_system_b_where_the_bundle_says_so(files):
+    block = declared('vgg8', SMALL) | {'kind': 't1w_connectivity', 'structural_only': True}
+    image, matrix = prepare_input(block, files).arrays
+    np.testing.assert_array_equal(image, prepare_input(declared('vgg8', SMALL), files).arrays[0])
+    assert matrix is None
+    published = prepare_input(declared('amagenet', SMALL), files).arrays[0]
+    assert published.max() <= 1 < image.max()
 
 
 def test_volume_features_come_from_the_table(files):

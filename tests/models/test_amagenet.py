@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from bids_brainage.errors import OptionError, UnusableImageError
+from bids_brainage.inference.saliency import explain
 from bids_brainage.models.amagenet import AMAgeNet
 from bids_brainage.models.graph_attention import HierarchicalGraphAttention
 
@@ -133,6 +135,15 @@ def test_ablations_ignore_one_modality(inputs, fusion, ignored):
     assert network.forward_details(*inputs).modality == fusion
     with pytest.raises(UnusableImageError, match='neither of those that it takes'):
         network(*(x if k == ignored else None for k, x in enumerate(inputs)))
+
+
+def test_structure_alone_has_no_layers_for_connectivity_and_is_explained_on_the_image(inputs):
+    torch.manual_seed(0)
+    network = AMAgeNet(n_nodes=N_NODES, fusion='structural').eval()
+    assert not any(name.startswith(('graph', 'cross', 'gate')) for name in network.state_dict())
+    for method in network.saliency_methods:
+        (values,) = explain(method, network, (inputs[0][:1], None), relu=False).values()
+        assert values.shape == inputs[0].shape[2:] and np.isfinite(values).all()
 
 
 def test_concatenation_takes_both_and_has_no_gate(inputs):
