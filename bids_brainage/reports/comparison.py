@@ -108,8 +108,10 @@ def _table(subset: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Lay out the rows of a subset, without the columns that it does not have."""
     own = [row for row in rows if row['subset'] == subset]
     shown = [c for c in COLUMNS if c in _HEADINGS and any(row[c] is not None for row in own)]
+    _, unseen, cohort = subset.partition('unseen ')
+    ages = f'Test people of {subset} years'
     return {
-        'title': _SUBSETS.get(subset, f'Test people of {subset} years'),
+        'title': f'The unseen cohort {cohort}' if unseen else _SUBSETS.get(subset, ages),
         'headings': [_HEADINGS[c] for c in shown],
         'rows': [
             (row['model'], row['n'], [decimal(row[c], _DIGITS.get(c, 2)) for c in shown])
