@@ -295,46 +295,44 @@ class WarpToTemplate(SimpleInterface):
         import numpy as np
         from scipy import ndimage
 
-        from bids_brainage.preprocessing import normalise
+        from bids_brainage.preprocessing import normalise, transforms
         from bids_brainage.preprocessing.itk_files import save_itk
-        from bids_brainage.preprocessing.transforms import (
-            load_transform,
-            save_transform,
-        )
 
         folder = Path(runtime.cwd)
-        transform = load_transform(Path(self.inputs.transform))
+        transform = transforms.load_transform(Path(self.inputs.transform))
         template, grid = load_image(self.inputs.template)
         box, corner = normalise.brain_box(template > 0, grid)
         shape = template[box].shape
-        linear = transform.linear()
         where = normalise.template_coordinates(transform, shape, corner)
-        aligned = normalise.template_coordinates(linear, shape, corner)
+        aligned = transforms.grid_points(shape, transform.affine @ corner)
         mask, affine = load_image(self.inputs.mask)
         image = load_image(self.inputs.t1w)[0]
+        whole = mask.astype(np.float32)
+        covered = normalise.pull(whole, affine, where, shape)
+        brain, some = covered > 0.5, covered > 0
+        brain_affine = normalise.pull(whole, affine, aligned, shape) > 0.5
 
-        def warp(data: Any, order: int = 1, where: Any = where) -> Any:
-            return normalise.pull(data, affine, where, shape, order=order)
+        def warp(data: Any, inside: Any, order: int = 1, where: Any = where) -> Any:
+            return normalise.pull_inside(data, affine, where, inside, order=order)
 
-        brain = warp(mask.astype(np.float32)) > 0.5
-        brain_affine = warp(mask.astype(np.float32), where=aligned) > 0.5
         width = normalise.MODULATION_SMOOTHING_MM / np.linalg.norm(affine[:3, :3], axis=0)
-        gm = warp(ndimage.gaussian_filter(load_image(self.inputs.gm)[0], width))
+        smooth = ndimage.gaussian_filter(load_image(self.inputs.gm)[0], width)
+        gm = warp(smooth, ndimage.maximum_filter(some, normalise.SMEARED))
         modulated = normalise.modulate(gm, transform.jacobian(), transform.grid, corner)
         for name, data, kind in (
-            ('t1w', warp(image) * brain, 'float32'),
-            ('t1w_affine', warp(image, where=aligned) * brain_affine, 'float32'),
+            ('t1w', warp(image, brain), 'float32'),
+            ('t1w_affine', warp(image, brain_affine, where=aligned), 'float32'),
             ('mask_affine', brain_affine, 'uint8'),
             ('mask', brain, 'uint8'),
-            ('tissues', warp(load_image(self.inputs.tissues)[0], 0), 'uint8'),
-            ('structures', warp(load_image(self.inputs.structures)[0], 0), 'uint8'),
+            ('tissues', warp(load_image(self.inputs.tissues)[0], some, 0), 'uint8'),
+            ('structures', warp(load_image(self.inputs.structures)[0], some, 0), 'uint8'),
             ('gm', gm, 'float32'),
             ('gm_modulated', modulated, 'float32'),
         ):
             full = np.zeros(template.shape, kind)
             full[box] = data
             self._results[name] = save_image(full, grid, folder / f'{name}.nii', kind)
-        save_transform(folder / 'transform_affine.npz', linear)
+        transforms.save_transform(folder / 'transform_affine.npz', transform.linear())
         self._results['transform_affine'] = str(folder / 'transform_affine.npz')
         forward, backward = folder / 'to_template.h5', folder / 'to_native.h5'
         save_itk(

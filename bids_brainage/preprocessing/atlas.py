@@ -14,10 +14,11 @@ from typing import cast
 
 import nibabel as nib
 import numpy as np
+from scipy.ndimage import map_coordinates
 
 from bids_brainage.preprocessing.segmentation import Structure
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
-from bids_brainage.preprocessing.transforms import sample_image
+from bids_brainage.preprocessing.transforms import to_index
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class StructureAtlas:
 
     def sample(self, points: np.ndarray) -> np.ndarray:
         """Return the priors at template points (N, 3) in RAS+ mm, shape (S, N)."""
-        return np.stack([sample_image(p, self.affine, points) for p in self.priors])
+        index = to_index(self.affine, points)
+        return np.stack([map_coordinates(p, index, order=1) for p in self.priors])
 
 
 def load_structures() -> tuple[Structure, ...]:

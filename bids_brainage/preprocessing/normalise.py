@@ -18,6 +18,9 @@ MODULATION_SMOOTHING_MM = 0.8
 """Native tissue maps are smoothed by this Gaussian (standard deviation) before they are sampled,
 so that no tissue falls between the sampling points where the warp compresses."""
 
+SMEARED = 9
+"""Width of a filter (voxels of 1 mm) that covers all around the brain where it can leave some."""
+
 CHUNK = 400_000
 
 BOX_MARGIN_MM = 12.0
@@ -155,6 +158,32 @@ def pull(
     return sample_image(data, affine, coordinates, order=order).reshape(shape)
 
 
+def pull_inside(
+    data: np.ndarray,
+    affine: np.ndarray,
+    coordinates: np.ndarray,
+    inside: np.ndarray,
+    *,
+    order: int = 1,
+) -> np.ndarray:
+    """Resample a native image at some template voxels; the others are 0.
+
+    Parameters
+    ----------
+    data, affine, coordinates, order
+        As for `pull`.
+    inside : ndarray of bool
+        Which voxels of the template grid.
+
+    Returns
+    -------
+    ndarray, shape of ``inside``
+    """
+    out = np.zeros(inside.shape, data.dtype)
+    out[inside] = sample_image(data, affine, coordinates[inside.ravel()], order=order)
+    return out
+
+
 def pull_mask(
     mask: np.ndarray,
     affine: np.ndarray,
@@ -213,10 +242,10 @@ def modulate(
     ----------
     Good et al. (2001), doi:10.1006/nimg.2001.0786.
     """
-    points = grid_points(probability.shape, affine)
-    change = sample_image(jacobian, jacobian_affine, points, outside='nearest')
-    change = change.reshape(probability.shape)
-    return (probability * change).astype(np.float32)
+    change = sample_vectors_on_grid(
+        jacobian[..., None], jacobian_affine, probability.shape, affine
+    )
+    return (probability * change.reshape(probability.shape)).astype(np.float32)
 
 
 def push_to_native(

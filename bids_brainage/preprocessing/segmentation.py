@@ -102,9 +102,10 @@ def segment(
     member = np.array([[s.intensity == c for s in structures] for c in classes])
     priors = _floored(priors, structures)
     step = max(1, intensity.size // N_SAMPLES)
-    mixture = _Mixture.start(intensity[::step], member @ priors[:, ::step], classes)
+    seen, expected = intensity[::step], member @ priors[:, ::step]
+    mixture = _Mixture.start(seen, expected, classes)
     for _ in range(N_ITERATIONS):
-        mixture = mixture.updated(intensity[::step], member @ priors[:, ::step])
+        mixture = mixture.updated(seen, expected)
     posterior = np.empty(priors.shape, np.float32)
     for begin in range(0, intensity.size, 200_000):
         part = slice(begin, begin + 200_000)

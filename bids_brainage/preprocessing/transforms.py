@@ -24,6 +24,10 @@ DISPLACEMENT_STEP_MM = 1 / 1024
 that the files compress well."""
 
 
+INVERSE_MM, INVERSE_TURNS = 0.01, 60
+"""Where the search of an inverse displacement ends, and how often it tries at most."""
+
+
 @dataclass(frozen=True)
 class SpatialTransform:
     """Template → native transform with its inverse displacement.
@@ -128,6 +132,45 @@ def quantised(displacement: np.ndarray) -> np.ndarray:
     return np.round(displacement / DISPLACEMENT_STEP_MM) * DISPLACEMENT_STEP_MM
 
 
+def inverted(displacement: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Return the displacement that undoes another one.
+
+    Parameters
+    ----------
+    displacement : ndarray, shape (X, Y, Z, 3)
+        RAS+ mm; it folds nowhere.
+    grid : ndarray, shape (4, 4)
+        Voxel index → RAS+ mm, of the result, too.
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z, 3)
+        ``v`` with ``v(y) = -displacement(y + v(y))``, to within `INVERSE_MM`.
+
+    References
+    ----------
+    Chen et al. (2008), doi:10.1118/1.2816107: fixed-point iteration.
+
+    Examples
+    --------
+    >>> stretch = np.zeros((5, 1, 1, 3))
+    >>> stretch[..., 0] = 0.5 * np.arange(5)[:, None, None]  # x goes to 1.5 x
+    >>> back = inverted(stretch, np.eye(4))
+    >>> float(np.round(back[3, 0, 0, 0], 2))  # 3 comes from 2
+    -1.0
+    """
+    points = grid_points(displacement.shape[:3], grid)
+    found = np.zeros_like(points)
+    left = np.arange(len(points))
+    for turn in range(INVERSE_TURNS):
+        before = found[left]
+        after = -sample_vectors(displacement, grid, points[left] + before)
+        # half a step ends the swinging where the displacement compresses strongly
+        found[left] = after if turn < INVERSE_TURNS // 4 else (before + after) / 2
+        left = left[np.abs(after - before).max(axis=1) > INVERSE_MM]
+    return found.reshape(displacement.shape)
+
+
 def jacobian_determinant(displacement: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """Return det(I + ∂u/∂x) of a displacement field.
 
@@ -162,7 +205,7 @@ def sample_vectors(field: np.ndarray, grid: np.ndarray, points: np.ndarray) -> n
 
     Parameters
     ----------
-    field : ndarray, shape (X, Y, Z, 3)
+    field : ndarray, shape (X, Y, Z, C)
     grid : ndarray, shape (4, 4)
         Voxel index → RAS+ mm.
     points : ndarray, shape (N, 3)
@@ -170,7 +213,7 @@ def sample_vectors(field: np.ndarray, grid: np.ndarray, points: np.ndarray) -> n
 
     Returns
     -------
-    ndarray of float32, shape (N, 3)
+    ndarray of float32, shape (N, C)
 
     Examples
     --------
@@ -181,7 +224,10 @@ def sample_vectors(field: np.ndarray, grid: np.ndarray, points: np.ndarray) -> n
     """
     index = to_index(grid, points)
     return np.stack(
-        [ndimage.map_coordinates(field[..., c], index, order=1, mode='nearest') for c in range(3)],
+        [
+            ndimage.map_coordinates(field[..., c], index, order=1, mode='nearest')
+            for c in range(field.shape[-1])
+        ],
         axis=-1,
     )
 
@@ -196,7 +242,7 @@ def sample_vectors_on_grid(
 
     Parameters
     ----------
-    field : ndarray, shape (X, Y, Z, 3)
+    field : ndarray, shape (X, Y, Z, C)
     grid : ndarray, shape (4, 4)
         Voxel index → RAS+ mm.
     shape, affine
@@ -204,7 +250,7 @@ def sample_vectors_on_grid(
 
     Returns
     -------
-    ndarray of float32, shape (N, 3)
+    ndarray of float32, shape (N, C)
         Last axis of the other grid fastest.
 
     Examples
@@ -228,7 +274,7 @@ def sample_vectors_on_grid(
         )
         first = field.take(low, axis)
         field = first + weight * (field.take(high, axis) - first)
-    return field.reshape(-1, 3)
+    return field.reshape(-1, field.shape[-1])
 
 
 def grid_points(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
@@ -240,9 +286,11 @@ def grid_points(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
     >>> grid_points((2, 1, 2), affine).tolist()
     [[-10.0, 0.0, 5.0], [-10.0, 0.0, 7.0], [-8.0, 0.0, 5.0], [-8.0, 0.0, 7.0]]
     """
-    axes = [np.arange(n, dtype=np.float32) for n in shape]
-    index = np.stack([m.ravel() for m in np.meshgrid(*axes, indexing='ij')], axis=-1)
-    return (index @ affine[:3, :3].T + affine[:3, 3]).astype(np.float32)
+    points = np.empty((*shape, 3), np.float32)
+    for axis in range(3):
+        steps = np.ix_(*(affine[axis, a] * np.arange(n) for a, n in enumerate(shape)))
+        points[..., axis] = steps[0] + steps[1] + steps[2] + affine[axis, 3]
+    return points.reshape(-1, 3)
 
 
 def voxel_points(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:

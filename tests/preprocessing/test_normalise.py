@@ -9,6 +9,7 @@ from bids_brainage.preprocessing.normalise import (
     MODULATION_SMOOTHING_MM,
     modulate,
     pull,
+    pull_inside,
     push_to_native,
     template_coordinates,
 )
@@ -57,6 +58,14 @@ def test_pull_reads_where_the_transform_points(doubling):
     native = np.arange(8 * 6 * 14, dtype=np.float32).reshape(8, 6, 14)
     pulled = pull(native, np.eye(4), where, (3, 4, 5), order=0)
     np.testing.assert_array_equal(pulled, native[:6:2, :4, 7:12])
+
+
+def test_some_voxels_are_read_as_all_are(doubling):
+    where = template_coordinates(doubling, (3, 4, 5), np.eye(4))
+    native = np.random.default_rng(0).random((8, 6, 14)).astype(np.float32)
+    inside = np.random.default_rng(1).random((3, 4, 5)) > 0.5
+    pulled = pull_inside(native, np.eye(4), where, inside)
+    np.testing.assert_array_equal(pulled, pull(native, np.eye(4), where, (3, 4, 5)) * inside)
 
 
 def test_map_comes_back_to_where_it_was(registered, head, fixed):

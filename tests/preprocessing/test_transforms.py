@@ -10,8 +10,10 @@ import SimpleITK as sitk
 from bids_brainage.preprocessing.itk_files import load_itk, save_itk
 from bids_brainage.preprocessing.transforms import (
     DISPLACEMENT_STEP_MM,
+    INVERSE_MM,
     SpatialTransform,
     grid_points,
+    inverted,
     jacobian_determinant,
     load_transform,
     quantised,
@@ -64,6 +66,18 @@ def test_registration_gives_both_directions(registered, head):
     native = voxel_points(head.mask, head.affine)
     back = transform.to_native(transform.to_template(native))
     assert np.linalg.norm(back - native, axis=1).mean() < ROUND_TRIP_MM
+
+
+@pytest.mark.parametrize('squeeze', [0.0, 0.8])
+def test_inverse_undoes_a_displacement_even_where_it_compresses(known, squeeze):
+    field = known.displacement.copy()
+    shape = field.shape[:3]
+    field[..., 0] -= squeeze * (grid_points(shape, known.grid)[:, 0].reshape(shape) + 60)
+    back = inverted(field, known.grid)
+    points = grid_points(shape, known.grid)
+    there = points + back.reshape(-1, 3)
+    returned = there + sample_vectors(field, known.grid, there)
+    assert np.abs(returned - points).max() < 2 * INVERSE_MM
 
 
 def test_displacement_moves_before_the_affine(known):

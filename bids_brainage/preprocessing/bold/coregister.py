@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from bids_brainage.errors import ProcessingError
-from bids_brainage.preprocessing.registration import _greedy, _to_itk
+from bids_brainage.preprocessing.greedy import run_greedy, to_itk
 from bids_brainage.preprocessing.transforms import grid_points, sample_image
 
 GRID_MM = 2.5
@@ -91,7 +91,7 @@ def coregister(
     """
     fixed, brain, grid = _compact(t1w, t1w_mask, t1w_affine)
     moving = _evened(reference, reference_mask, reference_affine)
-    images = {'fixed': _to_itk(fixed, grid), 'moving': _to_itk(moving, reference_affine)}
+    images = {'fixed': to_itk(fixed, grid), 'moving': to_itk(moving, reference_affine)}
     results = [
         _search(name, start, images, fixed, brain, grid, moving, reference_mask, reference_affine)
         for name, start in _starts(brain, grid, reference_mask, reference_affine).items()
@@ -163,7 +163,7 @@ def _centre(mask, affine):
 
 def _search(name, start, images, fixed, brain, grid, moving, mask, affine) -> Coregistration:
     """Register from one start and score the result."""
-    out = _greedy(
+    out = run_greedy(
         f'-i fixed moving -a -dof 6 -ia START -n {ITERATIONS} -jitter 0 -seed 1 -m NMI '
         '-o affine -threads 1',
         results=('affine',),
