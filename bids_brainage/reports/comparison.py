@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bids_brainage.outputs.files import write_text
 from bids_brainage.reports.group_charts import Dots, scatter
 from bids_brainage.reports.page import fill_template
 from bids_brainage.reports.wording import decimal
-from bids_brainage.training.comparison import COLUMNS
-from bids_brainage.training.predictions import Row, columns, of_role, per_scan
-from bids_brainage.training.splits import EXCLUDED, TRAINING, VALIDATION
+
+Row = Mapping[str, Any]
+Judged = Mapping[str, Mapping[str, Sequence[Row]]]
+"""Role → model → its scans with ``participant_id``, ``age`` and ``predicted_age``, years."""
 
 _HEADINGS = {
     'mae': 'Mean absolute error, years',
@@ -41,7 +44,7 @@ _SUBSETS = {
 
 
 def write_comparison(
-    path: Path, trainings: Mapping[str, Sequence[Row]], rows: Sequence[Mapping[str, Any]]
+    path: Path, models: Sequence[str], judged: Judged, rows: Sequence[Row]
 ) -> Path:
     """Write the page.
 
@@ -49,8 +52,10 @@ def write_comparison(
     ----------
     path : Path
         The HTML file.
-    trainings : mapping
-        Model → its predictions, as `bids_brainage.training.predictions.read_predictions` gives.
+    models : sequence of str
+        Their names.
+    judged : mapping
+        Scans of people who trained no model.
     rows : sequence of mapping
         The table of `bids_brainage.training.comparison.comparison_rows`.
 
@@ -61,8 +66,8 @@ def write_comparison(
     """
     page = fill_template(
         'comparison',
-        models=list(trainings),
-        figures=_figures(trainings),
+        models=list(models),
+        figures=[_figures(role, chosen) for role, chosen in judged.items()],
         tables=[
             _table(name, rows) for name in dict.fromkeys(row['subset'] for row in rows if row['n'])
         ],
@@ -71,43 +76,39 @@ def write_comparison(
     return path
 
 
-def _figures(trainings: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
-    """Draw predicted against true age of the people who trained no model, by role and model."""
-    roles = dict.fromkeys(row['role'] for rows in trainings.values() for row in rows)
-    parts = []
-    for role in (role for role in roles if role not in (TRAINING, VALIDATION, EXCLUDED)):
-        chosen = {
-            name: scans
-            for name, rows in trainings.items()
-            if (scans := per_scan(of_role(rows, role)))
-        }
-        points = {name: columns(scans) for name, scans in chosen.items()}
-        span = [value for pair in points.values() for array in pair for value in array]
-        parts.append(
-            {
-                'role': role,
-                'figures': [
-                    {
-                        'title': name,
-                        'svg': scatter(
-                            Dots(*points[name], [str(row['participant_id']) for row in scans]),
-                            ('age, years', 'predicted age, years'),
-                            identity=True,
-                            span=span,
-                        ),
-                        'caption': f'{len(scans)} scans; the dashed line is perfect.',
-                    }
-                    for name, scans in chosen.items()
-                ],
-            }
+def _figures(role: str, chosen: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """Draw predicted against true age of the people of a role by each model, on equal axes."""
+    points = {
+        name: Dots(
+            np.array([row['age'] for row in scans], float),
+            np.array([row['predicted_age'] for row in scans], float),
+            [str(row['participant_id']) for row in scans],
         )
-    return parts
+        for name, scans in chosen.items()
+    }
+    span = [value for dots in points.values() for value in (*dots.x, *dots.y)]
+    return {
+        'role': role,
+        'figures': [
+            {
+                'title': name,
+                'svg': scatter(
+                    dots,
+                    ('age, years', 'predicted age, years'),
+                    identity=True,
+                    span=span,
+                ),
+                'caption': f'{len(dots.names)} scans; the dashed line is perfect.',
+            }
+            for name, dots in points.items()
+        ],
+    }
 
 
-def _table(subset: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _table(subset: str, rows: Sequence[Row]) -> dict[str, Any]:
     """Lay out the rows of a subset, without the columns that it does not have."""
     own = [row for row in rows if row['subset'] == subset]
-    shown = [c for c in COLUMNS if c in _HEADINGS and any(row[c] is not None for row in own)]
+    shown = [c for c in own[0] if c in _HEADINGS and any(row[c] is not None for row in own)]
     _, unseen, cohort = subset.partition('unseen ')
     ages = f'Test people of {subset} years'
     return {

@@ -204,11 +204,18 @@ def _compare(config: Config, trainings: dict[str, list[Row]]) -> None:
     """Print and write the comparison of several architectures."""
     from bids_brainage.outputs.files import write_tsv
     from bids_brainage.reports.comparison import write_comparison
-    from bids_brainage.training.comparison import COLUMNS, comparison_rows, comparison_text
+    from bids_brainage.training.comparison import (
+        COLUMNS,
+        comparison_rows,
+        comparison_text,
+        judged_scans,
+    )
 
     rows = comparison_rows(trainings)
     path = training_dir(config) / f'comparison-{config.train.bundle_name}.tsv'
     write_tsv(path, rows, COLUMNS)
-    page = write_comparison(path.with_suffix('.html'), trainings, rows)
+    page = write_comparison(
+        path.with_suffix('.html'), list(trainings), judged_scans(trainings), rows
+    )
     sys.stdout.write(comparison_text(rows) + '\n')
     log.log(IMPORTANT, 'Comparison: %s and %s', path, page)

@@ -17,7 +17,14 @@ from bids_brainage.statistics.longitudinal import change_accuracy
 from bids_brainage.statistics.reliability import differences, icc_3_1, sigma_scan
 from bids_brainage.statistics.result import Stat
 from bids_brainage.training.predictions import Row, columns, of_role, per_scan
-from bids_brainage.training.splits import LONGITUDINAL, RETEST, TEST, UNSEEN
+from bids_brainage.training.splits import (
+    LONGITUDINAL,
+    RETEST,
+    TEST,
+    TRAINING,
+    UNSEEN,
+    VALIDATION,
+)
 
 AGE_GROUPS = (('all', 0.0, np.inf), ('[0,18)', 0.0, 18.0), ('[18,60)', 18.0, 60.0),
               ('[60,..)', 60.0, np.inf))  # fmt: skip
@@ -63,6 +70,20 @@ def comparison_rows(trainings: Mapping[str, Sequence[Row]]) -> list[dict[str, An
             if visits:
                 rows.append(_row(label, model, len(visits), measure(visits)))
     return rows
+
+
+def judged_scans(trainings: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, list[Row]]]:
+    """Return role → model → scans of the people who trained no model, each once."""
+    roles = dict.fromkeys(row['role'] for rows in trainings.values() for row in rows)
+    return {
+        role: {
+            name: scans
+            for name, rows in trainings.items()
+            if (scans := per_scan(of_role(rows, role)))
+        }
+        for role in roles
+        if role not in (TRAINING, VALIDATION)
+    }
 
 
 def comparison_text(rows: Sequence[Mapping[str, Any]]) -> str:
