@@ -31,12 +31,10 @@ from bids_brainage.preprocessing.transforms import (
 Affine = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-AFFINE_ITERATIONS = '100x50x0'
-DEFORMABLE_ITERATIONS = '100x70x15'
-STEPS = '1x1x1.5'
-"""Iterations at a quarter, half and all of the resolution, and the lengths of their steps, voxels.
-The affine only starts the deformation, which makes up for what the finest level would add; there
-a longer step reaches in 15 iterations what 30 of length 1 do."""
+AFFINE_ITERATIONS = '100x50x5'
+DEFORMABLE_ITERATIONS = '100x70x20'
+"""Iterations at a quarter, half and all of the resolution: 30 fine ones fit no better.  Without
+fine iterations of the affine the size of the aligned brain was 3 % off."""
 
 SLOPPY_ITERATIONS = '60x0x0', '60x10x0'
 NCC_RADIUS = '2x2x2'
@@ -134,7 +132,7 @@ def register(
     iterations = SLOPPY_ITERATIONS[1] if sloppy else DEFORMABLE_ITERATIONS
     out = run_greedy(
         f'-i fixed moving -it START -n {iterations} {REPEATABLE} -m NCC {NCC_RADIUS} '
-        f'-s {SMOOTHING[0]} {SMOOTHING[1]} -e {STEPS} -o warp -wp 0 -threads {threads}',
+        f'-s {SMOOTHING[0]} {SMOOTHING[1]} -o warp -wp 0 -threads {threads}',
         results=('warp',),
         start=affine,
         **images,
