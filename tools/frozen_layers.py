@@ -4,8 +4,7 @@ Some hundred people cannot teach a large network.  So each image goes through th
 few times, changed at random as the recipe says, and the age is fitted to what comes out: by ridge
 regression on the channels of the last transition, every decade of age counting the same.  The
 regression becomes weights of the projection and of the regressor, so what is kept is a whole
-network.  Its last dense block stays as it began and has no say; a training of one's own can give
-it one.
+network, which ends with that transition.
 """
 
 from __future__ import annotations
@@ -115,10 +114,9 @@ def fit_fold(
     """Fit the last layers; return the error in those who choose, years, and the penalty."""
     last = LastLayers(model)
     last.settle(features[:, training].flatten(0, 1))
-    direct = last.stages[0].conv.out_channels
     with torch.no_grad():
-        seen = last(features[:, training].flatten(0, 1))[:, :direct].double().numpy()
-        new = last(features[0, chosen])[:, :direct].double().numpy()
+        seen = last(features[:, training].flatten(0, 1)).double().numpy()
+        new = last(features[0, chosen]).double().numpy()
     weight = row_weights(job.recipe, ages, training)[training]
     found = []
     for penalty in PENALTIES:
@@ -151,8 +149,7 @@ def put_line(model: AMAgeNet, line: np.ndarray, at_zero: float) -> None:
     span, projection = model.age_max - model.age_min, model.image_projection
     hidden, output = model.regressor[0], model.regressor[2]
     with torch.no_grad():
-        projection.weight[0] = 0
-        projection.weight[0, : len(line)] = torch.from_numpy(line / span).float()
+        projection.weight[0] = torch.from_numpy(line / span).float()
         projection.bias[0] = 0
         hidden.weight[0] = 0
         hidden.weight[0, 0], hidden.bias[0] = 1, 1  # the rectifier cuts no possible age

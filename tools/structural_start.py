@@ -2,11 +2,12 @@
 
     python tools/structural_start.py LAYERS MODELS
 
-``MODELS/amagenet.start`` is AMAge-Net with ``fusion='structural'`` on the grid of the packaged
-``vgg8.lifespan-reduced``, its images scaled in the same way, so that ``tools/real_inputs.py``
-prepares both.  All layers up to the third dense block have the shapes of System C's: they come
-from the bundle ``LAYERS``, which has learnt from generated people; the others are random.  System
-C divides an image by the spread of its values; the first layer makes up for it.
+``MODELS/amagenet.start`` is AMAge-Net with ``fusion='structural'`` and without the last dense
+block, on the grid of the packaged ``vgg8.lifespan-reduced``, its images scaled in the same way, so
+that ``tools/real_inputs.py`` prepares both.  All layers up to the third dense block have the shapes
+of System C's: they come from the bundle ``LAYERS``, which has learnt from generated people; the
+others are random.  System C divides an image by the spread of its values; the first layer makes up
+for it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from bids_brainage.models.registry import create_model
 from bids_brainage.training.start import start_state
 
 ARCH, GRID, SEED = 'amagenet', 'vgg8.lifespan-reduced', 0
-OPTIONS = {'n_nodes': 90, 'age_range': [0.0, 100.0], 'fusion': 'structural'}
+OPTIONS = {
+    'n_nodes': 90, 'age_range': [0.0, 100.0], 'fusion': 'structural', 'blocks': [6, 12, 24, 0],
+}  # fmt: skip
 SPREAD = 0.36
 """Standard deviation in the brain, in units of the brightest percent (middle of 184 scans)."""
 

@@ -7,6 +7,7 @@ Aging Pattern" (doi:10.64898/2026.03.28.713645).  The graph module is not publis
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -125,6 +126,9 @@ class AMAgeNet(AgeRegressor):
         in the released forward pass), both tokens side by side through a linear layer, or one
         modality without the other, whatever it is given.  ``'structural'`` has no layers for
         connectivity.
+    blocks : sequence of int
+        Layers of the four dense blocks of the image encoder; 0 leaves out a block, but not the
+        transition before it.
     """
 
     gradcam_layer = 'image_encoder'
@@ -137,6 +141,7 @@ class AMAgeNet(AgeRegressor):
         n_nodes: int = N_NODES,
         age_range: tuple[float, float] = (0.0, 100.0),
         fusion: Fusion = 'gated',
+        blocks: Sequence[int] = BLOCKS,
     ) -> None:
         super().__init__()
         self.age_min, self.age_max = (float(age) for age in age_range)
@@ -146,7 +151,7 @@ class AMAgeNet(AgeRegressor):
             raise OptionError(f'fusion must be {" or ".join(FUSIONS)}, found {fusion!r}.')
         self.n_nodes = n_nodes
         self.fusion = fusion
-        self.image_encoder = DenseNetFeatures(BLOCKS, nn.ReLU)
+        self.image_encoder = DenseNetFeatures(blocks, nn.ReLU)
         self.image_projection = nn.Linear(self.image_encoder.out_channels, WIDTH)
         if fusion == 'structural':
             self.saliency_methods = ('guided_backprop', 'gradcam')

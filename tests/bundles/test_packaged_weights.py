@@ -7,7 +7,7 @@ from bids_brainage.bundles.bundle import WEIGHTS_FILE, find_bundles, load_bundle
 from bids_brainage.bundles.check import check_bundle
 from bids_brainage.bundles.places import DEFAULT_MODELS, model_dirs
 
-LARGEST_MB, TOGETHER_MB = 50, 82
+LARGEST_MB, TOGETHER_MB = 50, 80
 PACKAGED = find_bundles(model_dirs(None)[-1:])
 
 
