@@ -4,7 +4,7 @@
 
 ``MODELS/amagenet.start`` is AMAge-Net with ``fusion='structural'`` and without the last dense
 block, on the grid of the packaged ``vgg8.lifespan-reduced``, its images scaled in the same way, so
-that ``tools/real_inputs.py`` prepares both.  All layers up to the third dense block have the shapes
+that ``tools/real_inputs.py`` prepares both.  All layers to the third dense block have the shapes
 of System C's: they come from the bundle ``LAYERS``, which has learnt from generated people; the
 others are random.  System C divides an image by the spread of its values; the first layer makes up
 for it.
