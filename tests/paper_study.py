@@ -50,8 +50,8 @@ def write_cohort(root: Path, name: str, people: int, seed: int, ages: tuple[int,
 
 
 def _write_scan(root: Path, person: dict[str, str | None], age: float, rng) -> None:
-    head = ageing_head(age, rng, STUDY_GRID)[0]
-    image = nib.Nifti1Image(head, STUDY_AFFINE)
+    head, other = (ageing_head(age, rng, STUDY_GRID)[0] for _ in range(2))
+    image, cbv = (nib.Nifti1Image(data, STUDY_AFFINE) for data in (head, other))
     mask = nib.Nifti1Image((head > 0.5).astype(np.uint8), STUDY_AFFINE)
     entities = {**person, 'suffix': 'T1w'}
     folder = Path(f'sub-{person["sub"]}', *[f'ses-{s}' for s in [person['ses']] if s])
@@ -64,7 +64,8 @@ def _write_scan(root: Path, person: dict[str, str | None], age: float, rng) -> N
             paths |= {root / 'out' / path for path in found.values() if path is not None}
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(mask if path.name.endswith('_mask.nii.gz') else image, path)
+        kind = path.name.rpartition('_desc-')[2]
+        nib.save({'brain_mask.nii.gz': mask, 'aicbv_T1w.nii.gz': cbv}.get(kind, image), path)
     graph = {**person, 'task': 'rest', 'atlas': ATLAS, 'stat': 'pearsoncorrelation',
              'suffix': 'relmat', 'extension': '.tsv'}  # fmt: skip
     path = root / 'out' / derivative_path(graph, 'func')
