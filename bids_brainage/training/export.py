@@ -188,8 +188,11 @@ def _people(job: Job, rows: Sequence[Row], cohort: Cohort) -> dict[str, str | li
     roles: dict[str, set[Person]] = defaultdict(set)
     for row in rows:
         role = row['role'] if row['role'] in LEARNT_FROM else UNSEEN
-        name, label = study_of(str(row['participant_id']).removeprefix('sub-'))
-        roles[role].add((cohort.datasets.get(name, cohort.name), label))
+        person = str(row['participant_id']).removeprefix('sub-')
+        name, label = study_of(person)
+        own = name not in cohort.datasets  # a label of one's own may have the mark, too
+        dataset = cohort.datasets.get('' if own else name, cohort.name)
+        roles[role].add((dataset, person if own else label))
     salt = hashlib.sha256(Path(job.split).read_bytes()).hexdigest()[:DIGITS]
     return people_block(salt, roles)
 
