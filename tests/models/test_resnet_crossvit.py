@@ -275,7 +275,7 @@ def phantoms(n, generator, grid):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('grid', 'steps'), [((32, 32, 32), 60), ((42, 51, 42), 120)])
+@pytest.mark.parametrize(('grid', 'steps'), [((32, 32, 32), 160), ((42, 51, 42), 120)])
 def test_it_learns_age_from_a_phantom(grid, steps):
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
