@@ -8,6 +8,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bids_brainage.errors import OptionError
+
 MISSING = 'n/a'
 _WITHOUT_WIDTH = dict.fromkeys(map(ord, '\u200b\u200c\u200d\u200e\u200f\u2060\ufeff'))
 _MISSING_SPELLINGS = frozenset({'', 'n/a', 'na', 'nan', 'none', 'null'})
@@ -16,6 +18,20 @@ _MISSING_SPELLINGS = frozenset({'', 'n/a', 'na', 'nan', 'none', 'null'})
 def is_missing(text: str | None) -> bool:
     """Tell whether a cell holds no value (``n/a`` and the usual misspellings of it)."""
     return text is None or text.strip().casefold() in _MISSING_SPELLINGS
+
+
+def read_given_tsv(option: str, path: str | Path) -> list[dict[str, str]]:
+    """Read a table that an option of the command line names; see `read_tsv`.
+
+    Raises
+    ------
+    OptionError
+        It cannot be read.
+    """
+    try:
+        return read_tsv(path)
+    except (OSError, ValueError) as error:
+        raise OptionError(f'{option} {path}: cannot be read as a table ({error}).') from error
 
 
 def read_tsv(path: str | Path) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ from bids_brainage.bundles.people import FALSE, TRUE, UNSEEN
 from bids_brainage.errors import OptionError
 from bids_brainage.inference.row import LEARNT_FROM
 from bids_brainage.names import TRAINING_ROLE as ROLE
-from bids_brainage.tsv import is_missing, read_tsv
+from bids_brainage.tsv import is_missing, read_given_tsv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,10 +84,7 @@ def held_out_ages(path: Path) -> dict[str, float]:
     OptionError
         The file is no table of predictions.
     """
-    try:
-        rows = read_tsv(path)
-    except (OSError, ValueError) as error:
-        raise OptionError(f'--predictions {path}: cannot be read as a table ({error}).') from error
+    rows = read_given_tsv('--predictions', path)
     absent = [name for name in NEEDED if not rows or name not in rows[0]]
     if absent:
         raise OptionError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bids_brainage.errors import OptionError
 from bids_brainage.reports.index import RATINGS
-from bids_brainage.tsv import is_missing, read_tsv
+from bids_brainage.tsv import is_missing, read_given_tsv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +32,7 @@ def add_ratings(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     OptionError
         It is not such a table, or it rates none of these images.
     """
-    try:
-        rows = read_tsv(path)
-    except (OSError, ValueError) as error:
-        raise OptionError(f'--ratings {path}: cannot be read as a table ({error}).') from error
+    rows = read_given_tsv('--ratings', path)
     columns = set(rows[0]) if rows else set()
     key = ['source'] if 'source' in columns else ['participant_id']
     key += ['session_id'] if 'source' not in columns and 'session_id' in columns else []

@@ -256,13 +256,13 @@ def training_people(config: Config) -> Cohort:
     """Return what is said of the people: names of the datasets, and whether any is simulated."""
     from bids_brainage.training.export import Cohort
 
-    own = {study.name: study for study in studies(config)}
-    trains = [study.bids_dir for study in own.values() if not study.role]
+    found = studies(config)
+    trains = [study.bids_dir for study in found if not study.role]
     return Cohort(
         name=', '.join(map(dataset_name, trains)),
         simulated=any(map(_is_simulated, trains)),
         datasets={
-            '' if study.own else name: dataset_name(study.bids_dir) for name, study in own.items()
+            '' if study.own else study.name: dataset_name(study.bids_dir) for study in found
         },
     )
 

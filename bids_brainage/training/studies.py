@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bids_brainage.errors import OptionError
 from bids_brainage.training.splits import LONGITUDINAL, RETEST, UNSEEN, Item
-from bids_brainage.tsv import is_missing, read_tsv
+from bids_brainage.tsv import is_missing, read_given_tsv
 
 COLUMNS = ('cohort', 'role', 'bids_dir', 'output_dir')
 TRAIN = 'train'
@@ -115,10 +115,7 @@ def find_studies(table: Path | None, bids_dir: Path, output_dir: Path) -> list[S
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
-    try:
-        rows = read_tsv(table)
-    except (OSError, ValueError) as error:
-        raise OptionError(f'--cohorts {table}: cannot be read as a table ({error}).') from error
+    rows = read_given_tsv('--cohorts', table)
     absent = [name for name in COLUMNS if not rows or name not in rows[0]]
     if absent:
         raise OptionError(
