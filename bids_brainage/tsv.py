@@ -21,13 +21,7 @@ def is_missing(text: str | None) -> bool:
 
 
 def read_given_tsv(option: str, path: str | Path) -> list[dict[str, str]]:
-    """Read a table that an option of the command line names; see `read_tsv`.
-
-    Raises
-    ------
-    OptionError
-        It cannot be read.
-    """
+    """Read a table that an option names, see `read_tsv`; an OptionError if it cannot be read."""
     try:
         return read_tsv(path)
     except (OSError, ValueError) as error:
