@@ -78,6 +78,13 @@ class Execution:
     offline: bool = False
     verbosity: int = 0
 
+    def derivatives_of(self, kind: str) -> tuple[str, Path] | None:
+        """Return name and folder of the derivatives of a kind, if they were given."""
+        for name, path in self.derivatives.items():
+            if name.lower().startswith(kind):
+                return name, Path(path)
+        return None
+
     @property
     def database_to_use(self) -> Path | None:
         """Folder of the pybids index; None where a dry run would have to make it."""

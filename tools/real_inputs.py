@@ -2,10 +2,11 @@
 
     python tools/real_inputs.py SHARED_DATA WORK [--start BUNDLE] [--part I/N]
 
-Mask, bias field, affine and grid are found by the functions of the participant level; nothing is
-deformed.  ``WORK/<kind of input>/<scan>.npy``, shape (N, X, Y, Z), holds the input of the bundle:
-the aligned brain (Systems B and D, N = 1), or each thick-slice scan that the head contains, in
-its own space (System C).  What is there already stays.
+Mask, bias field, affine and grid are found by the functions of the participant level.
+``WORK/<kind of input>/<scan>.npy``, shape (N, X, Y, Z), holds the input of the bundle: the
+modulated grey matter (System A, N = 1; the deformed map of 1 mm stays in ``WORK/maps``), the
+aligned brain (Systems B and D, N = 1), or each thick-slice scan that the head contains, in its
+own space (System C).  What is there already stays.
 """
 
 from __future__ import annotations
@@ -22,8 +23,16 @@ import numpy as np
 from measure_regions import scans
 
 from bids_brainage.bundles.places import model_dirs
-from bids_brainage.inputs.arrays import prepare_slices
+from bids_brainage.inputs.arrays import modulated_gm, prepare_slices
 from bids_brainage.inputs.intensity import scale_by_top_percent
+from bids_brainage.interfaces.anatomical import (
+    CheckT1w,
+    CorrectBias,
+    ExtractBrain,
+    RegisterToTemplate,
+    SegmentBrain,
+    WarpToTemplate,
+)
 from bids_brainage.preprocessing.bias import correct_bias
 from bids_brainage.preprocessing.brainmask import find_brain
 from bids_brainage.preprocessing.image import load_canonical
@@ -62,6 +71,37 @@ def aligned_brain(
     return pull(corrected, affine, points, image.shape) * brain, grid
 
 
+def grey_matter(path: Path, fixed: Template, template: Template, out: Path) -> Path:
+    """Write the modulated grey matter on the 1 mm grid of the template, if it is not there.
+
+    Parameters are those of `aligned_brain`, and the file to write.
+    """
+    if not out.is_file():
+        with TemporaryDirectory() as folder:
+
+            def run(interface: Any, **inputs: Any) -> Any:
+                return interface(**inputs).run(cwd=folder).outputs
+
+            check = run(CheckT1w, t1w=str(path.resolve()), memo=f'{folder}/memo.json')
+            mask = run(ExtractBrain, t1w=check.t1w, facts=check.facts).mask
+            brain = {'t1w': run(CorrectBias, t1w=check.t1w, mask=mask).t1w, 'mask': mask}
+            found = run(
+                RegisterToTemplate, **brain,
+                template=str(fixed.t1w), template_mask=str(fixed.mask),
+            )  # fmt: skip
+            brain['transform'] = found.transform
+            tissues = run(SegmentBrain, **brain)
+            warped = run(
+                WarpToTemplate, **brain, template=str(template.t1w), gm=tissues.gm,
+                tissues=tissues.tissues, structures=tissues.structures,
+            )  # fmt: skip
+            image = nib.load(warped.gm_modulated)
+            kept = nib.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine)
+            out.parent.mkdir(exist_ok=True)
+            nib.save(kept, out)
+    return out
+
+
 def thick_slices(path: Path, declared: Mapping[str, Any]) -> np.ndarray:
     """Return the thick-slice scans of a head, shape (N, X, Y, Z), for the input of a bundle."""
     data, affine, facts = load_canonical(path)
@@ -85,7 +125,7 @@ def main() -> None:
     declared = find_start(options.start, model_dirs(None)).input
     folder = options.work / declared['kind']
     folder.mkdir(parents=True, exist_ok=True)
-    root = options.work / 'template'
+    root = options.work.resolve() / 'template'
     install_packaged_template(root)
     fixed, template = find_template(root, resolution=2), find_template(root, resolution=1)
     part, parts = map(int, options.part.split('/'))
@@ -94,6 +134,10 @@ def main() -> None:
         if not out.is_file():
             if declared['kind'] == 't1w_clinical':
                 found = thick_slices(path, declared)
+            elif declared['kind'] == 'modulated_gm':
+                whole = options.work / 'maps' / f'{out.stem}_gm.nii.gz'
+                files = {'gm_modulated': grey_matter(path, fixed, template, whole)}
+                found = modulated_gm(declared, files).arrays[0]
             else:
                 image = onto_grid(
                     *aligned_brain(path, fixed, template),

@@ -13,7 +13,7 @@ from bids_brainage.config import OUTPUT_LEVELS
 from bids_brainage.names import CSV_PROGRAMS, PROGRAMS
 from bids_brainage.settings import flag, option
 
-DERIVATIVES = ('fmriprep', 'aicbv', *PROGRAMS)
+DERIVATIVES = ('fmriprep', 'cat12', 'aicbv', *PROGRAMS)
 """Kinds of precomputed derivatives that are understood; a name may go on, as fmriprep-25.2."""
 
 _SPACE = re.compile(r'[0-9a-zA-Z]+(:(res|resolution|cohort)-[0-9a-zA-Z]+)*')
@@ -119,6 +119,7 @@ def _add_bold(group: argparse._ArgumentGroup) -> None:
         metavar='NAME=PATH',
         help='derivatives to use: fmriprep=PATH (preprocessed BOLD; brain masks and '
         'bias-corrected T1w images, but volumes of regions are measured on the raw image), '
+        'cat12=PATH (modulated grey matter, mwp1, and its ratings, for models that see it), '
         'aicbv=PATH (maps of cerebral blood volume, desc-aicbv_T1w), freesurfer=PATH, '
         'fastsurfer=PATH (subject folders with stats), synthseg=PATH, dlmuse=PATH (CSV tables): '
         'ages from these tables, images or not; a bare path is named by its folder',

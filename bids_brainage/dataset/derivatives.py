@@ -206,11 +206,3 @@ def is_nifti(name: Name) -> bool:
 def has_content(path: Path) -> bool:
     """Return whether a file is there and not empty."""
     return path.is_file() and path.stat().st_size > 0
-
-
-def folder_of(derivatives: Mapping[str, str], kind: str) -> tuple[str, Path] | None:
-    """Return name and folder of the derivatives of a kind, if they were given."""
-    for name, path in derivatives.items():
-        if name.lower().startswith(kind):
-            return name, Path(path)
-    return None

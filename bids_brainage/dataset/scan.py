@@ -54,6 +54,25 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class GreyMatter:
+    """Modulated grey matter that CAT12 made of a T1w image, on its own grid in MNI space.
+
+    Attributes
+    ----------
+    path : Path
+        Map (``mwp1``).
+    report : Path or None
+        CAT12's report of the image.
+    uris : tuple of str
+        BIDS URIs of both.
+    """
+
+    path: Path
+    report: Path | None
+    uris: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Scan:
     """One T1-weighted or BOLD image of the input dataset.
 
@@ -80,6 +99,8 @@ class Scan:
         Name of the dataset in URIs.
     prepared : Prepared or None
         What another program made of the image, if it takes the place of steps of our own.
+    grey_matter : GreyMatter or None
+        Map that takes the place of our own.
     """
 
     path: Path
@@ -95,13 +116,15 @@ class Scan:
     metadata: dict[str, Any] = field(default_factory=dict)
     dataset: str = 'raw'
     prepared: Prepared | None = None
+    grey_matter: GreyMatter | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that a prediction is made from."""
-        if self.prepared is None:
-            return (self.path,)
-        return self.path, self.prepared.t1w, self.prepared.mask
+        given, map_ = self.prepared, self.grey_matter
+        others = (given.t1w, given.mask) if given else ()
+        maps = (map_.path, map_.report) if map_ else ()
+        return (self.path, *others, *(path for path in maps if path))
 
     @property
     def stem(self) -> str:
@@ -111,7 +134,8 @@ class Scan:
     @property
     def sources(self) -> tuple[str, ...]:
         """BIDS URIs of all that is read, the one that rows name first."""
-        return (self.uri, *(self.prepared.uris if self.prepared else ()))
+        given = (self.prepared, self.grey_matter)
+        return (self.uri, *(uri for item in given if item for uri in item.uris))
 
     @property
     def uri(self) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bids_brainage.dataset.derivatives import PreprocessedBold, find_fmriprep_bold
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import MissingInputError
+
+if TYPE_CHECKING:
+    from bids_brainage.dataset.derivatives import PreprocessedBold
 
 BEST_ECHO_SECONDS = 0.03
 """Echo time near the T2* of grey matter at 3 T, where the BOLD signal is strongest."""
@@ -70,6 +73,8 @@ def match_series(
     for scan in one_echo(bold):
         note = ''
         if fmriprep is not None:
+            from bids_brainage.dataset.derivatives import find_fmriprep_bold
+
             name, root = fmriprep
             try:
                 ready = find_fmriprep_bold(root, scan)

@@ -47,6 +47,7 @@ def flags_of(
     age: float | None,
     *,
     estimated: bool = False,
+    other_maps: bool = False,
     simulated: bool = False,
 ) -> list[str]:
     """Return the flags of a prediction, see `bids_brainage.preprocessing.quality`.
@@ -60,6 +61,8 @@ def flags_of(
         Chronological, years.
     estimated : bool
         Whether a measure that is not there was taken from the others and is to be flagged.
+    other_maps : bool
+        Whether the model has learnt from maps of another program.
     simulated : bool
         Whether nobody was scanned.
     """
@@ -78,6 +81,7 @@ def flags_of(
         note=prediction['note'],
         beyond=bool(prediction['beyond']),
         estimated=estimated,
+        other_maps=other_maps,
         simulated=simulated,
     )
 

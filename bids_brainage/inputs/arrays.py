@@ -18,8 +18,6 @@ from bids_brainage.dataset.header import SAME_GRID_MM
 from bids_brainage.errors import BundleError, MissingInputError
 from bids_brainage.inputs.intensity import scale_by_top_percent
 from bids_brainage.inputs.kinds import Files, PreparedInput
-from bids_brainage.inputs.reduce import reduce_half
-from bids_brainage.inputs.sfcn import prepare_sfcn
 from bids_brainage.inputs.volumes import INTRACRANIAL, log_ratios
 from bids_brainage.preprocessing.image import load_canonical
 from bids_brainage.preprocessing.resample import onto_grid
@@ -75,6 +73,8 @@ def modulated_gm(declared: Mapping[str, Any], files: Files) -> PreparedInput:
     shape, target = _target(declared)
     size = np.linalg.norm(affine[:3, :3], axis=0)
     if np.allclose(np.linalg.norm(target[:3, :3], axis=0), 2 * size):
+        from bids_brainage.inputs.reduce import reduce_half
+
         # the published recipe: the box at full resolution (odd), then blocks of 2 × 2 × 2
         box = target.copy()
         box[:3, :3] /= 2
@@ -113,6 +113,8 @@ def _on_declared_grid(
 
 def t1w_sfcn(declared: Mapping[str, Any], files: Files) -> PreparedInput:
     """Aligned brain of SFCN: divided by its mean, cropped."""
+    from bids_brainage.inputs.sfcn import prepare_sfcn
+
     volume, affine = _on_declared_grid(*prepare_sfcn(*_fsl_brain(files)), declared)
     return PreparedInput((volume[None],), affine, declared['space'])
 

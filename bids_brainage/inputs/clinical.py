@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +113,6 @@ def synthetic_slices(
     affine: Affine,
     *,
     distance_mm: float = SLICE_DISTANCE_MM,
-    slab_mean: bool = False,
 ) -> list[tuple[Volume, Affine]]:
     """Make the 2-D acquisitions that a research scan contains.
 
@@ -129,34 +127,20 @@ def synthetic_slices(
         Voxel index to RAS+ mm.
     distance_mm : float
         Slice distance to reach, see `slicing_factor`.
-    slab_mean : bool
-        Average the k planes that start at each kept one (a thick slice) instead of keeping
-        that plane; incomplete slabs are dropped, the new origin is the slab's centre.
 
     Returns
     -------
     list of (ndarray, ndarray)
         One volume with its affine an offset, in order of the offset.  An offset without a
-        plane (a scan of fewer than k planes, or slabs) is left out.
+        plane (a scan of fewer than k planes) is left out.
     """
     step = slicing_factor(float(np.linalg.norm(affine[:3, 2])), distance_mm)
-    n_planes = data.shape[2]
     scans = []
-    for offset in range(min(step, n_planes)):
-        if slab_mean:
-            n_slabs = (n_planes - offset) // step
-            if n_slabs == 0:
-                continue
-            slabs = data[:, :, offset : offset + n_slabs * step]
-            kept = slabs.reshape(*data.shape[:2], n_slabs, step).mean(axis=3)
-            first = offset + (step - 1) / 2
-        else:
-            kept = data[:, :, offset::step]
-            first = float(offset)
+    for offset in range(min(step, data.shape[2])):
         new = np.array(affine, dtype=np.float64)
         new[:3, 2] *= step
-        new[:3, 3] += first * affine[:3, 2]
-        scans.append((np.ascontiguousarray(kept), new))
+        new[:3, 3] += offset * affine[:3, 2]
+        scans.append((np.ascontiguousarray(data[:, :, offset::step]), new))
     return scans
 
 
@@ -196,12 +180,7 @@ def resample_isotropic(
     return resampled, new
 
 
-def normalise(
-    data: Volume,
-    *,
-    background: float = 0.0,
-    clip_population: Literal['foreground', 'all'] = 'foreground',
-) -> tuple[Volume, Intensities]:
+def normalise(data: Volume, *, background: float = 0.0) -> tuple[Volume, Intensities]:
     """Divide by the spread of the foreground and clip the brightest voxels.
 
     The paper standardises to ``(v - mean) / sd`` and then subtracts the value that the
@@ -213,8 +192,6 @@ def normalise(
         Skull-stripped intensities.
     background : float
         Intensity of voxels outside the brain.
-    clip_population : {'foreground', 'all'}
-        Voxels whose 99.9th percentile is the largest value kept.
 
     Returns
     -------
@@ -241,21 +218,16 @@ def normalise(
             f'The brain has one intensity only ({mean:g}); expected a T1w image, not a mask.'
         )
     scaled = (data.astype(np.float64) - background) / sd
-    if clip_population == 'all':
-        clip = float(np.percentile(scaled, CLIP_PERCENTILE))
-    else:
-        clip = float(np.percentile((foreground - background) / sd, CLIP_PERCENTILE))
+    clip = float(np.percentile((foreground - background) / sd, CLIP_PERCENTILE))
     return np.minimum(scaled, clip).astype(np.float32), Intensities(mean, sd, clip)
 
 
 def crop_or_pad(
-    data: Volume,
-    affine: Affine,
-    *,
-    shape: tuple[int, int, int] = GRID,
-    centre: Literal['brain', 'fov'] = 'brain',
+    data: Volume, affine: Affine, *, shape: tuple[int, int, int] = GRID
 ) -> tuple[Volume, Affine]:
-    """Cut or zero-fill a volume to a fixed grid.
+    """Cut or zero-fill a volume to a fixed grid, the bounding box of the brain in its middle.
+
+    The middle of the image can miss half of the brain.
 
     Parameters
     ----------
@@ -265,9 +237,6 @@ def crop_or_pad(
         Voxel index to RAS+ mm.
     shape : tuple of int
         Voxels of the new grid.
-    centre : {'brain', 'fov'}
-        What comes to lie in the middle: the bounding box of the brain (voxels other than
-        0), or the array.  The array's centre can miss half of the brain.
 
     Returns
     -------
@@ -277,7 +246,7 @@ def crop_or_pad(
         Its voxel index to RAS+ mm.
     """
     lower, upper = np.zeros(3, dtype=int), np.asarray(data.shape)
-    if centre == 'brain' and data.any():
+    if data.any():
         for axis in range(3):
             others = tuple(i for i in range(3) if i != axis)
             occupied = np.flatnonzero((data != 0).any(axis=others))

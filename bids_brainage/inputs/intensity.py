@@ -18,7 +18,6 @@ def scale_by_top_percent(
     volume: npt.ArrayLike,
     *,
     percent: float = 1.0,
-    nonzero: bool = False,
     source: str = 'volume',
 ) -> npt.NDArray[np.float32]:
     """Divide a volume by the mean of its largest values.
@@ -29,8 +28,6 @@ def scale_by_top_percent(
         Non-negative intensities in any unit; non-finite values count as 0.
     percent : float
         Share of the voxels that counts as top, ``n = ceil(percent / 100 * size)``.
-    nonzero : bool
-        Count the share among non-zero voxels instead of the whole grid.
     source : str
         Name of the image, for messages.
 
@@ -45,10 +42,8 @@ def scale_by_top_percent(
         When the top values do not have a positive mean, as in an all-zero volume.
     """
     data = np.nan_to_num(np.asarray(volume, dtype=np.float32), posinf=0.0, neginf=0.0)
-    values = data[data != 0] if nonzero else data.ravel()
+    values = data.ravel()
     count = math.ceil(percent / 100 * values.size)
-    if count == 0:
-        raise UnusableImageError(f'{source}: all voxels are zero, nothing to scale by.')
     top = np.partition(values, values.size - count)[values.size - count :]
     mean = float(top.mean(dtype=np.float64))
     if mean <= 0:

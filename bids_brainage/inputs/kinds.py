@@ -304,6 +304,15 @@ def learns_graph(declared: Mapping[str, Any]) -> bool:
     return kind_of(declared).takes_graph and not declared.get('structural_only', False)
 
 
+def sees_other_maps(declared: Mapping[str, Any], measures: Mapping[str, Any]) -> bool:
+    """Tell whether a model of maps has learnt from those of another program than it is shown."""
+    if declared['kind'] != 'modulated_gm':
+        return False
+    from bids_brainage.inputs.grey_matter import is_of_others
+
+    return is_of_others(declared, measures)
+
+
 def prepare_input(declared: Mapping[str, Any], files: Files) -> PreparedInput:
     """Prepare the input of a model: the one way for training and prediction.
 

@@ -105,6 +105,7 @@ class SavePrediction(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from bids_brainage.bundles.bundle import load_bundle
         from bids_brainage.inference.row import flags_of, prediction_facts, prediction_row
+        from bids_brainage.inputs.kinds import sees_other_maps
         from bids_brainage.interfaces.explanation import save_maps
         from bids_brainage.interfaces.importance import (
             functional_facts,
@@ -130,6 +131,7 @@ class SavePrediction(SimpleInterface):
             bundle,
             self.inputs.scan['age'],
             estimated=bool(prediction['estimated']),
+            other_maps=sees_other_maps(bundle.input, self._quality().get('measures', {})),
             simulated=self.inputs.simulated,
         )
         flags = [*self._quality().get('flags', []), *own_flags, *functional_flags]

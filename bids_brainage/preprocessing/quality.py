@@ -26,8 +26,9 @@ def image_flags(measures: Mapping[str, float | None]) -> list[str]:
     measures : mapping
         What `header_measures` returns, ``n_nonfinite``, ``raised_by``,
         ``slice_thickness_mm`` (largest voxel edge), ``prepared_elsewhere`` (1 for an image of
-        another program), ``border_cm2``, ``mask_ml``, ``overlap``, ``beyond_ml``,
-        ``similarity``, ``scale``, ``rotation_degrees``, ``contrast`` (white over grey matter
+        another program), ``cat12_maps``, ``cat12_quality_percent``, ``cat12_voxel_mm`` (if
+        CAT12 made maps), ``border_cm2``, ``mask_ml``, ``overlap``, ``beyond_ml``, ``similarity``,
+        ``scale``, ``rotation_degrees``, ``contrast`` (white over grey matter
         intensity).  What is absent was not measured and raises no flag; None, as side files have
         it, is not a number.
 
@@ -75,6 +76,7 @@ def prediction_flags(
     typicality: float | None,
     outside_brain: float | None,
     note: str,
+    other_maps: bool = False,
     beyond: bool = False,
     estimated: bool = False,
     simulated: bool = False,
@@ -97,6 +99,8 @@ def prediction_flags(
         Fraction of the saliency outside the brain.
     note : str
         What the model had to do without, or empty.
+    other_maps : bool
+        True if the model has learnt from maps of another program.
     beyond : bool
         True if a measure lies outside the range that the model knows.
     estimated : bool
@@ -122,6 +126,7 @@ def prediction_flags(
         'saliency_outside_brain': outside_brain is not None
         and outside_brain > threshold('saliency_outside_brain'),
         'missing_modality': bool(note),
+        'cat12_unlike_model': other_maps,
         'simulated': simulated,
     }
     return [flag for flag, raised in checks.items() if raised]
@@ -130,7 +135,8 @@ def prediction_flags(
 AGE_FLAG = 'age_outside_training'
 _LATER = (
     'predicted_at_limit', 'unlike_training', 'measure_outside_training', 'measure_estimated',
-    'wide_interval', 'saliency_outside_brain', 'missing_modality', 'simulated',
+    'wide_interval', 'saliency_outside_brain', 'missing_modality', 'cat12_unlike_model',
+    'simulated',
 )  # fmt: skip
 """Flags of a prediction that stand after `AGE_FLAG`."""
 
@@ -179,6 +185,9 @@ _CHECKS = (
     ('header_unit', 'header_foreign_unit', _above),
     ('mp2rage', 'mp2rage', _above),
     ('external_preprocessing', 'prepared_elsewhere', _above),
+    ('cat12_maps', 'cat12_maps', _above),
+    ('cat12_quality', 'cat12_quality_percent', _below),
+    ('cat12_resampled', 'cat12_voxel_mm', _above),
     ('image_nonfinite', 'n_nonfinite', _above),
     ('intensities_centred', 'raised_by', _above),
     ('anisotropic', 'slice_thickness_mm', _above),

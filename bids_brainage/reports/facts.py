@@ -69,7 +69,7 @@ def quality_rows(scan: ScanRecord) -> list[dict[str, Any]]:
         )
         unit = found['unit']
         rows.append({
-            'measure': _MEASURES[found['flag']],
+            'measure': flag_table()[found['flag']]['measured'],
             'value': f'{found["value"]:.3g}' if found['value'] < 100 else f'{found["value"]:.0f}',
             'range': span,
             'unit': '' if unit in ('none', 'ratio', 'unit of the image') else unit,
@@ -77,27 +77,6 @@ def quality_rows(scan: ScanRecord) -> list[dict[str, Any]]:
             'flag': flag_table()[found['flag']]['label'],
         })  # fmt: skip
     return rows
-
-
-_MEASURES = {
-    'header_voxel_size': 'Voxel sizes of the header differ by',
-    'header_orientation': 'Orientations of the header differ by',
-    'image_nonfinite': 'Voxels that are not numbers',
-    'intensities_centred': 'Intensities raised by',
-    'anisotropic': 'Largest voxel edge',
-    'field_of_view_cut': 'Brain touching the edge of the image',
-    'mask_volume': 'Volume of the brain mask',
-    'mask_disagreement': 'Brain mask against the template\u2019s',
-    'mask_beyond_brain': 'Mask beyond where an adult\u2019s brain can be',
-    'registration_similarity': 'Similarity to the template after warping',
-    'registration_scale': 'Size against the template',
-    'registration_rotation': 'Rotation against the template',
-    'tissue_contrast': 'White over grey matter intensity',
-    'tables_head': 'Intracranial volume (eTIV)',
-    'tables_share': 'Brain in its intracranial volume',
-    'tables_holes': 'Defects of the surfaces before correction',
-}
-"""Flag \u2192 what its measure is called."""
 
 
 def about_rows(record: ParticipantRecord) -> list[tuple[str, str]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from bids_brainage.config import Config
 from bids_brainage.dataset.aicbv import DESC, CbvSource, find_cbv_map
-from bids_brainage.dataset.derivatives import folder_of
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import MissingInputError, UnusableImageError
 from bids_brainage.outputs import sha256_file
@@ -27,7 +26,7 @@ def select_cbv(
     A map that was given but cannot be used is never replaced by a generated one.  `sha256` gives
     the hash of a file of a subject.
     """
-    given = folder_of(config.execution.derivatives, DESC)
+    given = config.execution.derivatives_of(DESC)
     weights = config.workflow.aicbv_weights
     generator = None
     if weights is not None:

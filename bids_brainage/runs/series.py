@@ -8,7 +8,6 @@ from pathlib import Path
 
 from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.config import Config
-from bids_brainage.dataset.derivatives import folder_of
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.dataset.series import Series, match_series
 from bids_brainage.inputs.kinds import learns_graph
@@ -32,7 +31,7 @@ def select_series(config: Config, scans: Sequence[Scan]) -> tuple[Series, ...]:
         if not any(scan.entities.get('task') == task for scan in bold):
             LOG.warning('--task-id: no BOLD series of task %s among what was selected.', task)
     t1w = [scan for scan in scans if scan.suffix == 'T1w']
-    found = match_series(bold, t1w, folder_of(config.execution.derivatives, 'fmriprep'))
+    found = match_series(bold, t1w, config.execution.derivatives_of('fmriprep'))
     for series in found:
         if series.note:
             LOG.warning('%s: %s', series.scan.relative, series.note)
@@ -49,7 +48,7 @@ def series_asked_for(
     asked = (
         config.workflow.connectivity
         or bool(config.execution.task_id)
-        or folder_of(config.execution.derivatives, 'fmriprep') is not None
+        or config.execution.derivatives_of('fmriprep') is not None
         or config.workflow.atlas != DEFAULT_ATLAS
         or any(learns_graph(bundle.input) for bundle in bundles)
     )

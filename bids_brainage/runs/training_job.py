@@ -103,7 +103,7 @@ def prepare_job(config: Config, arch: str, recipe: Recipe) -> Job | None:
     """Check everything and write the job; None after a dry run."""
     from bids_brainage.dataset import find_scans
     from bids_brainage.training.job import Job, check_resumable
-    from bids_brainage.training.prepare import input_block, prepare_training, with_regions
+    from bids_brainage.training.prepare import input_of, prepare_training
 
     execution = config.execution
     data = [
@@ -118,9 +118,7 @@ def prepare_job(config: Config, arch: str, recipe: Recipe) -> Job | None:
         ))
         for study in studies(config)
     ]  # fmt: skip
-    declared = input_block(arch, recipe)
-    if not recipe.run.start_from:
-        declared = with_regions(declared, data, atlas_label(config.workflow.atlas))
+    declared = input_of(arch, recipe, data, atlas_label(config.workflow.atlas))
     column, _, value = (config.group.reference_group or '').partition('=')
     # Architectures that are compared share the split of the first.
     first = config.train.arch[0]

@@ -15,6 +15,7 @@ from bids_brainage.dataset.phenotype import (
 )
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.flags import stop_flags
+from bids_brainage.inputs.grey_matter import LEARNT, maker_of
 from bids_brainage.inputs.kinds import CONNECTIVITY, kind_of, learns_graph
 from bids_brainage.names import SITE_COLUMNS, derivative_path
 from bids_brainage.outputs.connectivity import (
@@ -128,6 +129,10 @@ def derivative_files(
     return {role: scan.path if path is None else output_dir / path for role, path in paths.items()}
 
 
+GREY_MATTER = 'gm_modulated'
+"""Role of the maps that CAT12 makes, too."""
+
+
 def _connectivity(
     scan: Scan, output_dir: Path, declared: Mapping[str, Any], atlas: str
 ) -> Connectivity:
@@ -234,7 +239,8 @@ def _problem(
     absent = unreadable or _file_problem(scan, files, output_dir)
     if not kind_of(declared).gives_age:
         return pair_problem(files, output_dir) or absent
-    return _age_problem(scan) or absent or _segmentation_problem(files, declared)
+    other = _segmentation_problem(files, declared) if not absent else ''
+    return _age_problem(scan) or absent or other or _maps_problem(files, declared)
 
 
 def _file_problem(scan: Scan, files: Mapping[str, Path], output_dir: Path) -> str:
@@ -268,6 +274,20 @@ def _segmentation_problem(files: Mapping[str, Path], declared: Mapping[str, Any]
         f'the regions were measured by {found.get("Name")} {found.get("Version")} with weights '
         f'{weights[:12]}, expected {expected["name"]} with weights '
         f'{expected["weights_sha256"][:12]}. Run the participant level again with this version.'
+    )
+
+
+def _maps_problem(files: Mapping[str, Path], declared: Mapping[str, Any]) -> str:
+    """Say whether a map of grey matter was made by another program than most."""
+    if GREY_MATTER not in files:
+        return ''
+    maker, most = maker_of(files[GREY_MATTER]), declared.get(LEARNT)
+    if maker == most:
+        return ''
+    names = {None: 'this program', 'cat12': 'CAT12'}
+    return (
+        f'its grey matter was made by {names[maker]}, that of most others by {names[most]}. Run '
+        'the participant level on all of them with --derivatives cat12=PATH, or on all without.'
     )
 
 

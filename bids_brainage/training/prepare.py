@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +15,17 @@ from bids_brainage.bundles.bundle import load_bundle
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.errors import MissingInputError
 from bids_brainage.inference.aicbv import ARCHITECTURES
+from bids_brainage.inputs.grey_matter import LEARNT, maker_of
 from bids_brainage.inputs.kinds import kind_of, learns_graph
 from bids_brainage.models.registry import model_info
 from bids_brainage.outputs.connectivity import count_regions, session_matrices
 from bids_brainage.preprocessing.bold.names import DEFAULT_ATLAS
 from bids_brainage.training.cache import build_cache
 from bids_brainage.training.cohort import (
+    GREY_MATTER,
     Candidate,
     choice_sentences,
+    derivative_files,
     find_candidates,
     keep_apart,
     problem_sentences,
@@ -103,6 +107,25 @@ def input_block(arch: str, recipe: Recipe) -> dict[str, Any]:
     return block
 
 
+def input_of(arch: str, recipe: Recipe, data: Data, atlas: str) -> dict[str, Any]:
+    """Return the ``input`` block of the bundle to be trained on the data at hand.
+
+    Parameters
+    ----------
+    arch : str
+        Registry name.
+    recipe : Recipe
+    data : sequence of (Study, sequence of Scan)
+        Datasets, and the scans of their selected participants.
+    atlas : str
+        Label of the atlas whose connectivity is taken.
+    """
+    declared = input_block(arch, recipe)
+    if not recipe.run.start_from:
+        declared = with_regions(declared, data, atlas)
+    return with_maker(declared, data)
+
+
 def with_regions(declared: Mapping[str, Any], data: Data, atlas: str) -> dict[str, Any]:
     """Return an ``input`` block with the number of regions that the connectivity at hand has.
 
@@ -124,6 +147,30 @@ def with_regions(declared: Mapping[str, Any], data: Data, atlas: str) -> dict[st
     )
     first = next((paths[0] for paths in found if paths), None)
     return {**declared, 'n_nodes': declared['n_nodes'] if first is None else count_regions(first)}
+
+
+def with_maker(declared: Mapping[str, Any], data: Data) -> dict[str, Any]:
+    """Return an ``input`` block that says which other program made most maps of grey matter.
+
+    Parameters
+    ----------
+    declared : mapping
+        From `input_block`.
+    data : sequence of (Study, sequence of Scan)
+        Datasets, and the scans of their selected participants.
+    """
+    if GREY_MATTER not in kind_of(declared).derivatives:
+        return dict(declared)
+    maps = (
+        derivative_files(scan, study.output_dir, declared)[GREY_MATTER]
+        for study, scans in data
+        for scan in scans
+        if scan.suffix == 'T1w'
+    )
+    makers = Counter(maker_of(path) for path in maps if path.is_file())
+    most = makers.most_common(1)[0][0] if makers else None
+    kept = {key: value for key, value in declared.items() if key != LEARNT}
+    return kept if most is None else {**kept, LEARNT: most}
 
 
 def prepare_training(

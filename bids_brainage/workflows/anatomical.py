@@ -106,6 +106,12 @@ def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') ->
     warp = pe.Node(WarpToTemplate(template=str(output_template.t1w)), name='warp', mem_gb=1.5)
     quality = pe.Node(AssessQuality(sloppy=sloppy), name='assess_quality', mem_gb=0.2)
     native = [('mask', 'mask')]
+    warped, measures = {f: warp for f in (*WARPED, *ALIGNED)}, brain
+    if scan.grey_matter is not None:
+        from bids_brainage.workflows.cat12 import add_cat12
+
+        measures = add_cat12(workflow, brain, scan.grey_matter, output_template)
+        warped['gm_modulated'] = measures
     workflow.connect([
         (bias, register, [('t1w', 't1w')]),
         (brain, register, native),
@@ -117,7 +123,7 @@ def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') ->
         (register, warp, [('transform', 'transform')]),
         (segment, warp, [('gm', 'gm'), ('tissues', 'tissues'), ('structures', 'structures')]),
         (check, quality, [('facts', 'facts')]),
-        (brain, quality, [('measures', 'mask_measures')]),
+        (measures, quality, [('measures', 'mask_measures')]),
         (register, quality, [('scores', 'scores')]),
         (segment, quality, [('volumes', 'volumes')]),
         (check, outputnode, [('facts', 'facts'), ('t1w', 't1w_uncorrected')]),
@@ -129,7 +135,7 @@ def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') ->
             ('volumes', 'volumes'),
             ('structure_facts', 'structure_facts'),
         ]),
-        (warp, outputnode, [(f, f) for f in (*WARPED, *ALIGNED)]),
+        *((node, outputnode, [(f, f)]) for f, node in warped.items()),
         (quality, outputnode, [('quality', 'quality')]),
     ])  # fmt: skip
     add_regions(workflow, check, brain, omp_nthreads)
@@ -139,6 +145,10 @@ def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') ->
 def _methods(settings: RunSettings, scan: Scan) -> str:
     start = PREPARED_START if scan.prepared else OWN_START
     text = METHODS.format(space=settings.output_template.space, start=start)
+    if scan.grey_matter is not None:
+        from bids_brainage.workflows.cat12 import METHODS as CAT12
+
+        text += CAT12
     return text + regions_methods()
 
 

@@ -68,15 +68,17 @@ def init_anat_derivatives_wf(
             'Resolution': '2 x 2 x 2 mm along the axes of the T1w image',
         },
     }
+    if scan.grey_matter is not None:
+        from bids_brainage.workflows.cat12 import map_facts
+
+        metadata['gm_modulated'] = map_facts(scan.grey_matter)
     sinks = {}
     for image, entities in ((i, e) for i, e in IMAGES.items() if i in kept):
         sinks[image] = pe.Node(
             DerivativesDataSink(
                 base_directory=str(settings.output_dir),
                 source_file=[str(scan.path)],
-                Sources=list(scan.sources),
-                **entities,
-                **metadata.get(image, {}),
+                **{'Sources': list(scan.sources), **entities, **metadata.get(image, {})},
             ),
             name=f'save_{image}',
             mem_gb=0.3,

@@ -80,6 +80,7 @@ SPELLINGS = [
     ('-d fmriprep=models', 'execution.derivatives', {'fmriprep': 'models'}),
     ('--derivatives fmriprep-25.2=models', 'execution.derivatives', {'fmriprep-25.2': 'models'}),
     ('-d aicbv=models', 'execution.derivatives', {'aicbv': 'models'}),
+    ('-d cat12=models', 'execution.derivatives', {'cat12': 'models'}),
     ('-d freesurfer-7=models', 'execution.derivatives', {'freesurfer-7': 'models'}),
     ('-d dlmuse=filter.json', 'execution.derivatives', {'dlmuse': 'filter.json'}),
     ('--anat-only', 'workflow.anat_only', True),
@@ -209,14 +210,14 @@ def test_all_problems_are_told_together(folders, capsys):
         *('--use-plugin', 'nowhere.yml', '--bids-filter-file', 'nowhere.json'),
         *('--aggregate-session-reports', '0', '--config-file', 'nowhere.toml'),
         *('--task-id', 'n_1', '--atlas', 'nowhere.nii.gz', '--atlas-labels', 'nowhere.tsv'),
-        *('--derivatives', 'cat12=models', 'fmriprep=nowhere', 'fmriprep-2=models'),
+        *('--derivatives', 'ants=models', 'fmriprep=nowhere', 'fmriprep-2=models'),
         environ={},
     )
     told = ' '.join(found)
     assert len(found) == 20
     words = 's_1 nprocs omp-nthreads --mem --mem-gb device random-seed saliency same nowhere.yml '
     words += 'nowhere.json aggregate-session-reports nowhere.toml model-dir task-id atlas-labels '
-    words += 'nowhere.nii.gz nowhere.tsv cat12 twice'
+    words += 'nowhere.nii.gz nowhere.tsv ants twice'
     for word in words.split():
         assert word in told
 

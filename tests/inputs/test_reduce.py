@@ -54,13 +54,6 @@ def test_top_percent_counts_the_whole_grid():
     assert scale_by_top_percent(volume)[0, 0, 0] == scaled[0, 0, 0]
 
 
-def test_nonzero_option_ignores_the_background():
-    volume = np.zeros((10, 10, 10), np.float32)
-    volume.ravel()[:100] = np.arange(1, 101)
-    assert scale_by_top_percent(volume).max() == pytest.approx(100 / np.mean(range(91, 101)))
-    assert scale_by_top_percent(volume, nonzero=True).max() == pytest.approx(1)
-
-
 def test_scaling_removes_the_unit_and_nothing_else():
     volume = np.random.default_rng(0).random((8, 9, 7)).astype(np.float32)
     scaled = scale_by_top_percent(volume)
@@ -79,7 +72,6 @@ def test_non_finite_values_count_as_zero():
     assert scaled[4, 4, 4] == 1
 
 
-@pytest.mark.parametrize('nonzero', [False, True])
-def test_empty_volume_is_refused_with_its_name(nonzero):
+def test_empty_volume_is_refused_with_its_name():
     with pytest.raises(UnusableImageError, match='sub-01_T1w'):
-        scale_by_top_percent(np.zeros((4, 4, 4)), nonzero=nonzero, source='sub-01_T1w')
+        scale_by_top_percent(np.zeros((4, 4, 4)), source='sub-01_T1w')

@@ -23,7 +23,8 @@ GOOD = {
     'rotation_degrees': 10.0, 'contrast': 1.5, 'header_size_error_percent': 0.0,
     'header_angle_degrees': 0.0, 'header_no_form': 0.0, 'header_foreign_unit': 0.0, 'mp2rage': 0.0,
     'head_litres': 1.5, 'brain_share': 0.75, 'surface_holes': 20.0, 'hemispheres_missing': 0.0,
-    'prepared_elsewhere': 0.0,
+    'prepared_elsewhere': 0.0, 'cat12_maps': 0.0, 'cat12_quality_percent': 85.0,
+    'cat12_voxel_mm': 0.9,
 }  # fmt: skip
 MEASURE_OF = {
     'tables_head': 'head_litres',
@@ -36,6 +37,9 @@ MEASURE_OF = {
     'header_unit': 'header_foreign_unit',
     'mp2rage': 'mp2rage',
     'external_preprocessing': 'prepared_elsewhere',
+    'cat12_maps': 'cat12_maps',
+    'cat12_quality': 'cat12_quality_percent',
+    'cat12_resampled': 'cat12_voxel_mm',
     'image_nonfinite': 'n_nonfinite',
     'intensities_centred': 'raised_by',
     'anisotropic': 'slice_thickness_mm',
@@ -73,7 +77,9 @@ def raised_in_code():
 
 def test_every_flag_is_complete():
     for name, flag in flag_table().items():
-        assert set(flag) == KEYS | ({'measure', 'flag_when'} if name in SERIES else set()), name
+        assert set(flag) - {'measured'} == KEYS | (
+            {'measure', 'flag_when'} if name in SERIES else set()
+        ), name
         assert flag['severity'] in ('stop', 'caution', 'note'), name
         for key in KEYS - {'threshold'}:
             assert flag[key], (name, key)
@@ -96,13 +102,14 @@ def test_every_flag_is_raised_somewhere_and_every_raised_flag_is_known():
             'mask_ml': 1, 'overlap': 0, 'beyond_ml': 99, 'similarity': 0, 'scale': 9,
             'rotation_degrees': 170, 'contrast': 9, 'head_litres': 9, 'brain_share': 0.1,
             'surface_holes': 999, 'hemispheres_missing': 1, 'prepared_elsewhere': 1,
+            'cat12_maps': 1, 'cat12_quality_percent': 70, 'cat12_voxel_mm': 1.5,
         }
     )  # fmt: skip
     assert set(everything_bad) == set(MEASURE_OF)
     worst = prediction_flags(
         predicted_age=99, age=15, age_range=(20, 90), interval=(0, 99), trained=False,
         typicality=1.0, outside_brain=1.0, note='predicted without T1w', simulated=True,
-        beyond=True, estimated=True,
+        beyond=True, estimated=True, other_maps=True,
     )  # fmt: skip
     elsewhere = {
         'tables_incomplete',

@@ -89,7 +89,7 @@ def study(tmp_path, monkeypatch):
         text = (ROOT / 'docs' / 'howto' / f'{page}.md').read_text('utf-8')
         (block,) = re.findall(rf'```{language}\n(.*?)```', text, re.DOTALL)
         (tmp_path / name).write_text(block, 'utf-8')
-    for folder in ('maps', 'data/derivatives/fmriprep', 'my/models'):
+    for folder in ('maps', 'data/derivatives/fmriprep', 'data/derivatives/cat12', 'my/models'):
         (tmp_path / folder).mkdir(parents=True)
     for name in ('atlas.nii.gz', 'atlas.tsv', 'my/models/aicbv_mamba.mystudy.safetensors'):
         (tmp_path / name).write_bytes(b'')
