@@ -7,7 +7,9 @@ trains the same network on the same random images (forward, backward, optimiser 
     python benchmarks/training.py --full --device cuda      # published grids and batches
     python benchmarks/training.py --only vgg8 --variants plain channels_last bf16
 
-On the CPU the clock is CPU time, so that other programs on the machine do not count.  A ratio
+On the CPU the clock is CPU time, so that other programs on the machine do not count; each variant
+runs in a process of its own, whose peak memory is given.  ``parts`` takes half of the batch
+through the network at once, as a training does that would not fit into ``--mem``.  A ratio
 above 1 is faster than the plain loop.  Anchor on one L40S: paper C, 55,602 scans in
 about 200 s an epoch, which is 278 scans a second.
 """
@@ -16,10 +18,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 ANCHORS = {'densenet169_clinical': 55602 / 200}
 SYSTEMS = ('resnet_crossvit', 'vgg8', 'densenet169_clinical', 'amagenet', 'sfcn')
-VARIANTS = ('plain', 'channels_last', 'bf16', 'bf16_channels_last', 'compiled')
+VARIANTS = ('plain', 'channels_last', 'bf16', 'bf16_channels_last', 'parts', 'compiled')
 TINY = (32, 32, 32)
 N_NODES = 90
 COLUMNS = ('system', 'variant', 'batch', 'scans_per_s', 'ratio', 'loss_difference', 'peak_gb')
@@ -53,6 +58,7 @@ def make_step(arch: str, variant: str, data: list[Any], device: str) -> Callable
     from bids_brainage.models import create_model
     from bids_brainage.training.losses import AgeLoss
     from bids_brainage.training.module import make_optimiser
+    from bids_brainage.training.parts import by_parts
     from bids_brainage.training.recipe_check import factory_options, make_recipe
 
     recipe = make_recipe(arch, {})
@@ -71,10 +77,11 @@ def make_step(arch: str, variant: str, data: list[Any], device: str) -> Callable
     loss = AgeLoss(recipe.loss)
     network = torch.compile(model) if variant == 'compiled' else model
     kind = device.partition(':')[0]
+    at_once = len(ages) // 2 if variant == 'parts' else None
 
     def step() -> Any:
         with torch.autocast(kind, torch.bfloat16, enabled='bf16' in variant):
-            predicted = network(*inputs)
+            predicted = by_parts(model, network, inputs, at_once)
         predicted = predicted.float()
         value = loss.main(predicted, ages).mean() + loss.auxiliary(predicted, ages)
         optimiser.zero_grad(set_to_none=True)
@@ -88,7 +95,7 @@ def make_step(arch: str, variant: str, data: list[Any], device: str) -> Callable
 def measure(
     arch: str, variant: str, grid: tuple[int, ...], batch: int, device: str, repeats: int
 ) -> dict[str, float]:
-    """Return scans per second (median step), the first loss, and GPU memory."""
+    """Return scans per second (median step), the first loss, and peak memory."""
     import torch
 
     cuda = device.startswith('cuda')
@@ -106,12 +113,31 @@ def measure(
         if cuda:
             torch.cuda.synchronize()
         seconds.append(clock() - begun)
-    peak = torch.cuda.max_memory_allocated() / 1024**3 if cuda else float('nan')
+    peak = torch.cuda.max_memory_allocated() / 1024**3 if cuda else peak_of_process()
     return {
         'scans_per_s': batch / statistics.median(seconds),
         'first_loss': first,
         'peak_gb': peak,
     }
+
+
+def peak_of_process() -> float:
+    """Return the most memory that this process has held, GB of 2^30 bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+
+
+def alone(*arguments: Any) -> dict[str, float]:
+    """Measure in a process of its own, with the threads that the last argument says."""
+    with ProcessPoolExecutor(1, get_context('spawn')) as pool:
+        return pool.submit(measure_with, *arguments).result()
+
+
+def measure_with(*arguments: Any) -> dict[str, float]:
+    """Measure with a number of threads, the last argument."""
+    import torch
+
+    torch.set_num_threads(arguments[-1])
+    return measure(*arguments[:-1])
 
 
 def run_system(arch: str, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -125,7 +151,9 @@ def run_system(arch: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     for variant in dict.fromkeys(('plain', *options.variants)):
         row: dict[str, Any] = {'system': arch, 'variant': variant, 'batch': batch}
         try:
-            found = measure(arch, variant, grid, batch, options.device, options.repeats)
+            found = alone(
+                arch, variant, grid, batch, options.device, options.repeats, options.threads
+            )
         except RuntimeError as error:
             print(f'{arch} {variant}: {str(error).splitlines()[0]}', file=sys.stderr)
             continue

@@ -71,31 +71,51 @@ def aligned_brain(
     return pull(corrected, affine, points, image.shape) * brain, grid
 
 
-def grey_matter(path: Path, fixed: Template, template: Template, out: Path) -> Path:
-    """Write the modulated grey matter on the 1 mm grid of the template, if it is not there.
+def grey_matter_files(
+    path: Path, fixed: Template, template: Template, folder: Path
+) -> dict[str, Path]:
+    """Run the steps of the participant level up to the modulated grey matter.
 
-    Parameters are those of `aligned_brain`, and the file to write.
+    Parameters
+    ----------
+    path, fixed, template
+        As for `aligned_brain`.
+    folder : Path
+        Gets the files of all steps.
+
+    Returns
+    -------
+    dict
+        ``t1w`` (in RAS+ order), ``mask`` and ``tissues`` in the person's own space, and
+        ``gm_modulated`` on the 1 mm grid of the template.
     """
+
+    def run(interface: Any, **inputs: Any) -> Any:
+        return interface(**inputs).run(cwd=folder).outputs
+
+    check = run(CheckT1w, t1w=str(path.resolve()), memo=f'{folder}/memo.json')
+    mask = run(ExtractBrain, t1w=check.t1w, facts=check.facts).mask
+    brain = {'t1w': run(CorrectBias, t1w=check.t1w, mask=mask).t1w, 'mask': mask}
+    found = run(
+        RegisterToTemplate, **brain, template=str(fixed.t1w), template_mask=str(fixed.mask)
+    )
+    brain['transform'] = found.transform
+    tissues = run(SegmentBrain, **brain)
+    warped = run(
+        WarpToTemplate, **brain, template=str(template.t1w), gm=tissues.gm,
+        tissues=tissues.tissues, structures=tissues.structures,
+    )  # fmt: skip
+    files = (check.t1w, mask, tissues.tissues, warped.gm_modulated)
+    names = ('t1w', 'mask', 'tissues', 'gm_modulated')
+    return dict(zip(names, map(Path, files), strict=True))
+
+
+def grey_matter(path: Path, fixed: Template, template: Template, out: Path) -> Path:
+    """Write the modulated grey matter on the 1 mm grid of the template, if it is not there."""
     if not out.is_file():
         with TemporaryDirectory() as folder:
-
-            def run(interface: Any, **inputs: Any) -> Any:
-                return interface(**inputs).run(cwd=folder).outputs
-
-            check = run(CheckT1w, t1w=str(path.resolve()), memo=f'{folder}/memo.json')
-            mask = run(ExtractBrain, t1w=check.t1w, facts=check.facts).mask
-            brain = {'t1w': run(CorrectBias, t1w=check.t1w, mask=mask).t1w, 'mask': mask}
-            found = run(
-                RegisterToTemplate, **brain,
-                template=str(fixed.t1w), template_mask=str(fixed.mask),
-            )  # fmt: skip
-            brain['transform'] = found.transform
-            tissues = run(SegmentBrain, **brain)
-            warped = run(
-                WarpToTemplate, **brain, template=str(template.t1w), gm=tissues.gm,
-                tissues=tissues.tissues, structures=tissues.structures,
-            )  # fmt: skip
-            image = nib.load(warped.gm_modulated)
+            found = grey_matter_files(path, fixed, template, Path(folder))['gm_modulated']
+            image = nib.load(found)
             kept = nib.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine)
             out.parent.mkdir(exist_ok=True)
             nib.save(kept, out)

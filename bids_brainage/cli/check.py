@@ -45,7 +45,7 @@ from bids_brainage.workflows.plugin import read_plugin
 SALIENCY_METHODS = ('contribution', 'gradcam', 'guided_backprop', 'attention')
 _DEVICE = re.compile(r'auto|cpu|mps|cuda(:\d+)?')
 _LABEL = re.compile(r'[0-9a-zA-Z+]+')
-_MEMORY = re.compile(r'(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)B?', re.IGNORECASE)
+_MEMORY = re.compile(r'(\d+(?:\.\d*)?|\.\d+)\s*(?:([KMGT])B?)?', re.IGNORECASE)
 _MB_PER_UNIT = {'K': 1 / 1024, 'M': 1.0, '': 1.0, 'G': 1024.0, 'T': 1024.0**2}
 LEAST_MEMORY_GB = 0.25
 """Less is a unit mistaken."""
@@ -119,7 +119,7 @@ def parse_memory(text: str) -> float:
     match = _MEMORY.fullmatch(text.strip())
     if match is None or float(match[1]) <= 0:
         raise ValueError(text)
-    return float(match[1]) * _MB_PER_UNIT[match[2].upper()] / 1024
+    return float(match[1]) * _MB_PER_UNIT[(match[2] or '').upper()] / 1024
 
 
 def _environment(environ: Mapping[str, str]) -> Environment:

@@ -138,7 +138,7 @@ def prepare_job(config: Config, arch: str, recipe: Recipe) -> Job | None:
         workers=config.nipype.nprocs,
         check_only=execution.dry_run,
     )
-    _announce_sizes(config, arch, recipe, declared, prepared)
+    at_once = _announce_sizes(config, arch, recipe, declared, prepared)
     if execution.dry_run:
         log.log(IMPORTANT, 'Would train %s; nothing was written', model_name(config, arch))
         return None
@@ -154,6 +154,7 @@ def prepare_job(config: Config, arch: str, recipe: Recipe) -> Job | None:
         accelerator=_accelerator(config.nipype.device),
         devices=config.train.devices,
         num_nodes=config.train.num_nodes,
+        at_once=at_once,
     )
     check_resumable(job, resume=config.train.resume)
     job.write()
@@ -189,12 +190,18 @@ def announce_training(config: Config) -> None:
 
 def _announce_sizes(
     config: Config, arch: str, recipe: Recipe, declared: Mapping[str, Any], prepared: Prepared
-) -> None:
-    """Say who trains, chooses and tests, and what the training takes."""
+) -> int | None:
+    """Say who trains, chooses and tests, and what the training takes.
+
+    Returns
+    -------
+    int or None
+        Scans that go through the network at once; None for whole batches.
+    """
     from bids_brainage.training.estimate import (
-        check_memory,
         estimate_words,
         row_bytes,
+        rows_at_once,
         split_words,
         try_step,
     )
@@ -203,18 +210,27 @@ def _announce_sizes(
     log.log(IMPORTANT, 'split     %s%s', split_words(prepared.assignments), left_out)
     arrays = len({a.item.source for a in prepared.assignments})
     arrays *= 2 if arch in ARCHITECTURES else 1  # image and map
+    at_once = None
     words = [f'{arrays * row_bytes(declared) / 1024**3:.2g} GB of disk for inputs']
     if arch in ARCHITECTURES:
         words.append('time and memory are told after the first epoch')
     elif model_info(arch).backend == 'torch':
         step = try_step(arch, recipe, declared, _accelerator(config.nipype.device))
         processes = config.train.devices * config.train.num_nodes
-        words += estimate_words(step, recipe, prepared.assignments, processes)
         if _accelerator(config.nipype.device) == 'cpu':
-            check_memory(step, recipe, config.nipype.memory_gb, processes)
+            at_once = rows_at_once(step, recipe, config.nipype.memory_gb, processes)
+        words += estimate_words(step, recipe, prepared.assignments, processes, at_once)
     else:
         words.append('less than 1 GB of memory, and seconds')
     log.log(IMPORTANT, 'estimate  %s', '; '.join(words))
+    if at_once is not None:
+        log.log(
+            IMPORTANT,
+            'memory    batches go through the network in parts of at most %d, as --mem demands; '
+            'normalisations over a batch see the scans of a part',
+            at_once,
+        )
+    return at_once
 
 
 def _accelerator(device: str) -> str:

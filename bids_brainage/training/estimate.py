@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,12 +55,15 @@ class Step:
     row_gb, weights_gb : float
         GB of 2^30 bytes that a row holds until its gradients are there, and that the network
         holds with gradients and optimiser.
+    least : int
+        Fewest rows that can be normalised together.
     """
 
     forward: float
     whole: float
     row_gb: float
     weights_gb: float
+    least: int = 1
 
 
 def split_words(assignments: Iterable[Assignment]) -> str:
@@ -128,6 +132,7 @@ def try_step(
         whole=(end - begun) / n,
         row_gb=sum(kept.values()) / n / GIB,
         weights_gb=COPIES * weights / GIB,
+        least=n,
     )
 
 
@@ -140,13 +145,13 @@ def _now(accelerator: str) -> float:
     return time.monotonic()
 
 
-def memory_gb(step: Step, batch_size: int, processes: int = 1) -> float:
-    """Return the least memory of one of the processes that train together, GB of 2^30 bytes."""
-    return LIBRARIES_GB + step.weights_gb + step.row_gb * batch_size / processes
+def memory_gb(step: Step, rows: int) -> float:
+    """Return the least memory of a process that has so many rows at once, GB of 2^30 bytes."""
+    return LIBRARIES_GB + step.weights_gb + step.row_gb * rows
 
 
-def check_memory(step: Step, recipe: Recipe, limit_gb: float, processes: int = 1) -> None:
-    """Refuse a training that cannot fit into the memory of the run.
+def rows_at_once(step: Step, recipe: Recipe, limit_gb: float, processes: int = 1) -> int | None:
+    """Return how many scans of its batch a process can take through the network together.
 
     Parameters
     ----------
@@ -157,31 +162,38 @@ def check_memory(step: Step, recipe: Recipe, limit_gb: float, processes: int = 1
     processes : int
         That train together.
 
+    Returns
+    -------
+    int or None
+        None if the whole batch fits.
+
     Raises
     ------
     OptionError
-        With what to change: the batch, if a smaller one fits, else the grid.
+        Not even the fewest do, with what to change.
     """
-    size = recipe.run.batch_size
-    needed = processes * memory_gb(step, size, processes)
-    if needed <= limit_gb:
-        return
-    left = limit_gb - processes * (LIBRARIES_GB + step.weights_gb)
-    fits = int(left / step.row_gb) // processes * processes
-    advice = (
-        f'batch_size = {fits} in [run] of --recipe fits'
-        if fits > 0
-        else 'not even one scan for each process fits: give coarsen = 2 or more in [data] of '
-        '--recipe, or fewer --devices'
-    )
+    batch = math.ceil(recipe.run.batch_size / processes)
+    if memory_gb(step, batch) <= limit_gb / processes:
+        return None
+    # parts of a batch differ by one row, and the smaller ones must be normalised, too
+    fewest = min(2 * step.least - 1, batch)
+    fits = int((limit_gb / processes - LIBRARIES_GB - step.weights_gb) / step.row_gb)
+    if fits >= fewest:
+        return fits
     raise OptionError(
-        f'The training takes at least {needed:.1f} GB of memory for batches of {size}, and the '
-        f'run may take {limit_gb:.1f} GB (--mem): {advice}.'
+        f'The training takes at least {processes * memory_gb(step, fewest):.1f} GB of memory for '
+        f'{fewest} scan{"s" * (fewest > 1)} at once in each process, and the run may take '
+        f'{limit_gb:.1f} GB (--mem): give coarsen = 2 or more in [data] of --recipe, or fewer '
+        '--devices.'
     )
 
 
 def estimate_words(
-    step: Step, recipe: Recipe, assignments: Sequence[Assignment], processes: int = 1
+    step: Step,
+    recipe: Recipe,
+    assignments: Sequence[Assignment],
+    processes: int = 1,
+    at_once: int | None = None,
 ) -> list[str]:
     """Say how much memory and time a training takes.
 
@@ -194,15 +206,20 @@ def estimate_words(
         Scans of all folds.
     processes : int
         That train together.
+    at_once : int or None
+        From `rows_at_once`.
     """
     run = recipe.run
     rows = Counter(a.role for a in assignments)
     folds = max(len({a.fold for a in assignments if a.role == TRAINING}), 1)
-    seconds = rows[TRAINING] * step.whole + rows[VALIDATION] * step.forward
+    again = 0.0 if at_once is None else step.forward
+    seconds = rows[TRAINING] * (step.whole + again) + rows[VALIDATION] * step.forward
     epoch = seconds / folds / processes
-    memory = memory_gb(step, run.batch_size, processes)
+    batch = math.ceil(run.batch_size / processes)
+    parts = '' if at_once is None else f', {at_once} scan{"s" * (at_once > 1)} at once'
     return [
-        f'at least {memory:.1f} GB of memory in each process, for batches of {run.batch_size}',
+        f'at least {memory_gb(step, at_once or batch):.1f} GB of memory in each process, for '
+        f'batches of {run.batch_size}{parts}',
         f'about {duration(max(epoch, 1))} an epoch without reading and augmentation, at most '
         f'{duration(max(epoch * folds * run.epochs, 1))} for {run.epochs} epochs'
         + (f' of {folds} folds' if folds > 1 else ''),

@@ -180,6 +180,7 @@ def _training(job: Job, rows: Sequence[Row], cohort: Cohort) -> dict[str, Any]:
         'people': _people(job, rows, cohort),
         'recipe': job.recipe.as_dict(),
         'seed': job.seed,
+        **({} if job.at_once is None else {'scans_at_once': job.at_once}),
         **_start(job),
     }
 

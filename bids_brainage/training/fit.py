@@ -255,6 +255,7 @@ def age_training(
             unit,
             resumed,
             weights=row_weights(job.recipe, cache.ages, training, _cohorts(job, cache)),
+            at_once=job.at_once,
         ),
         loader(cache, plan, workers=workers, pin=pin),
         loader(cache, validation, workers=workers, pin=pin),

@@ -42,6 +42,8 @@ class Job:
         ``cpu``, ``cuda`` or ``mps``.
     devices, num_nodes : int
         Processes per node, and nodes.
+    at_once : int or None
+        Scans of a process's batch that go through the network together; None for all.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Job:
     accelerator: str = 'cpu'
     devices: int = 1
     num_nodes: int = 1
+    at_once: int | None = None
 
     @property
     def world(self) -> int:
@@ -74,6 +77,7 @@ class Job:
             'input': self.declared,
             'seed': self.seed,
             'processes': self.world,
+            'number of scans at once (from --mem)': self.at_once,
             'split': split,
             'inputs': [entry['sha256'] for entry in rows.get('arrays', [])],
         }

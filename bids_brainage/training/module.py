@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,6 +15,7 @@ from bids_brainage.errors import WorkflowError
 from bids_brainage.training.augment import augment
 from bids_brainage.training.data import Batch
 from bids_brainage.training.losses import AgeLoss
+from bids_brainage.training.parts import by_parts
 from bids_brainage.training.recipe import OptimiserRecipe, Recipe
 from bids_brainage.training.schedule import learning_rate
 
@@ -145,6 +146,8 @@ class AgeTraining(Training):
         Years that count as 1 in the loss.
     weights : array_like, shape (n_rows,), or None
         What each row counts in the main loss of the training; 1 without them.
+    at_once : int or None
+        Scans of a batch that go through the network together; None for all.
     """
 
     n_sums = 8
@@ -159,8 +162,10 @@ class AgeTraining(Training):
         resumed: Mapping[str, Any] | None = None,
         *,
         weights: npt.ArrayLike | None = None,
+        at_once: int | None = None,
     ) -> None:
         super().__init__(model, recipe, seed, steps_per_epoch, resumed)
+        self.at_once = at_once
         self.loss = AgeLoss(recipe.loss, unit_years)
         self.weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float32)
 
@@ -184,11 +189,14 @@ class AgeTraining(Training):
     def _errors(self, inputs: tuple[Tensor, ...], age: Tensor) -> tuple[Tensor, Tensor]:
         """Return the main loss of each sample and the predicted ages, both (B,)."""
         if self.recipe.loss.main == 'soft_bins':
-            scores = self.model.log_probabilities(*inputs).float()  # type: ignore[operator]
+            scores = self._say(self.model.log_probabilities, inputs)  # type: ignore[arg-type]
             centres: Tensor = self.model.bin_centres  # type: ignore[assignment]
             return self.loss.distribution(scores, age, centres), scores.exp() @ centres
-        predicted = self.model(*inputs).float()
+        predicted = self._say(self.model, inputs)
         return self.loss.main(predicted, age), predicted
+
+    def _say(self, call: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
+        return by_parts(self.model, call, inputs, self.at_once).float()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Augment, predict, and return the loss of a batch."""

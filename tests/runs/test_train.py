@@ -20,6 +20,8 @@ from bids_brainage.runs.train import run_train
 from bids_brainage.runs.training_job import final_recipe
 from bids_brainage.training import cache
 from bids_brainage.training.errors import TrainingInputError
+from bids_brainage.training.estimate import memory_gb, try_step
+from bids_brainage.training.prepare import input_block
 from bids_brainage.tsv import read_tsv
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -292,3 +294,15 @@ def test_option_problems_are_told_together(study, capsys):
         parse(['bids', 'out', 'train'], {})
     text = capsys.readouterr().err
     assert '--arch: needed' in text and '--bundle-name: needed' in text
+
+
+def test_little_memory_trains_in_parts_and_the_bundle_says_so(study, caplog):
+    options = ['--arch', 'resnet_only', '--bundle-name', 'small', '--epochs', '1']
+    recipe = final_recipe(settings(*options), 'resnet_only')
+    step = try_step('resnet_only', recipe, input_block('resnet_only', recipe))
+    limit = memory_gb(step, 3) + step.row_gb / 2
+    with caplog.at_level(logging.INFO, logger='bids_brainage'):
+        assert run_train(settings(*options, '--mem', f'{limit * 1024**2:.0f}K')) == 0
+    assert 'in parts of at most 3' in caplog.text
+    training = load_bundle(study / 'models/resnet_only.small').metadata['training']
+    assert training['scans_at_once'] == 3

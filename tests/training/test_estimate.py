@@ -9,9 +9,9 @@ from bids_brainage.training.estimate import (
     GIB,
     LIBRARIES_GB,
     Step,
-    check_memory,
     estimate_words,
     row_bytes,
+    rows_at_once,
     split_words,
     try_step,
 )
@@ -48,21 +48,28 @@ def test_rows_on_disk_have_two_bytes_a_voxel_and_tables_eight():
 
 
 @pytest.mark.parametrize(
-    ('limit', 'processes', 'advice'),
+    ('limit', 'processes', 'least', 'rows'),
     [
-        (4.0, 1, 'batch_size = 4 in'),  # 0.6 + 1 + 4 x 0.5
-        (6.0, 2, 'batch_size = 4 in'),  # 2 x 1.6 + 5 x 0.5, of which each has two
-        (1.9, 1, 'not even one scan'),
-        (3.5, 2, 'not even one scan'),  # one scan would fit, two do not
+        (5.6, 1, 1, None),  # 0.6 + 1 + 8 x 0.5
+        (4.0, 1, 1, 4),
+        (2.1, 1, 1, 1),
+        (7.2, 2, 1, None),  # each 1.6 + 4 x 0.5
+        (6.0, 2, 1, 2),
+        (3.2, 1, 2, 3),  # of three and two rows, both parts can be normalised
     ],
 )
-def test_a_training_that_does_not_fit_is_refused_with_what_does(limit, processes, advice):
+def test_a_batch_that_does_not_fit_goes_in_parts_that_do(limit, processes, least, rows):
     recipe = make_recipe('resnet_only', {'run': {'batch_size': 8}})
-    step = Step(forward=10.0, whole=30.0, row_gb=0.5, weights_gb=1.0)
-    with pytest.raises(OptionError, match='--mem') as error:
-        check_memory(step, recipe, limit, processes)
-    assert advice in str(error.value)
-    check_memory(step, recipe, processes * 1.6 + 4.0, processes)
+    step = Step(forward=10.0, whole=30.0, row_gb=0.5, weights_gb=1.0, least=least)
+    assert rows_at_once(step, recipe, limit, processes) == rows
+
+
+@pytest.mark.parametrize(('limit', 'processes', 'least'), [(1.9, 1, 1), (3.5, 2, 1), (2.7, 1, 2)])
+def test_a_training_of_which_not_even_one_part_fits_is_refused(limit, processes, least):
+    recipe = make_recipe('resnet_only', {'run': {'batch_size': 8}})
+    step = Step(forward=10.0, whole=30.0, row_gb=0.5, weights_gb=1.0, least=least)
+    with pytest.raises(OptionError, match=r'--mem.*coarsen'):
+        rows_at_once(step, recipe, limit, processes)
 
 
 def test_time_and_memory_grow_with_people_batch_and_folds():
