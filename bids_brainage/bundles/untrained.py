@@ -1,13 +1,15 @@
 """Bundles with fresh weights: to try the plumbing, or to start a training from.
 
 ``python -m bids_brainage.bundles.untrained resnet_crossvit test models/`` writes
-``models/resnet_crossvit.test``.  Their ages mean nothing, and their metadata say so.
+``models/resnet_crossvit.test``.  Their ages mean nothing, and their metadata say so.  Options of
+the architecture are one JSON object: ``--options '{"channels": [16, 32, 64]}'``.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -197,11 +199,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('directory', type=Path, help='folder of bundles')
     parser.add_argument('--shape', type=int, nargs=3, help='input grid, voxels')
     parser.add_argument('--seed', type=int, default=0, help='of the initial weights')
+    parser.add_argument(
+        '--options', type=json.loads, default={}, metavar='JSON', help='of the architecture'
+    )
     given = parser.parse_args(arguments)
     try:
         bundle = make_untrained_bundle(
-            given.arch, given.tag, given.directory, shape=given.shape, seed=given.seed
-        )
+            given.arch, given.tag, given.directory, shape=given.shape, seed=given.seed,
+            **given.options,
+        )  # fmt: skip
     except BrainAgeError as error:
         sys.stderr.write(f'{error}\n')
         return error.exit_code

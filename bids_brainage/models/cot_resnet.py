@@ -7,7 +7,7 @@ squeeze-and-excitation after Hu et al., CVPR 2018 (doi:10.1109/CVPR.2018.00745).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import product
 
 from torch import Tensor, nn
@@ -161,6 +161,8 @@ class CoTResNet3D(nn.Module):
         Channel dropout in stages 2 and 3.
     cot : bool
         False leaves the contextual transformers of stages 2 and 3 out, to see what they bring.
+    channels : sequence of int
+        Of the three stages; the stem has those of the first.
     """
 
     def __init__(
@@ -169,13 +171,14 @@ class CoTResNet3D(nn.Module):
         se_stages: Iterable[int] = (2, 3),
         dropout: float = 0.1,
         cot: bool = True,
+        channels: Sequence[int] = STAGE_CHANNELS,
     ) -> None:
         super().__init__()
-        self.stem = conv_bn(1, STAGE_CHANNELS[0], 7, stride=2)
+        self.stem = conv_bn(1, channels[0], 7, stride=2)
         self.pool = nn.MaxPool3d(3, stride=2, padding=1)
         with_se = set(se_stages)
-        inp = STAGE_CHANNELS[0]
-        for number, out in enumerate(STAGE_CHANNELS, start=1):
+        inp = channels[0]
+        for number, out in enumerate(channels, start=1):
             deep = number > 1
             blocks = [
                 BasicBlock(
@@ -202,7 +205,7 @@ class CoTResNet3D(nn.Module):
         Returns
         -------
         stage2, stage3 : Tensor
-            128 and 256 channels on grids of ceil(n/8) and ceil(n/16) voxels.
+            The channels of these stages (128 and 256) on grids of ceil(n/8) and ceil(n/16) voxels.
         """
         x = self.pool(F.relu(self.stem(x)))
         stage2 = self.get_submodule('stage2')(self.get_submodule('stage1')(x))

@@ -91,7 +91,7 @@ class ResNetCrossViT(AgeRegressor):
 
     Parameters
     ----------
-    blocks_per_stage, se_stages, cot
+    blocks_per_stage, se_stages, cot, channels
         See :class:`bids_brainage.models.cot_resnet.CoTResNet3D`.
     dims : sequence of int
         Token widths of the small (stage 3) and the large (stage 2) stream.
@@ -132,15 +132,16 @@ class ResNetCrossViT(AgeRegressor):
         token_keep_rate: float = 1.0,
         freeze_backbone: bool = False,
         cot: bool = True,
+        channels: Sequence[int] = STAGE_CHANNELS,
     ) -> None:
         super().__init__()
         self.patch = patch
         self.token_keep_rate = token_keep_rate
         self.freeze_backbone = freeze_backbone
         small, large = dims
-        self.backbone = CoTResNet3D(blocks_per_stage, se_stages, dropout, cot)
-        self.embed_small = PatchEmbed3D(STAGE_CHANNELS[2], small, patch)
-        self.embed_large = PatchEmbed3D(STAGE_CHANNELS[1], large, patch)
+        self.backbone = CoTResNet3D(blocks_per_stage, se_stages, dropout, cot, channels)
+        self.embed_small = PatchEmbed3D(channels[2], small, patch)
+        self.embed_large = PatchEmbed3D(channels[1], large, patch)
         self.cls_small = nn.Parameter(torch.zeros(1, 1, small))
         self.cls_large = nn.Parameter(torch.zeros(1, 1, large))
         rates = torch.linspace(0, drop_path, depth).tolist()

@@ -329,3 +329,7 @@ def test_untrained_command(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(tmp_path / 'vgg8.cli')
     assert untrained_command(arguments) == BundleError.exit_code
     assert 'exists already' in capsys.readouterr().err
+    arguments = ['resnet_only', 'cli', str(tmp_path), '--options', '{"blocks_per_stage": 1}']
+    assert untrained_command(arguments) == 0
+    made = load_bundle(tmp_path / 'resnet_only.cli')
+    assert made.metadata['arch_options'] == {'blocks_per_stage': 1}

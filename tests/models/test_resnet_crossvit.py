@@ -61,6 +61,7 @@ def test_parameter_counts(model):
         ({'sa_blocks': 2}, 12_882_389),
         ({'depth': 3}, 12_944_855),
         ({'depth': 3, 'dims': [512, 512]}, 52_591_063),
+        ({'channels': [16, 32, 64], 'dims': [48, 80]}, 1_148_141),
     ],
 )
 def test_other_readings_of_the_paper_stay_reachable(options, expected):
