@@ -172,7 +172,10 @@ def main() -> None:
             name = Path(head).name.partition('.')[0]
             score = grey_dice(work / name / way / 'grey.nii.gz', Path(labels)) if labels else 0
             rows[way].append((*row, score))
-            print(f'{name} | {way} | {row[0]:.0f} | {row[1]:.0f} | {row[2]:.2f} | {score:.3f}')
+            print(
+                f'{name} | {way} | {row[0]:.0f} | {row[1]:.0f} | {row[2]:.2f} | {score:.3f}',
+                flush=True,
+            )
     first = statistics.median(row[0] for row in rows[WAYS[0]])
     for way, found in rows.items():
         middle = [statistics.median(column) for column in zip(*found, strict=True)]

@@ -197,9 +197,11 @@ def export(options: argparse.Namespace, table: pd.DataFrame, people: People) -> 
     for view, part in tables.items():
         LOG.info('%s\n%s', view, part.to_string())
         part.to_csv(options.export / f'{job.name}-{view.split()[0]}.tsv', sep='\t', index=False)
+    # Grad-CAM of a reduced network has a few voxels; guided backpropagation has them all
+    finest, known = 'guided_backprop', list(model.saliency_methods)
     metadata |= {
         **card, 'training': training, 'output': output_block(model),
-        'saliency': ['guided_backprop'], 'bias_correction': None,
+        'saliency': [finest] if finest in known else known, 'bias_correction': None,
         'validation': [{**calibration.validation, **checks[0]}, *checks[1:]],
     }  # fmt: skip
     pd.DataFrame({'scan': table['scan'], 'age': people.age, **found}).to_csv(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
+from bids_brainage.flags import flag_table
 from bids_brainage.reports.records import Result, ScanRecord
 
 MISSING = 'n/a'
@@ -28,13 +26,6 @@ class Flag:
     severity: str
 
 
-@cache
-def flag_texts() -> Mapping[str, Mapping[str, Any]]:
-    """Read ``data/qc_flags.json``."""
-    path = files('bids_brainage') / 'data' / 'qc_flags.json'
-    return dict(json.loads(path.read_text(encoding='utf-8')))
-
-
 def describe_flag(flag: str) -> Flag:
     """Explain a flag; one without a text is shown by its own words as a caution.
 
@@ -46,7 +37,7 @@ def describe_flag(flag: str) -> Flag:
     """
     key = re.split(r'[^\w-]', flag, maxsplit=1)[0]
     detail = flag[len(key) :].strip(' :=()')
-    text = flag_texts().get(key)
+    text = flag_table().get(key)
     if text is None:
         words = re.sub(r'[_-]+', ' ', flag).strip().capitalize()
         return Flag(flag, words, 'No explanation is stored for this flag.', '', 'caution')

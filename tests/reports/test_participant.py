@@ -290,7 +290,7 @@ def test_flag_texts_explain_in_words_and_order_by_severity(monkeypatch, tmp_path
             'advice': '',
         },
     }
-    monkeypatch.setattr(wording, 'flag_texts', lambda: texts)
+    monkeypatch.setattr(wording, 'flag_table', lambda: texts)
     flags = 'age_outside;registration_poor(0.61);never_heard_of'
     add_scan(tmp_path, 'sub-01', age=50.0, predicted_age=51.0, qc_flag=flags)
     (path,) = build_participant_report(tmp_path, '01')
