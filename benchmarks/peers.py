@@ -7,8 +7,8 @@ for the other peer.  Each way starts from the file of the scanner, alone on one 
 process of its own: processor seconds, its start among them, and peak memory are the process's.
 
 * this program: brain mask, N4, registration to the template, tissues, modulated grey matter;
-* ANTs: N4, ``antsRegistrationSyNQuick[s]``, Atropos, modulated grey matter.  Its brain extraction
-  needs weights from the network, so it gets our mask, which costs it nothing here;
+* ANTs: extremes cut off, N4, ``antsRegistrationSyNQuick[s]``, Atropos, modulated grey matter.  Its
+  brain extraction needs weights from the network, so it gets our mask, which costs it nothing;
 * MeshNets: brain mask and grey matter at 1 mm; neither bias field nor template.
 
 With DLMUSE labels of a head, the Dice coefficient of its grey matter (code 601, in the head's own
@@ -54,6 +54,8 @@ def ours(head: Path, out: Path, work: Path) -> None:
 
     fixed, template = (find_template(work / 'template', resolution=n) for n in (2, 1))
     found = grey_matter_files(head, fixed, template, out)
+    for name in ('t1w', 'mask'):
+        save_image(*load_image(found[name]), out / f'{name}.nii.gz')
     tissues, affine = load_image(found['tissues'])
     save_image(tissues == 1, affine, out / 'grey.nii.gz', 'uint8')
 
@@ -63,9 +65,11 @@ def ants(head: Path, out: Path, work: Path) -> None:
     import ants
 
     mask, image = (
-        ants.image_read(str(out.parent / WAYS[0] / name)) for name in ('mask.nii.gz', 't1w.nii')
+        ants.image_read(str(out.parent / WAYS[0] / name)) for name in ('mask.nii.gz', 't1w.nii.gz')
     )
     template = ants.image_read(str(find_template(work / 'template', resolution=1).t1w))
+    # without, three classes split white matter and leave grey matter out
+    image = ants.iMath(image, 'TruncateIntensity', 0.01, 0.995, 256)
     brain = ants.n4_bias_field_correction(image, mask=mask) * mask
     moved = ants.registration(template, brain, type_of_transform='antsRegistrationSyNQuick[s]')
     tissue = ants.atropos(
@@ -95,7 +99,7 @@ def meshnets(head: Path, out: Path, work: Path) -> None:
     mask = _net(Path(weights) / 'mindgrab', conformed, (2, 98)) == 1
     labels, _ = ndimage.label(mask)
     mask = ndimage.binary_fill_holes(labels == np.bincount(labels.ravel())[1:].argmax() + 1)
-    box = ndimage.find_objects(mask)[0]
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
     brain = np.where(mask, conformed, 0)[box]
     tissue = np.zeros(mask.shape, np.uint8)
     tissue[box] = _net(Path(weights) / 'model20chan3cls', brain, (5, 95))

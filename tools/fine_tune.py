@@ -201,7 +201,7 @@ def export(options: argparse.Namespace, table: pd.DataFrame, people: People) -> 
     finest, known = 'guided_backprop', list(model.saliency_methods)
     metadata |= {
         **card, 'training': training, 'output': output_block(model),
-        'saliency': [finest] if finest in known else known, 'bias_correction': None,
+        'saliency': [finest if finest in known else known[0]], 'bias_correction': None,
         'validation': [{**calibration.validation, **checks[0]}, *checks[1:]],
     }  # fmt: skip
     pd.DataFrame({'scan': table['scan'], 'age': people.age, **found}).to_csv(

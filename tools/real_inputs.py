@@ -91,7 +91,9 @@ def grey_matter_files(
     """
 
     def run(interface: Any, **inputs: Any) -> Any:
-        return interface(**inputs).run(cwd=folder).outputs
+        step = folder / interface.__name__
+        step.mkdir(exist_ok=True)
+        return interface(**inputs).run(cwd=step).outputs
 
     check = run(CheckT1w, t1w=str(path.resolve()), memo=f'{folder}/memo.json')
     mask = run(ExtractBrain, t1w=check.t1w, facts=check.facts).mask

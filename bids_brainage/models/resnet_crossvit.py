@@ -111,9 +111,10 @@ class ResNetCrossViT(AgeRegressor):
     freeze_backbone : bool
         Train the head alone; the backbone also stays in eval mode, so that its BatchNorm
         statistics do not move.
+    gradcam_stage : int
+        Stage whose maps Grad-CAM weighs; on coarse grids those of the last have a few cells only.
     """
 
-    gradcam_layer = 'backbone.stage3'
     output_layer = 'readout.4'
     saliency_methods = ('gradcam', 'attention')
 
@@ -133,8 +134,10 @@ class ResNetCrossViT(AgeRegressor):
         freeze_backbone: bool = False,
         cot: bool = True,
         channels: Sequence[int] = STAGE_CHANNELS,
+        gradcam_stage: int = 3,
     ) -> None:
         super().__init__()
+        self.gradcam_layer = f'backbone.stage{gradcam_stage}'
         self.patch = patch
         self.token_keep_rate = token_keep_rate
         self.freeze_backbone = freeze_backbone

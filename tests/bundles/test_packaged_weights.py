@@ -77,3 +77,14 @@ def test_system_d_says_that_it_takes_the_t1w_image_alone_and_how_close():
     assert home['r'] > 0.7 and home['mae'] < 0.65 * home['median_baseline_mae']
     away = rows['source left out', 'real scans, everybody']
     assert home['mae'] < away['mae'] < 0.65 * away['median_baseline_mae']
+
+
+def test_system_a_knows_its_sources_and_says_that_it_is_lost_elsewhere():
+    metadata = load_bundle(PACKAGED['resnet_crossvit.adults'], verify=False).metadata
+    assert 'reduced' in metadata['title'] and metadata['license'].startswith('CC BY-SA 4.0')
+    assert 'not of CAT12' in metadata['limitations'] and 'maps_by' not in metadata['input']
+    rows = {(row['method'], row['dataset']): row for row in metadata['validation']}
+    home = rows['people left out (5 folds)', 'real scans, IXI Hammersmith']
+    assert home['r'] > 0.7 and home['mae'] < 0.6 * home['median_baseline_mae']
+    away = rows['source left out', 'real scans, everybody']
+    assert home['mae'] < away['mae'] < 0.75 * away['median_baseline_mae']
