@@ -60,7 +60,7 @@ def test_list_models_is_quick_and_imports_nothing_heavy(tmp_path):
     assert lines[0].split()[:3] == ['name', 'status', 'n_train']
     (default,) = [line for line in lines if line.startswith(DEFAULT_MODELS[0])]
     assert default.split()[1:6] == ['default', '184', '19', 'to', '96']
-    assert any(line.startswith('resnet_crossvit') and 'trainable only' in line for line in lines)
+    assert any(line.startswith('resnet_only') and 'trainable only' in line for line in lines)
 
 
 def test_own_models_come_before_the_packaged_ones(tmp_path, monkeypatch):
