@@ -40,8 +40,8 @@ ONE_THREAD = {
         'OPENBLAS_NUM_THREADS',
     )
 }  # fmt: skip
-WHITE_GREY = {'white': 1, 'grey': 2}
-"""Labels of ``model20chan3cls``."""
+GREY = 2
+"""Label of grey matter in ``model20chan3cls``."""
 
 NOT_GREY = (1, 4, 11, 35, 40, 41, 46, 49, 50, 51, 52, 61, 62, *range(81, 96))
 """DLMUSE's codes of fluid, white matter and brain stem; all others are grey matter (601)."""
@@ -103,7 +103,7 @@ def meshnets(head: Path, out: Path, work: Path) -> None:
     brain = np.where(mask, conformed, 0)[box]
     tissue = np.zeros(mask.shape, np.uint8)
     tissue[box] = _net(Path(weights) / 'model20chan3cls', brain, (5, 95))
-    grey = onto_grid((tissue == WHITE_GREY['grey']) * np.float32(1), grid, data.shape, affine)
+    grey = onto_grid((tissue == GREY) * np.float32(1), grid, data.shape, affine)
     save_image(grey > 0.5, affine, out / 'grey.nii.gz', 'uint8')
 
 

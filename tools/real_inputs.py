@@ -117,10 +117,8 @@ def grey_matter(path: Path, fixed: Template, template: Template, out: Path) -> P
     if not out.is_file():
         with TemporaryDirectory() as folder:
             found = grey_matter_files(path, fixed, template, Path(folder))['gm_modulated']
-            image = nib.load(found)
-            kept = nib.Nifti1Image(image.get_fdata(dtype=np.float32), image.affine)
             out.parent.mkdir(exist_ok=True)
-            nib.save(kept, out)
+            nib.save(nib.load(found), out)
     return out
 
 

@@ -88,11 +88,11 @@ class TakeGreyMatter(SimpleInterface):
     output_spec = _TakeGreyMatterOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        import nibabel as nib
         import numpy as np
 
         from bids_brainage.dataset.cat12 import quality_percent
         from bids_brainage.errors import UnusableImageError
+        from bids_brainage.inputs.grey_matter import MEASURE
         from bids_brainage.preprocessing.resample import onto_grid
 
         given = Path(self.inputs.given)
@@ -107,14 +107,12 @@ class TakeGreyMatter(SimpleInterface):
                 f'{low:.0f} to {high:.0f} ml. It is not a modulated map (mwp1) in MNI space; '
                 'write it with CAT12 again.'
             )
-        found = {'cat12_maps': 1.0, 'cat12_voxel_mm': round(float(max(facts.voxel_size_mm)), 3)}
+        found = {MEASURE: 1.0, 'cat12_voxel_mm': round(float(max(facts.voxel_size_mm)), 3)}
         if isdefined(self.inputs.report):
             percent = quality_percent(Path(self.inputs.report))
             found |= {} if percent is None else {'cat12_quality_percent': percent}
         folder = Path(runtime.cwd)
-        kept = nib.Nifti1Image(taken, grid)
-        kept.to_filename(folder / 'gm_modulated.nii')
-        self._results['gm_modulated'] = str(folder / 'gm_modulated.nii')
+        self._results['gm_modulated'] = save_image(taken, grid, folder / 'gm_modulated.nii')
         measures = {**_read_json(self.inputs.measures), **found}
         self._results['measures'] = _write_json(folder / 'measures.json', measures)
         return runtime

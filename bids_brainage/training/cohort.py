@@ -15,7 +15,7 @@ from bids_brainage.dataset.phenotype import (
 )
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.flags import stop_flags
-from bids_brainage.inputs.grey_matter import LEARNT, maker_of
+from bids_brainage.inputs.grey_matter import LEARNT, PROGRAM, maker_of
 from bids_brainage.inputs.kinds import CONNECTIVITY, kind_of, learns_graph
 from bids_brainage.names import SITE_COLUMNS, derivative_path
 from bids_brainage.outputs.connectivity import (
@@ -284,7 +284,7 @@ def _maps_problem(files: Mapping[str, Path], declared: Mapping[str, Any]) -> str
     maker, most = maker_of(files[GREY_MATTER]), declared.get(LEARNT)
     if maker == most:
         return ''
-    names = {None: 'this program', 'cat12': 'CAT12'}
+    names = {None: 'this program', PROGRAM: 'CAT12'}
     return (
         f'its grey matter was made by {names[maker]}, that of most others by {names[most]}. Run '
         'the participant level on all of them with --derivatives cat12=PATH, or on all without.'
