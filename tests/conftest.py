@@ -73,13 +73,13 @@ def take_scan(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp('scans')
     person = make_person(7, 'F', spacing=2)
-    warp = person.at_age(AGE)
+    brain = person.at_age(AGE)
     plain = replace(draw_acquisition((7, 0), 'RAS'), bias=0.0)
 
     def take(name, voxel=VOXEL_MM, skull_strip=False, **settings):
         acquisition = replace(plain, **settings)
         truth = simulate_scan(
-            person, AGE, acquisition, (voxel,) * 3, skull_strip=skull_strip, warp=warp
+            person, AGE, acquisition, (voxel,) * 3, skull_strip=skull_strip, brain=brain
         )
         path = folder / f'{name}.nii.gz'
         nib.save(truth.image, path)

@@ -29,11 +29,10 @@ from bids_brainage.preprocessing import normalise
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.preprocessing.transforms import SpatialTransform, grid_points
 from bids_brainage.simulation import Person, SimulatedScan, make_person, simulate_scan
-from bids_brainage.simulation.ageing import VolumeWarp
 from bids_brainage.simulation.dataset import Plan, participant
-from bids_brainage.simulation.grid import sample_vectors
-from bids_brainage.simulation.person import to_template
+from bids_brainage.simulation.person import AgedBrain, to_template
 from bids_brainage.simulation.render import Acquisition, draw_acquisition, head_to_scanner
+from bids_brainage.simulation.template import REGION_MAPS
 
 SCAN_MM = 3.0
 DERIVATIVE_GRID = (66, 78, 63)
@@ -44,7 +43,7 @@ RESOLVED_MM = 6.0
 FOUND_GM = 0.86
 INVERSION_ROUNDS = 10
 N_NODES = 90
-SIMULATION = ('ageing', 'anatomy', 'dataset', 'grid', 'head', 'person', 'render', 'scan', 'warp')
+SIMULATION = ('dataset', 'grid', 'head', 'person', 'render', 'scan', 'template', 'warp')
 
 
 @dataclass(frozen=True)
@@ -60,24 +59,23 @@ def take_scan(
 ) -> tuple[SimulatedScan, SpatialTransform, Person]:
     """Scan a person of the simulation at 3 mm; also where the scan lies in the template."""
     person = make_person(seed, sex, spacing=2)
-    warp = person.at_age(age, tolerance=0.015, fine=False)
+    brain = person.at_age(age, exact=False)
     acquisition = draw_acquisition((*seed, 1000), 'RAS')
     if not bias:
         acquisition = replace(acquisition, bias=0.0)
-    scan = simulate_scan(person, age, acquisition, (SCAN_MM,) * 3, warp=warp)
-    return scan, known_transform(person, warp, acquisition), person
+    scan = simulate_scan(person, age, acquisition, (SCAN_MM,) * 3, brain=brain)
+    return scan, known_transform(person, brain, acquisition), person
 
 
 def known_transform(
-    person: Person, warp: VolumeWarp, acquisition: Acquisition
+    person: Person, brain: AgedBrain, acquisition: Acquisition
 ) -> SpatialTransform:
     """Template to native, as a registration would find it: the true warp, smoothed."""
-    grid = person.anatomy.grid.coarser(4.0, 8.0)
+    grid = person.template.grid.coarser(4.0, 8.0)
     template = grid.points()
     head = template.copy()
     for _ in range(INVERSION_ROUNDS):
-        young = head + sample_vectors(warp.inverse, person.ageing_grid.index(head))
-        head += template - to_template(young, person.shape_grid, person.shape_inverse)
+        head += template - to_template(head, brain)
     broad = [ndimage.gaussian_filter(u, RESOLVED_MM / grid.spacing) for u in head - template]
     displacement = np.stack(broad, axis=-1)
     # Of the two directions only this one is used.
@@ -187,7 +185,9 @@ def code_version() -> str:
     package = Path(bids_brainage.simulation.__file__).parent
     files = [
         *(package / f'{name}.py' for name in SIMULATION),
-        package.parent / 'data' / 'ageing_curve.json',
+        *(package / 'lifespan' / f'{name}.py' for name in ('field', 'person', 'population')),
+        package.parent / 'data' / 'population' / 'regions.json',
+        package.parent / REGION_MAPS,
         Path(normalise.__file__),
         Path(__file__),
     ]

@@ -1,4 +1,4 @@
-"""Fit how structure volumes change over life, and how people differ: ``data/population.json``.
+"""Fit how structure volumes change over life: ``data/population/structures.json``.
 
     python tools/fit_population.py NORMATIVE_DIR
 
@@ -25,7 +25,7 @@ from fit_volumes import STRUCTURES, centile_volumes, dlmuse_volumes, freesurfer_
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter1d
 
-OUT = Path(__file__).parents[1] / 'bids_brainage' / 'data' / 'population.json'
+OUT = Path(__file__).parents[1] / 'bids_brainage' / 'data' / 'population' / 'structures.json'
 KNOTS = np.array([5, 8, 12, 16, 20, 25, 30, 40, 50, 60, 70, 80, 90, 95], float)
 SMOOTHING_YEARS = 5.0
 OVERLAP = (25.0, 70.0)

@@ -1,8 +1,8 @@
 """Simulated people: T1w heads whose anatomy, ageing and acquisition are known exactly.
 
-A person is a warp of a template anatomy: a smooth individual shape, then a smooth and
-invertible ageing warp that gives every region the volume that its age asks for.  A scan of
-that person is a rendering with its own contrast, pose, bias field, noise and resolution.
+A person is a smooth and invertible warp of a template head: an individual shape in which every
+region has the volume that was drawn for the person's age (`lifespan`).  A scan of that person is a
+rendering with its own contrast, pose, bias field, noise and resolution.
 """
 
 from bids_brainage.simulation.person import Person, make_person

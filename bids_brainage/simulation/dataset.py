@@ -15,9 +15,8 @@ import numpy as np
 
 from bids_brainage import __version__
 from bids_brainage.errors import OptionError, ProcessingError
-from bids_brainage.simulation.ageing import AGE_RANGE, VolumeWarp
-from bids_brainage.simulation.anatomy import REGIONS
-from bids_brainage.simulation.person import Person, make_person
+from bids_brainage.simulation.lifespan.population import load_population
+from bids_brainage.simulation.person import AgedBrain, Person, make_person
 from bids_brainage.simulation.render import draw_acquisition
 from bids_brainage.simulation.scan import (
     Resolution,
@@ -26,6 +25,7 @@ from bids_brainage.simulation.scan import (
     template_spacing,
     voxel_size,
 )
+from bids_brainage.simulation.template import REGIONS
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -97,10 +97,11 @@ def check_plan(plan: Plan) -> None:
             problems.append(f'Session intervals {intervals}: expected 0 first, then increasing.')
     low, high = plan.ages
     oldest = high + max((years for times in plan.schedules for years in times), default=0)
-    if not AGE_RANGE[0] <= low <= high or oldest > AGE_RANGE[1]:
+    youngest_known, oldest_known = load_population('regions').age[[0, -1]]
+    if not youngest_known <= low <= high or oldest > oldest_known:
         problems.append(
             f'Ages {low:g} to {oldest:g} (last session): expected within '
-            f'{AGE_RANGE[0]:g} to {AGE_RANGE[1]:g} years.'
+            f'{youngest_known:g} to {oldest_known:g} years.'
         )
     if problems:
         raise OptionError(' '.join(problems))
@@ -148,16 +149,15 @@ def write_dataset(out: Path, plan: Plan) -> None:
         log.info('%s: %.1f years, %s', name, age, sex)
         intervals = plan.schedules[number % len(plan.schedules)]
         ages = [round(age + interval, 4) for interval in intervals]
-        person, warps = _draw_person((plan.seed, number), sex, spacing, ages)
-        _write_person(out, plan, name, person, intervals, list(zip(ages, warps, strict=True)))
-        rows.append((name, age, sex, round(person.gap, 3)))
-    columns = ('participant_id', 'age', 'sex', 'simulated_gap')
-    _write_tsv(out / 'participants.tsv', columns, rows)
+        person, brains = _draw_person((plan.seed, number), sex, spacing, ages)
+        _write_person(out, plan, name, person, intervals, list(zip(ages, brains, strict=True)))
+        rows.append((name, age, sex))
+    _write_tsv(out / 'participants.tsv', ('participant_id', 'age', 'sex'), rows)
 
 
 def _draw_person(
     key: tuple[int, int], sex: str, spacing: int, ages: Sequence[float]
-) -> tuple[Person, list[VolumeWarp]]:
+) -> tuple[Person, list[AgedBrain]]:
     """Draw a person whose brain can be warped to all ages; some draws are out of reach."""
     last = ProcessingError(f'Nobody was drawn from {key}.')
     for attempt in range(MAX_DRAWS):
@@ -176,7 +176,7 @@ def _write_person(
     name: str,
     person: Person,
     intervals: tuple[float, ...],
-    states: Sequence[tuple[float, VolumeWarp]],
+    states: Sequence[tuple[float, AgedBrain]],
 ) -> None:
     """Write all sessions of one participant, `intervals` years after the first."""
     rng = np.random.default_rng([*person.seed, 0xDA7E])
@@ -184,9 +184,9 @@ def _write_person(
         days=int(rng.integers(3650)), minutes=int(rng.integers(600))
     )
     sessions: list[Sequence[object]] = []
-    for number, (interval, (age, warp)) in enumerate(zip(intervals, states, strict=True)):
+    for number, (interval, (age, brain)) in enumerate(zip(intervals, states, strict=True)):
         label = f'ses-{number + 1}' if plan.has_sessions else ''
-        _write_session(out, plan, person, (name, label), (age, warp), number)
+        _write_session(out, plan, person, (name, label), (age, brain), number)
         time = start + datetime.timedelta(days=round(interval * DAYS_A_YEAR))
         sessions.append((label, time.isoformat(), age))
     if plan.has_sessions:
@@ -200,18 +200,18 @@ def _write_session(
     plan: Plan,
     person: Person,
     names: tuple[str, str],
-    state: tuple[float, VolumeWarp],
+    state: tuple[float, AgedBrain],
     number: int,
 ) -> None:
     """Simulate and write session `number` (from 0); `names` is subject and session folder."""
-    age, warp = state
+    age, brain = state
     scan = simulate_scan(
         person,
         age,
         draw_acquisition((*person.seed, 1000 + number)),
         voxel_size(plan.resolution),
         skull_strip=plan.skull_strip,
-        warp=warp,
+        brain=brain,
     )
     stem = '_'.join(filter(None, names))
     folder = Path(*names, 'anat')
@@ -296,10 +296,6 @@ LICENSE = (
 PARTICIPANT_COLUMNS = {
     'age': {'Description': 'Simulated age at the first session', 'Units': 'year'},
     'sex': {'Description': 'Simulated sex', 'Levels': {'F': 'female', 'M': 'male'}},
-    'simulated_gap': {
-        'Description': 'Years by which the simulated brain is older (+) or younger (-) than age',
-        'Units': 'year',
-    },
 }
 SESSION_COLUMNS = {
     'acq_time': {'Description': 'Invented date and time that keeps the interval of sessions'},
@@ -308,10 +304,9 @@ SESSION_COLUMNS = {
 README = """# Simulated T1w images
 
 Nobody was scanned. Every image was made by `python -m bids_brainage.simulation`: the ICBM 152
-template with an individual shape and an age-dependent change of its region volumes, rendered
-with random contrast, pose, bias field and noise. The JSON file beside each image records the
-settings. `simulated_gap` in `participants.tsv` is the difference between the age of the
-simulated brain and the age of the simulated person.
+template with an individual shape and region volumes drawn from what the program measures in real
+adults of that age, rendered with random contrast, pose, bias field and noise. The JSON file beside
+each image records the settings.
 
 Use it to test software, never to learn something about people.
 """

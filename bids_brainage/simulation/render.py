@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_brainage.simulation.anatomy import TISSUES
 from bids_brainage.simulation.grid import Array, spline_matrix, upsample
 from bids_brainage.simulation.head import HEAD_TISSUES
+from bids_brainage.simulation.template import TISSUES
 
 #: Lowest and highest T1w intensity of each tissue, white matter = 1 (MPRAGE-like order).
 CONTRAST = {
@@ -27,6 +27,8 @@ CONTRAST = {
     'mucosa': (0.50, 0.80),
     'air': (0.0, 0.02),
 }
+#: Least and largest weight of the template's own contrast within tissue.
+TEXTURE = (0.5, 1.0)
 #: Storage orders met in T1w data: canonical, radiological, sagittal, coronal.
 ORIENTATIONS = ('RAS', 'LAS', 'LPS', 'PSR', 'PIR', 'LSA')
 #: Template point placed at the scanner's centre, mm.
@@ -113,7 +115,7 @@ def draw_acquisition(seed: tuple[int, ...], orientation: str | None = None) -> A
         slab_rotation=triple(4.0, 1.5, 1.5),
         bias=float(rng.uniform(0.05, 0.2)),
         noise=float(rng.uniform(0.015, 0.045)),
-        texture=float(rng.uniform(0.5, 1.0)),
+        texture=float(rng.uniform(*TEXTURE)),
         gain=float(rng.uniform(300, 1200)),
         orientation=str(rng.choice(ORIENTATIONS)) if orientation is None else orientation,
         seed=(*seed, 1),

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_brainage.errors import OptionError
-from bids_brainage.simulation.ageing import VolumeWarp
-from bids_brainage.simulation.anatomy import REGIONS, TISSUES, grid_box, sample_regions
-from bids_brainage.simulation.grid import Array, sample, sample_vectors, upsample
-from bids_brainage.simulation.person import Person, make_person, to_template
+from bids_brainage.simulation.grid import Array, nearest, sample, sample_vectors, upsample
+from bids_brainage.simulation.lifespan.anatomy import BRAIN
+from bids_brainage.simulation.lifespan.person import FLOW
+from bids_brainage.simulation.person import AgedBrain, Person, make_person, to_template
 from bids_brainage.simulation.render import (
     Acquisition,
     ScannerGrid,
@@ -23,6 +23,13 @@ from bids_brainage.simulation.render import (
     paint_head,
     scanner_grid,
     slice_blur,
+)
+from bids_brainage.simulation.template import (
+    REGIONS,
+    TISSUES,
+    Template,
+    grid_box,
+    region_labels,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +47,7 @@ class SimulatedScan:
     image : Nifti1Image
         int16 T1w.
     labels : Nifti1Image
-        uint8; 0 outside the intracranial space, else 1 + index into `anatomy.REGIONS`.
+        uint8; 0 outside the intracranial space, else 1 + index into `template.REGIONS`.
     brain_mask : Nifti1Image
         uint8.
     affine : array, shape (4, 4)
@@ -48,11 +55,11 @@ class SimulatedScan:
     tissue : dict
         Fractions (0-1, float32 arrays) of ``csf``, ``gm``, ``wm``.
     volumes : dict
-        Truth: region volumes in ml from the fractions.
+        Truth: region volumes in ml.
     template_points : array, shape (3, nx, ny, nz)
         Template position (mm, RAS) of each voxel: the truth for a registration.
-    ageing_log_jacobian : array, shape (nx, ny, nz)
-        Natural log of local growth since the reference age (negative = loss).
+    log_growth : array, shape (nx, ny, nz)
+        Natural log of local growth relative to the template (negative = loss).
     parameters : dict
         JSON-ready record of person, age and acquisition.
     """
@@ -64,7 +71,7 @@ class SimulatedScan:
     tissue: dict[str, Array]
     volumes: dict[str, float]
     template_points: Array
-    ageing_log_jacobian: Array
+    log_growth: Array
     parameters: dict
 
 
@@ -77,7 +84,6 @@ def simulate_person(
     *,
     skull_strip: bool = False,
     orientation: str | None = None,
-    gap_sd: float = 3.0,
     variation: float = 1.0,
 ) -> SimulatedScan:
     """Scan a person once.
@@ -97,8 +103,6 @@ def simulate_person(
         Set everything outside the brain mask to zero.
     orientation : str, optional
         Storage order such as ``RAS``; random when left out.
-    gap_sd : float
-        SD of the brain-age gap between people, years.
     variation : float
         Factor on differences between people.
 
@@ -112,7 +116,7 @@ def simulate_person(
         If age, sex or resolution cannot be simulated.
     """
     voxel = voxel_size(resolution)
-    person = make_person(seed, sex, template_spacing(voxel), gap_sd, variation)
+    person = make_person(seed, sex, template_spacing(voxel), variation)
     acquisition = draw_acquisition((*person.seed, 1000 + session), orientation)
     return simulate_scan(person, age, acquisition, voxel, skull_strip=skull_strip)
 
@@ -140,22 +144,20 @@ def simulate_scan(
     voxel: tuple[float, float, float],
     *,
     skull_strip: bool = False,
-    warp: VolumeWarp | None = None,
+    brain: AgedBrain | None = None,
 ) -> SimulatedScan:
-    """Scan `person` at `age` years; `warp` is `person.at_age(age)` where already known."""
-    warp = person.at_age(age) if warp is None else warp
+    """Scan `person` at `age` years; `brain` is `person.at_age(age)` where already known."""
+    brain = person.at_age(age) if brain is None else brain
     grid = scanner_grid(acquisition, voxel)
-    points, growth, matrices = _trace(person, warp, acquisition, grid)
+    points, growth, matrices = _trace(person, brain, acquisition, grid)
     template = np.stack([upsample(p, matrices) for p in points])
-    tissue, regions, mask, box = _brain_truth(person, template, voxel)
+    tissue = _tissue(person.template, template, voxel)
     clean = _clean_image(person, acquisition, template, voxel)
     values = finish(clean, acquisition, voxel)
-    inside = mask > 0.5
+    inside = tissue.sum(0) > 0.5
     if skull_strip:
         values = np.where(inside, values, 0)
-    labels = np.zeros(grid.shape, 'u1')
-    labels[box] = np.where(regions.sum(0) > 0.5, regions.argmax(0) + 1, 0)
-    volume_ml = regions.sum((1, 2, 3), dtype='f8') * np.prod(voxel) / 1000
+    labels = nearest(region_labels(), BRAIN.index(template))
     stored = np.clip(np.rint(values * acquisition.gain), 0, 32767).astype('i2')
     jacobian = np.where(inside, upsample(growth, matrices), 0)
     return _oriented(
@@ -164,13 +166,13 @@ def simulate_scan(
         {'image': stored, 'labels': labels, 'mask': inside.astype('u1'), 'growth': jacobian},
         tissue,
         template,
-        dict(zip(REGIONS, (float(v) for v in volume_ml), strict=True)),
+        dict(zip(REGIONS, (brain.share * person.intracranial_ml).tolist(), strict=True)),
         _record(person, age, acquisition, voxel, skull_strip),
     )
 
 
 def _trace(
-    person: Person, warp: VolumeWarp, acquisition: Acquisition, grid: ScannerGrid
+    person: Person, brain: AgedBrain, acquisition: Acquisition, grid: ScannerGrid
 ) -> tuple[Array, Array, tuple[Array, Array, Array]]:
     """Follow coarse scanner points back to the template.
 
@@ -179,48 +181,32 @@ def _trace(
     points, matrices = grid.coarse()
     back = np.linalg.inv(head_to_scanner(acquisition, person.scale)).astype('f4')
     points = np.tensordot(back[:3, :3], points, 1) + back[:3, 3].reshape(3, 1, 1, 1)
-    points = points + sample_vectors(warp.inverse, person.ageing_grid.index(points))
-    growth = sample(warp.log_jacobian, person.ageing_grid.index(points))
-    template = to_template(points, person.shape_grid, person.shape_inverse)
-    return template, growth, matrices
+    template = to_template(points, brain)
+    return template, sample(brain.log_growth, FLOW.index(template)), matrices
 
 
-def _brain_box(index: Array, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
-    """Smallest box of scanner voxels that holds every voxel inside the brain grid."""
-    limits = np.asarray(shape).reshape(3, 1, 1, 1)
-    inside: np.ndarray = np.all((index > -1) & (index < limits), axis=0)
-    x, y, z = (
-        np.flatnonzero(np.moveaxis(inside, k, 0).reshape(inside.shape[k], -1).any(1))[[0, -1]]
-        for k in range(3)
-    )
-    return slice(x[0], x[1] + 1), slice(y[0], y[1] + 1), slice(z[0], z[1] + 1)
+def _tissue(template: Template, points: Array, voxel: tuple[float, float, float]) -> Array:
+    """Tissue fractions at template points (3, ...) in mm, shape (3, ...)."""
+    blurred = np.stack([slice_blur(t, template.grid.spacing, voxel) for t in template.tissue])
+    return sample_vectors(blurred, template.grid.index(points))
 
 
-def _brain_truth(
-    person: Person, template: Array, voxel: tuple[float, float, float]
-) -> tuple[Array, Array, Array, tuple[slice, slice, slice]]:
-    """Tissue (whole grid), regions (in the brain's box), mask (whole grid), box."""
-    anatomy = person.anatomy
-    box = _brain_box(anatomy.grid.index(template), anatomy.grid.shape)
-    blurred = np.stack([slice_blur(t, anatomy.grid.spacing, voxel) for t in person.tissue])
-    part = np.stack([axis[box] for axis in template])
-    inside, regions = sample_regions(anatomy, blurred, part)
-    tissue = np.zeros((3, *template.shape[1:]), 'f4')
-    tissue[(slice(None), *box)] = inside
-    return tissue, regions, tissue.sum(0), box
+def painted_head(template: Template, acquisition: Acquisition) -> Array:
+    """Noise-free T1w of the template's head on its `head_grid`, white matter = 1."""
+    image = paint_head(template.head, acquisition)
+    box = grid_box(template.grid, template.head_grid)
+    brain = paint(template.tissue, template.mask, template.texture, acquisition)
+    image[box] = image[box] * (1 - template.mask) + brain
+    return image
 
 
 def _clean_image(
-    person: Person, acquisition: Acquisition, template: Array, voxel: tuple[float, float, float]
+    person: Person, acquisition: Acquisition, points: Array, voxel: tuple[float, float, float]
 ) -> Array:
     """Noise-free T1w on the scanner grid, white matter = 1."""
-    anatomy = person.anatomy
-    image = paint_head(anatomy.head, acquisition)
-    box = grid_box(anatomy.grid, anatomy.head_grid)
-    brain = paint(person.tissue, anatomy.mask, anatomy.texture, acquisition)
-    image[box] = image[box] * (1 - anatomy.mask) + brain
-    image = slice_blur(image, anatomy.grid.spacing, voxel)
-    return sample(image, anatomy.head_grid.index(template))
+    template = person.template
+    image = slice_blur(painted_head(template, acquisition), template.grid.spacing, voxel)
+    return sample(image, template.head_grid.index(points))
 
 
 def _record(
@@ -235,7 +221,6 @@ def _record(
         'seed': list(person.seed),
         'age': age,
         'sex': person.sex,
-        'brain_age_gap': round(person.gap, 4),
         'head_scale': [round(float(s), 4) for s in person.scale],
         'voxel_mm': list(voxel),
         'skull_strip': skull_strip,
@@ -283,6 +268,6 @@ def _oriented(
         tissue={name: turn(t) for name, t in zip(TISSUES, tissue, strict=True)},
         volumes=region_ml,
         template_points=turn_vectors(template),
-        ageing_log_jacobian=turn(volumes['growth']),
+        log_growth=turn(volumes['growth']),
         parameters=parameters,
     )

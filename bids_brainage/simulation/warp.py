@@ -1,7 +1,6 @@
-"""Smooth invertible warps: stationary velocity fields and their exponentials.
+"""Smooth velocity fields and noise, of which warps are made (`lifespan.field`).
 
-Fields have shape (3, nx, ny, nz), are in mm and live on a `Grid`.  A displacement ``u``
-means the map ``x -> x + u(x)``.
+Fields have shape (3, nx, ny, nz), are in mm and live on a `Grid`.
 """
 
 from __future__ import annotations
@@ -9,65 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_brainage.simulation.grid import Array, sample_vectors
-
-
-def identity_index(shape: tuple[int, ...]) -> Array:
-    """Voxel indices of a volume, shape (3, nx, ny, nz)."""
-    return np.indices(shape, dtype='f4')
-
-
-def compose(outer: Array, inner: Array, spacing: float) -> Array:
-    """Displacement of ``outer after inner`` on the same grid (zero outside the grid)."""
-    index = identity_index(inner.shape[1:]) + inner / np.float32(spacing)
-    return inner + sample_vectors(outer, index)
-
-
-def exponentiate(velocity: Array, spacing: float, squarings: int = 6) -> Array:
-    """Flow of a stationary velocity field for unit time, by scaling and squaring.
-
-    The inverse map is ``exponentiate(-velocity, ...)``.
-
-    Parameters
-    ----------
-    velocity : array, shape (3, nx, ny, nz)
-        mm per unit time.
-    spacing : float
-        Voxel size, mm.
-    squarings : int
-        The first step lasts ``2 ** -squarings``.
-
-    Returns
-    -------
-    array, shape (3, nx, ny, nz)
-        Displacement, mm.
-
-    References
-    ----------
-    Arsigny et al., MICCAI 2006, doi:10.1007/11866565_113.
-    """
-    displacement = velocity * np.float32(0.5**squarings)
-    for _ in range(squarings):
-        displacement = compose(displacement, displacement, spacing)
-    return displacement
-
-
-def jacobian_determinant(displacement: Array, spacing: float) -> Array:
-    """Local volume change of ``x -> x + u(x)``: 1 keeps, > 1 grows, <= 0 folds.
-
-    Returns
-    -------
-    array, shape (nx, ny, nz), float32
-    """
-    matrix = np.stack([np.stack(np.gradient(u, spacing)) for u in displacement])
-    for k in range(3):
-        matrix[k, k] += 1
-    a, b, c = matrix
-    return (
-        a[0] * (b[1] * c[2] - b[2] * c[1])
-        - a[1] * (b[0] * c[2] - b[2] * c[0])
-        + a[2] * (b[0] * c[1] - b[1] * c[0])
-    ).astype('f4')
+from bids_brainage.simulation.grid import Array
 
 
 def _wave_numbers(shape: tuple[int, ...], spacing: float) -> list[NDArray]:

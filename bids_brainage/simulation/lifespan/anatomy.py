@@ -58,22 +58,24 @@ class HeadAnatomy:
     ----------
     name : str
         Of the label map.
-    brain : array of uint8, shape (15, nx, ny, nz)
-        Fractions (255 = all) of `STRUCTURES` on `BRAIN`.
+    brain : array of uint8, shape (S, nx, ny, nz)
+        Fractions (255 = all) of `structures` on `BRAIN`; the fluid around the brain is the first.
     outer : array of uint8, shape (11, nx, ny, nz)
         Fractions of `OUTER` on `HEAD`.
     to_head : array of float32, shape (3, nx, ny, nz)
         Displacement in mm from template points on `BRAIN` to head space: what a registration
         of this anatomy finds.
+    structures : tuple of str
     """
 
     name: str
     brain: NDArray[np.uint8]
     outer: NDArray[np.uint8]
     to_head: Array
+    structures: tuple[str, ...] = STRUCTURES
 
     def fractions(self) -> Array:
-        """Return the structures' fractions, 0 to 1, shape (15, nx, ny, nz)."""
+        """Return the structures' fractions, 0 to 1, shape (S, nx, ny, nz)."""
         return (self.brain / np.float32(255)).astype('f4')
 
 

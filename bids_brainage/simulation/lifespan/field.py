@@ -1,6 +1,7 @@
-"""Warps on the GPU or CPU: the operations of `bids_brainage.simulation.warp` in torch.
+"""Warps on the GPU or CPU: stationary velocity fields and their exponentials.
 
-Fields have shape (3, nx, ny, nz), are in mm and live on a `Grid`.
+Fields have shape (3, nx, ny, nz), are in mm and live on a `Grid`.  A displacement ``u`` means the
+map ``x -> x + u(x)``.
 """
 
 from __future__ import annotations

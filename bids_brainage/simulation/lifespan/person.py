@@ -8,7 +8,7 @@ anatomy; so a person takes a few evaluations on a 4 mm grid.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bids_brainage.errors import ProcessingError
 from bids_brainage.simulation.grid import Grid
 from bids_brainage.simulation.lifespan import field
-from bids_brainage.simulation.lifespan.anatomy import BRAIN, STRUCTURES, HeadAnatomy
+from bids_brainage.simulation.lifespan.anatomy import BRAIN, HeadAnatomy
 from bids_brainage.simulation.warp import border_window, curl_free_velocity, smooth_noise
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ TOLERANCE, LIMIT = 0.008, 0.02
 MAX_ROUNDS = 10
 #: Times the quick volumes are corrected by those of the fine grid.
 REFINEMENTS = 4
-#: Step of the slopes, and the largest change of a weight in one round.
-STEP, LARGEST_MOVE = 0.3, 1.0
+#: Largest change of a weight in one round.
+LARGEST_MOVE = 1.0
 #: SD in mm and smoothness of individual shape.
 SHAPE = ((2.0, 30.0), (1.2, 14.0))
 
@@ -49,15 +49,15 @@ class Carver:
     Attributes
     ----------
     anatomy : HeadAnatomy
-    fractions, blocks : Tensor, shape (15, nx, ny, nz)
+    fractions, blocks : Tensor, shape (S, nx, ny, nz)
         Of the structures, on `BRAIN` and on `FLOW`.
-    basis : Tensor, shape (15, 3, nx, ny, nz)
+    basis : Tensor, shape (S, 3, nx, ny, nz)
         Velocity for a unit rate of growth of each structure, mm.
-    slope : array, shape (15, 15)
+    slope : array, shape (S, S)
         Change of the log volumes (rows) for a unit weight (columns), near no change.
     points, fine : Tensor
         Voxel centres of `FLOW` and of `BRAIN`, mm.
-    volume, block_volume : array, shape (15,)
+    volume, block_volume : array, shape (S,)
         Of the structures, voxels of `BRAIN` and of `FLOW`.
     """
 
@@ -73,8 +73,13 @@ class Carver:
 
     @property
     def share(self) -> NDArray[np.float64]:
-        """Share of each structure in the anatomy's intracranial volume, shape (15,)."""
+        """Share of each structure in the anatomy's intracranial volume, shape (S,)."""
         return self.volume / self.volume.sum()
+
+    @property
+    def volume_ml(self) -> NDArray[np.float64]:
+        """Volume of each structure of the anatomy, shape (S,)."""
+        return self.volume * BRAIN.spacing**3 / 1000
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class Warp:
         Its flow for unit time takes the anatomy to the person, in head space; mm, on `FLOW`.
     growth : Tensor, shape (nx, ny, nz)
         Local volume change, at the anatomy's positions.
-    share : array, shape (15,)
+    share : array, shape (S,)
         What the structures' volumes came out as, per intracranial volume of the anatomy.
     """
 
@@ -105,31 +110,34 @@ def prepare_carver(anatomy: HeadAnatomy, device: str = 'cpu') -> Carver:
     import torch
 
     x, y, z = FLOW.shape
-    blocks = anatomy.fractions().reshape(len(STRUCTURES), x, 2, y, 2, z, 2).mean((2, 4, 6))
+    blocks = anatomy.fractions().reshape(-1, x, 2, y, 2, z, 2).mean((2, 4, 6))
     window = border_window(FLOW.shape, 4)
     basis = np.stack(
         [curl_free_velocity(d, FLOW.spacing, LOW_PASS_MM) * window for d in _drivers(blocks)]
     )
     fractions = torch.from_numpy(anatomy.fractions()).to(device)
-    carver = Carver(
+    volume = blocks.sum((1, 2, 3), dtype='f8')
+    return Carver(
         anatomy,
         fractions,
         torch.from_numpy(blocks.astype('f4')).to(device),
         torch.from_numpy(basis.astype('f4')).to(device),
-        np.eye(len(STRUCTURES)),
+        _slope(blocks, basis) / volume[:, None],
         field.grid_points(FLOW, device),
         field.grid_points(BRAIN, device),
         _total(fractions),
-        blocks.sum((1, 2, 3), dtype='f8'),
+        volume,
     )
-    still = np.zeros(len(STRUCTURES))
+
+
+def _slope(blocks: NDArray[np.float32], basis: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Change of the volumes (rows) for a unit weight (columns): divergences, summed up."""
+    flat = blocks.reshape(len(blocks), -1)
     columns = []
-    for k in range(len(STRUCTURES)):
-        up, down = still.copy(), still.copy()
-        up[k], down[k] = STEP, -STEP
-        ratio = [_volumes(carver, _flow(carver, w, None))[1] for w in (up, down)]
-        columns.append((ratio[0] - ratio[1]) / (2 * STEP))
-    return replace(carver, slope=np.stack(columns, axis=1))
+    for velocity in basis:
+        divergence = sum(np.gradient(velocity[k], FLOW.spacing, axis=k) for k in range(3))
+        columns.append(flat @ divergence.ravel())
+    return np.stack(columns, axis=1).astype('f8')
 
 
 def _drivers(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -176,7 +184,7 @@ def _total(fractions: Tensor) -> NDArray[np.float64]:
 
 
 def measure(carver: Carver, inverse: Tensor) -> NDArray[np.float64]:
-    """Volumes of the structures of a warped anatomy on the fine grid, shape (15,), voxels."""
+    """Volumes of the structures of a warped anatomy on the fine grid, shape (S,), voxels."""
     back = field.sample(inverse, FLOW, carver.fine, border=True)
     return _total(field.sample(carver.fractions, BRAIN, carver.fine + back))
 
@@ -194,7 +202,7 @@ def carve(
     ----------
     carver : Carver
         From `prepare_carver`.
-    share : array, shape (15,)
+    share : array, shape (S,)
         Wanted volume of each structure / intracranial volume (they sum to 1).
     shape : Tensor, optional
         From `draw_shape`.
@@ -215,7 +223,7 @@ def carve(
     before = carver.volume
     wanted = np.log(share * before.sum() / before)
     weights, slope = np.linalg.solve(carver.slope, wanted), carver.slope
-    bias = np.zeros(len(STRUCTURES))
+    bias = np.zeros(len(share))
     for _ in range(REFINEMENTS if exact else 1):
         found = _search(
             carver, shape, weights, slope, wanted - bias, TOLERANCE if exact else LIMIT

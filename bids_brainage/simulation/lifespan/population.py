@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ class Population:
         """Draw how a person differs from the typical one, for life; shape (S,)."""
         values, axes = np.linalg.eigh(self.covariance)
         score = np.clip(rng.standard_normal(len(values)), -LIMIT_SD, LIMIT_SD)
-        return axes @ (score * np.sqrt(values))
+        return axes @ (score * np.sqrt(np.maximum(values, 0)))
 
     def draw_intracranial(self, rng: np.random.Generator, sex: str) -> float:
         """Draw an intracranial volume, ml."""
@@ -114,10 +115,17 @@ class Population:
         return grid[(weight >= 0.5 * weight[:, -1:]).argmax(axis=1)]
 
 
-@lru_cache(maxsize=1)
-def load_population() -> Population:
-    """Return the packaged population (``data/population.json``; sources stand in it)."""
-    text = files('bids_brainage').joinpath('data/population.json').read_text('utf-8')
+@lru_cache(maxsize=2)
+def load_population(name: Literal['structures', 'regions'] = 'structures') -> Population:
+    """Return a packaged population (``data/population``; sources stand in the files).
+
+    Parameters
+    ----------
+    name : {'structures', 'regions'}
+        The 15 structures of the atlas, as FreeSurfer measures them, or the regions of the
+        segmentation network, as it measures them.
+    """
+    text = files('bids_brainage').joinpath(f'data/population/{name}.json').read_text('utf-8')
     content = json.loads(text)
     return Population(
         tuple(content['structures']),
