@@ -15,16 +15,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from bids_brainage import __version__
 
 PEOPLE = 24
 SEED = 3
 VOXEL_MM = 4
+UNRELATED = 'unrelated'
 RETEST_YEARS, CHANGE_YEARS = 0.1, 8.0
 SCHEDULES = (RETEST_YEARS, RETEST_YEARS, CHANGE_YEARS, CHANGE_YEARS)
 """Years to the second session; participants take turns, and sexes alternate too."""
 
-NAME = f'study-{__version__}-seed{SEED}-{VOXEL_MM}mm'
+NAME = f'carved-study-{__version__}-seed{SEED}-{VOXEL_MM}mm'
 
 
 def simulate(root: Path) -> Path:
@@ -38,8 +42,16 @@ def simulate(root: Path) -> Path:
         for years in SCHEDULES:
             arguments += ['--intervals', str(years)]
         _python('bids_brainage.simulation', str(part), *arguments)
+        add_unrelated(part / 'participants.tsv')
         part.rename(bids)
     return bids
+
+
+def add_unrelated(table: Path) -> None:
+    """Give everybody a number that has nothing to do with the brain, column `UNRELATED`."""
+    people = pd.read_csv(table, sep='\t')
+    people[UNRELATED] = np.random.default_rng(SEED).normal(size=len(people)).round(3)
+    people.to_csv(table, sep='\t', index=False)
 
 
 def run_participants(root: Path, *options: str) -> Path:

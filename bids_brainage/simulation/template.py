@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import as_file, files
+from typing import cast
 
 import numpy as np
 
@@ -79,7 +80,8 @@ def load_carver() -> Carver:
     import nibabel as nib
 
     with as_file(files('bids_brainage').joinpath(REGION_MAPS)) as path:
-        maps = np.moveaxis(np.asarray(nib.load(path).dataobj, 'u1'), -1, 0)
+        image = cast('nib.Nifti1Image', nib.load(path))
+        maps = np.moveaxis(np.asarray(image.dataobj, 'u1'), -1, 0)
     nowhere = np.zeros((0, *BRAIN.shape), 'u1')
     still = np.zeros((3, *BRAIN.shape), 'f4')
     return prepare_carver(HeadAnatomy('template', maps, nowhere, still, REGIONS))
