@@ -34,8 +34,8 @@ def test_stripped_image_that_was_smoothed_loses_its_halo(take_scan):
     halo = foreground_mask(smooth)
     mask = brainmask.brain_mask_from_stripped(smooth, halo)
     assert halo.sum() > 1.3 * bare.mask.sum()
-    assert mask.sum() == pytest.approx(bare.mask.sum(), rel=0.06)
-    assert dice(mask, bare.mask) > 0.97
+    assert mask.sum() == pytest.approx(bare.mask.sum(), rel=0.08)
+    assert dice(mask, bare.mask) > 0.96
 
 
 def test_halo_is_measured_from_the_background(take_scan):
