@@ -1,7 +1,7 @@
 r"""Train all four systems on generated people, then on real ones, in pieces that may be stopped.
 
-    python tools/gpu_training.py LABEL_MAP_DIR WORK --people 20000 --minutes 9
-    python tools/gpu_training.py LABEL_MAP_DIR WORK --people 20000 --minutes 9 \
+    python tools/gpu_training.py LABEL_MAP_DIR WORK --people 1000 --minutes 9
+    python tools/gpu_training.py LABEL_MAP_DIR WORK --people 1000 --minutes 9 \
         --measured MEASURED_TSV --real REAL_INPUTS
     python tools/gpu_training.py join WORK/cut/vgg8.lifespan MODELS
 
@@ -19,6 +19,7 @@ With ``--toy`` the grids are coarse, the people few, and the epochs two: for a d
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import io
 import json
@@ -108,9 +109,9 @@ def device_name() -> str:
     return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
-def run_within(command: Sequence[str], seconds: float) -> int | None:
-    """Run a command; return its status, or None if the time was up and it was killed."""
-    process = subprocess.Popen(command, start_new_session=True)
+def run_within(command: Sequence[str], seconds: float, lock: int) -> int | None:
+    """Run a command that holds a lock; return its status, or None if the time was up."""
+    process = subprocess.Popen(command, start_new_session=True, pass_fds=(lock,))
     try:
         return process.wait(max(seconds, 0))
     except subprocess.TimeoutExpired:
@@ -127,12 +128,25 @@ def advance(steps: Sequence[Step], done: Path, seconds: float) -> int:
     A step that fails ends the call with its status.
     """
     done.mkdir(parents=True, exist_ok=True)
+    lock = os.open(done / '.lock', os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:  # its step may outlive a call that was killed
+        LOG.info('an earlier call or its step is still at work in %s', done.parent)
+        return os.EX_TEMPFAIL
+    try:
+        return _advance(steps, done, seconds, lock)
+    finally:
+        os.close(lock)
+
+
+def _advance(steps: Sequence[Step], done: Path, seconds: float, lock: int) -> int:
     end = time.monotonic() + seconds
     for number, step in enumerate(steps, start=1):
         if (done / step.name).is_file():
             continue
         LOG.info('step %d of %d: %s', number, len(steps), step.name)
-        status = run_within(step.command, end - time.monotonic())
+        status = run_within(step.command, end - time.monotonic(), lock)
         if status is None:
             LOG.info('%s goes on with the next call', step.name)
             return os.EX_TEMPFAIL
@@ -221,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('label_map_dir', type=Path, help='or atlas, to try without label maps')
     parser.add_argument('work', type=Path)
-    parser.add_argument('--people', type=int, default=20000)
+    parser.add_argument('--people', type=int, default=1000)
     parser.add_argument('--minutes', type=float, default=9.0, help='of this call')
     parser.add_argument('--measured', type=Path, help='from tools/measure_regions.py')
     parser.add_argument('--real', type=Path, help='from tools/real_inputs.py')

@@ -1,6 +1,8 @@
 """The large training goes on where it was stopped, and its bundles travel in parts."""
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +43,14 @@ def test_time_that_is_up_ends_the_call_and_not_the_training(tmp_path):
     assert advance(steps, tmp_path / 'done', 60) == 0
 
 
+def test_two_calls_do_not_work_in_one_folder(tmp_path):
+    (tmp_path / 'done').mkdir()
+    with (tmp_path / 'done' / '.lock').open('w') as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert advance([step('never', 'raise SystemExit(4)')], tmp_path / 'done', 60) == 75
+    assert advance([step('now', '')], tmp_path / 'done', 60) == 0
+
+
 def test_a_step_that_fails_ends_the_call_with_its_status(tmp_path):
     steps = [step('wrong', 'raise SystemExit(3)'), step('never', 'raise SystemExit(4)')]
     assert advance(steps, tmp_path / 'done', 60) == 3
@@ -65,8 +75,10 @@ def test_bundle_travels_in_parts(tmp_path, monkeypatch):
 def test_dry_run_on_the_cpu_in_pieces(tmp_path):
     """Without label maps and real people: generate, train A to D, measure, cut."""
     command = [sys.executable, str(TOOL), 'atlas', str(tmp_path), '--toy', '--minutes']
-    assert subprocess.run([*command, '0.2'], check=False).returncode == 75
-    assert subprocess.run([*command, '9'], check=False).returncode == 0
+    place = {**os.environ, 'PYTHONPATH': str(TOOL.parents[1])}
+    for minutes, status in (('0.2', 75), ('9', 0)):
+        done = subprocess.run([*command, minutes], env=place, check=False)
+        assert done.returncode == status
     report = json.loads((tmp_path / 'measured.json').read_text('utf-8'))
     assert len(report['models']) == 4
     for arch, row in report['models'].items():
