@@ -123,6 +123,7 @@ def job_of(view: str, table: pd.DataFrame, people: People, options: argparse.Nam
         name=f'{bundle.arch}.{TAG}', arch=bundle.arch, declared=bundle.input, recipe=recipe,
         folder=str(options.work / f'training-{bundle.arch}-{view}'), seed=0,
         cache=str(cache), split=str(split),
+        accelerator='cuda' if torch.cuda.is_available() else 'cpu',
     )  # fmt: skip
 
 

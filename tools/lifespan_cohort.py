@@ -2,7 +2,8 @@
 
     python tools/lifespan_cohort.py LABEL_MAP_DIR OUT --people 2000
 
-``LABEL_MAP_DIR`` holds SynthSeg's training label maps (Apache-2.0).  ``OUT`` gets one folder of
+``LABEL_MAP_DIR`` holds SynthSeg's training label maps (Apache-2.0); ``atlas`` takes the average
+brain of the packaged atlas instead.  ``OUT`` gets one folder of
 prepared inputs for each grid, ``split.tsv``, and ``truth.tsv`` (true volumes, and the best age
 anybody could say from them).  A run that was stopped goes on where it was; a finished one that
 is called again with another ``--learn`` writes the inputs anew with that age to learn: ``best`` is
@@ -28,9 +29,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bids_brainage.errors import ProcessingError
 from bids_brainage.inputs.kinds import kind_of
 from bids_brainage.outputs.files import write_tsv
-from bids_brainage.simulation.lifespan.anatomy import load_anatomies
+from bids_brainage.simulation.lifespan.anatomy import HeadAnatomy, atlas_anatomy, load_anatomies
 from bids_brainage.simulation.lifespan.cohort import (
     Individual,
     draw_age,
@@ -74,6 +76,8 @@ LOG = logging.getLogger('lifespan_cohort')
 AGES = (18.0, 95.0)
 YEARS_LATER = 4.0
 CHUNK = 50
+#: In place of a folder of label maps.
+ATLAS = Path('atlas')
 #: People with a higher number all train.
 TESTED = 8000
 #: Volume that the program's segmentation finds / FreeSurfer's, median of real people measured
@@ -89,7 +93,8 @@ GRIDS = (
     ('t1w_clinical-4mm', 'densenet169_clinical', 2),
     ('t1w_structural-6mm', 'amagenet', 4),
 )
-
+#: The same on the grids of the papers.
+PUBLISHED = tuple((f'{name.rpartition("-")[0]}-published', arch, 1) for name, arch, _ in GRIDS)
 
 KEYS = ('source', 'number', 'session', 'age', 'sex', 'role', 'log_share')
 
@@ -104,6 +109,13 @@ class Plan:
     seed: int
     repeated: int
     learn: str
+    published: bool = False
+    device: str = 'cpu'
+
+    @property
+    def grids(self) -> tuple[tuple[str, str, int], ...]:
+        """Inputs: name, architecture whose grid it is, how much coarser."""
+        return PUBLISHED if self.published else GRIDS
 
     @property
     def n_chunks(self) -> int:
@@ -215,14 +227,24 @@ def network_input(
     return t1w_brain(aligned, image, *grid, error)
 
 
+def anatomies(label_maps: Path, cache: Path) -> list[HeadAnatomy]:
+    """Return the heads that people are carved out of."""
+    return [atlas_anatomy()] if label_maps == ATLAS else load_anatomies(label_maps, cache)
+
+
 @lru_cache(maxsize=1)
-def make_world(label_maps: Path, cache: Path) -> World:
+def make_world(
+    label_maps: Path,
+    cache: Path,
+    grids: tuple[tuple[str, str, int], ...] = GRIDS,
+    device: str = 'cpu',
+) -> World:
     """Prepare anatomies (once) and grids."""
-    carvers = [prepare_carver(a) for a in load_anatomies(label_maps, cache)]
-    templates = {c.anatomy.name: template_anatomy(c.anatomy, gain=GAIN) for c in carvers}
+    carvers = [prepare_carver(a, device) for a in anatomies(label_maps, cache)]
+    templates = {c.anatomy.name: template_anatomy(c.anatomy, device, GAIN) for c in carvers}
     blocks = {
         name: input_block(arch, make_recipe(arch, {'data': {'coarsen': factor}}))
-        for name, arch, factor in GRIDS
+        for name, arch, factor in grids
     }
     return World(load_population(), carvers, templates, blocks)
 
@@ -230,7 +252,7 @@ def make_world(label_maps: Path, cache: Path) -> World:
 def generate(plan: Plan, workers: int) -> None:
     """Make all chunks that are not there yet."""
     (plan.out / 'chunks').mkdir(parents=True, exist_ok=True)
-    load_anatomies(plan.label_maps, plan.out / 'anatomies')
+    anatomies(plan.label_maps, plan.out / 'anatomies')
     missing = [k for k in range(plan.n_chunks) if not chunk_path(plan.out, k).is_file()]
     with ProcessPoolExecutor(workers, get_context('spawn')) as pool:
         for done, _ in enumerate(pool.map(make_chunk, repeat(plan), missing), start=1):
@@ -240,12 +262,13 @@ def generate(plan: Plan, workers: int) -> None:
 def make_chunk(plan: Plan, k: int) -> None:
     """Make one chunk of people."""
     torch.set_num_threads(1)
-    world = make_world(plan.label_maps, plan.out / 'anatomies')
-    visits = [
-        visit
-        for number in range(k * CHUNK, min((k + 1) * CHUNK, plan.people))
-        for visit in visits_of(plan.seed, number, plan.repeated, world)
-    ]
+    world = make_world(plan.label_maps, plan.out / 'anatomies', plan.grids, plan.device)
+    visits = []
+    for number in range(k * CHUNK, min((k + 1) * CHUNK, plan.people)):
+        try:
+            visits += visits_of(plan.seed, number, plan.repeated, world)
+        except ProcessingError as error:  # with one anatomy, that cannot become everybody
+            LOG.warning('left out: %s', error)
     partial = plan.out / 'chunks' / f'partial-{k}.npz'
     np.savez(
         partial,
@@ -275,7 +298,7 @@ def assemble(plan: Plan) -> None:
     population = load_population()
     best = population.expected_age(np.array(columns['log_share']), *AGES)
     targets = {'best': best, 'drawn': columns['age']}[plan.learn]
-    for name, arch, factor in GRIDS:
+    for name, arch, factor in plan.grids:
         block = input_block(arch, make_recipe(arch, {'data': {'coarsen': factor}}))
 
         def rows(name: str = name):
@@ -315,11 +338,13 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=1)
     parser.add_argument('--learn', choices=('best', 'drawn'), default='best')
     parser.add_argument('--workers', type=int, default=1, help='processes, 2.5 GB each')
+    parser.add_argument('--published', action='store_true', help='grids of the papers')
+    parser.add_argument('--device', default='cpu', help='of torch')
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     plan = Plan(
         options.label_map_dir, options.out, options.people, options.seed, options.repeated,
-        options.learn,
+        options.learn, options.published, options.device,
     )  # fmt: skip
     generate(plan, options.workers)
     assemble(plan)

@@ -143,6 +143,8 @@ def details_text(name: str, model_dirs: Sequence[Path]) -> str:
     told = 'converted' if 'converted_from' in metadata else bundle.status
     n = _n_train(bundle)
     people = f'n {"not stated" if n is None else n}, ages {_ages(bundle) or "not stated"}'
+    if mixed := training.get('n_simulated'):
+        people += f'; and {mixed} simulated people'
     facts = {
         'model': f'{bundle.name}, version {bundle.version}, {told}{is_default}',
         'title': metadata['title'],

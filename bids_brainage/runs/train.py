@@ -150,7 +150,7 @@ def _finish(config: Config, job: Job, models: Path) -> list[Row]:
     write_predictions(folder / 'predictions.tsv', rows)
     write_tsv(folder / 'folds.tsv', fold_table.fold_table(rows), fold_table.COLUMNS)
     write_tsv(folder / 'cohorts.tsv', cohort_table.cohort_table(rows), cohort_table.COLUMNS)
-    cohort = training_people(config)
+    cohort = training_people(config, mixed=job.recipe.run.simulated_share > 0)
     calibration = calibrate_predictions(
         rows, dataset=f'held-out people of {cohort.name}', method=_method(job.recipe),
         simulated=cohort.simulated,

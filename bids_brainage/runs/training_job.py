@@ -266,15 +266,20 @@ def _dataset_words(study: Study) -> str:
     return f'{study.bids_dir}{cohort}'
 
 
-def training_people(config: Config) -> Cohort:
-    """Return what is said of the people: names of the datasets, and whether any is simulated."""
+def training_people(config: Config, *, mixed: bool = False) -> Cohort:
+    """Return what is said of the people: names of the datasets, and whether any is simulated.
+
+    Where simulated people are `mixed` with real ones, it is said of the real ones.
+    """
     from bids_brainage.training.export import Cohort
 
     found = studies(config)
     trains = [study.bids_dir for study in found if not study.role]
+    if mixed:
+        trains = [folder for folder in trains if not _is_simulated(folder)] or trains
     return Cohort(
         name=', '.join(map(dataset_name, trains)),
-        simulated=any(map(_is_simulated, trains)),
+        simulated=not mixed and any(map(_is_simulated, trains)),
         datasets={
             '' if study.own else study.name: dataset_name(study.bids_dir) for study in found
         },

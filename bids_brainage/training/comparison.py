@@ -20,6 +20,7 @@ from bids_brainage.training.predictions import Row, columns, of_role, per_scan
 from bids_brainage.training.splits import (
     LONGITUDINAL,
     RETEST,
+    SIMULATED,
     TEST,
     TRAINING,
     UNSEEN,
@@ -82,7 +83,7 @@ def judged_scans(trainings: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, 
             if (scans := per_scan(of_role(rows, role)))
         }
         for role in roles
-        if role not in (TRAINING, VALIDATION)
+        if role not in (TRAINING, SIMULATED, VALIDATION)
     }
 
 

@@ -80,8 +80,13 @@ class EpochPlan(Sampler[list[int]]):
         """Choose the epoch, as the trainer counts it."""
         self.epoch = epoch
 
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of an epoch."""
+        return len(self.rows)
+
     def _bounds(self) -> list[tuple[int, int]]:
-        total = len(self.rows) + (-len(self.rows)) % self.world
+        total = self.n_rows + (-self.n_rows) % self.world
         starts = range(0, total, self.batch_size)
         bounds = [(start, min(start + self.batch_size, total)) for start in starts]
         if len(bounds) > 1 and (bounds[-1][1] - bounds[-1][0]) // self.world < self.least:
@@ -91,14 +96,78 @@ class EpochPlan(Sampler[list[int]]):
     def __len__(self) -> int:
         return len(self._bounds())
 
+    def order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Return the rows of an epoch, counted over interruptions."""
+        if self.seed is None:
+            return self.rows
+        return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+
     def __iter__(self) -> Iterator[list[int]]:
-        order = self.rows
-        if self.seed is not None:
-            rng = np.random.default_rng([self.seed, self.first_epoch + self.epoch])
-            order = rng.permutation(self.rows)
+        order = self.order(self.first_epoch + self.epoch)
         order = np.concatenate([order, order[: (-len(order)) % self.world]])
         for start, stop in self._bounds():
             yield order[start:stop][self.rank :: self.world].tolist()
+
+
+class MixedPlan(EpochPlan):
+    """An epoch's batches of real people, each with a share of simulated ones.
+
+    Every real row comes once an epoch.  The simulated ones are dealt from shuffles that go on from
+    epoch to epoch, so that all have their turn, however many they are.
+
+    Parameters
+    ----------
+    rows, batch_size, **more
+        See `EpochPlan`; the rows are those of real people.
+    simulated : sequence of int
+        Rows of simulated people.
+    share : float
+        Of these in a batch, to within one row; over whole epochs the same.
+    seed : int
+        Of the shuffles.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[int] | npt.NDArray[np.intp],
+        batch_size: int,
+        *,
+        simulated: Sequence[int] | npt.NDArray[np.intp],
+        share: float,
+        seed: int,
+        **more: int,
+    ) -> None:
+        super().__init__(rows, batch_size, seed=seed, **more)
+        self.simulated = np.asarray(simulated, dtype=np.int64)
+        self._mixing_seed = seed
+        places = np.arange(int(len(self.rows) / (1 - share)) + 2)
+        # rounding must not move a place: 10 x 0.3 is 3
+        before, after = (np.ceil(n * share - 1e-9) for n in (places, places + 1))
+        mixed = after > before
+        self.mixed = mixed[: int(np.flatnonzero(~mixed)[len(self.rows) - 1]) + 1]
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of an epoch."""
+        return len(self.mixed)
+
+    def order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Return the rows of an epoch; within each batch real and simulated ones are shuffled."""
+        order = np.empty(self.n_rows, np.int64)
+        order[~self.mixed] = super().order(epoch)
+        order[self.mixed] = self._dealt(epoch, int(self.mixed.sum()))
+        rng = np.random.default_rng([self._mixing_seed, epoch, 1])
+        for start in range(0, len(order), self.batch_size):
+            rng.shuffle(order[start : start + self.batch_size])
+        return order
+
+    def _dealt(self, epoch: int, n: int) -> npt.NDArray[np.int64]:
+        first, size = epoch * n, len(self.simulated)
+        shuffles = [
+            np.random.default_rng([self._mixing_seed, number, 2]).permutation(self.simulated)
+            for number in range(first // size, -(-(first + n) // size))
+        ]
+        return np.concatenate(shuffles)[first % size :][:n]
 
 
 def loader(cache: Cache, plan: Sampler[list[int]], *, workers: int = 0, pin: bool = False) -> Any:

@@ -20,6 +20,7 @@ from bids_brainage.training.recipe import Recipe
 from bids_brainage.training.splits import (
     LONGITUDINAL,
     RETEST,
+    SIMULATED,
     TEST,
     TRAINING,
     UNSEEN,
@@ -36,6 +37,7 @@ COPIES = 4
 
 TASKS = {
     TRAINING: 'to train on',
+    SIMULATED: 'simulated to train on, too',
     VALIDATION: 'to choose the epoch',
     TEST: 'to test',
     LONGITUDINAL: 'to judge change',
@@ -213,7 +215,8 @@ def estimate_words(
     rows = Counter(a.role for a in assignments)
     folds = max(len({a.fold for a in assignments if a.role == TRAINING}), 1)
     again = 0.0 if at_once is None else step.forward
-    seconds = rows[TRAINING] * (step.whole + again) + rows[VALIDATION] * step.forward
+    trained = rows[TRAINING] / (1 - run.simulated_share)
+    seconds = trained * (step.whole + again) + rows[VALIDATION] * step.forward
     epoch = seconds / folds / processes
     batch = math.ceil(run.batch_size / processes)
     parts = '' if at_once is None else f', {at_once} scan{"s" * (at_once > 1)} at once'

@@ -19,9 +19,9 @@ from bids_brainage.models.registry import model_info
 from bids_brainage.training.cache import Cache
 from bids_brainage.training.calibrate import Calibration
 from bids_brainage.training.fit import model_options
-from bids_brainage.training.job import Job, fold_sources
+from bids_brainage.training.job import Job, fold_sources, learnt_sources
 from bids_brainage.training.predictions import Row, of_role, per_person, trained_model
-from bids_brainage.training.splits import TRAINING
+from bids_brainage.training.splits import SIMULATED, TRAINING
 from bids_brainage.training.studies import study_of
 
 TOLERANCE_YEARS = 0.01
@@ -131,7 +131,7 @@ def export_training(
 
     folds = fold_sources(job)
     members = [trained_model(job, cache, fold) for fold in folds]
-    ages = [cache.ages[cache.rows_of(roles[TRAINING])] for roles in folds.values()]
+    ages = [cache.ages[cache.rows_of(learnt_sources(roles))] for roles in folds.values()]
     choices = [model_options(job, values) for values in ages]
     model = members[0] if len(members) == 1 else FoldEnsemble(members)
     options = choices[0] if len(members) == 1 else {'members': choices}
@@ -147,9 +147,12 @@ def _description(job: Job, cohort: Cohort) -> str:
     count = len(fold_sources(job))
     parts = f'the mean of {count} networks (one per fold)' if count > 1 else 'one network'
     start = 'from the weights of another bundle ' if recipe.run.start_from else ''
+    share = recipe.run.simulated_share
+    mixed = f' and, {share:.0%} of each batch, simulated people,' if share else ''
     return (
-        f'Brain age by {parts} of architecture {job.arch}, trained {start}on {cohort.name} with '
-        f'{recipe.optimiser.name}, {recipe.loss.main} loss and at most {recipe.run.epochs} epochs.'
+        f'Brain age by {parts} of architecture {job.arch}, trained {start}on {cohort.name}{mixed} '
+        f'with {recipe.optimiser.name}, {recipe.loss.main} loss and at most {recipe.run.epochs} '
+        'epochs.'
     )
 
 
@@ -164,12 +167,14 @@ def _limitations(cohort: Cohort, calibration: Calibration) -> str:
 
 def _training(job: Job, rows: Sequence[Row], cohort: Cohort) -> dict[str, Any]:
     people = per_person(of_role(rows, TRAINING))
+    simulated = len(per_person(of_role(rows, SIMULATED)))
     ages = np.array([row['age'] for row in people], dtype=float)
     sexes = [row['sex'] for row in people if row['sex'] in ('F', 'M')]
     return {
         'data': cohort.name,
         'simulated': cohort.simulated,
         'n': len(people),
+        **({'n_simulated': simulated} if simulated else {}),
         'age_min': float(ages.min()),
         'age_max': float(ages.max()),
         'age_mean': float(ages.mean()),
@@ -188,7 +193,8 @@ def _training(job: Job, rows: Sequence[Row], cohort: Cohort) -> dict[str, Any]:
 def _people(job: Job, rows: Sequence[Row], cohort: Cohort) -> dict[str, str | list[str]]:
     roles: dict[str, set[Person]] = defaultdict(set)
     for row in rows:
-        role = row['role'] if row['role'] in LEARNT_FROM else UNSEEN
+        learnt = TRAINING if row['role'] == SIMULATED else row['role']
+        role = learnt if learnt in LEARNT_FROM else UNSEEN
         person = str(row['participant_id']).removeprefix('sub-')
         name, label = study_of(person)
         own = name not in cohort.datasets  # a label of one's own may have the mark, too
@@ -206,6 +212,14 @@ def _start(job: Job) -> dict[str, Any]:
     recipe['run']['start_from'] = bundle.name  # the folder says nothing elsewhere
     facts = {'name': bundle.name, 'version': bundle.version}
     return {'recipe': recipe, 'start': {**facts, 'weights_sha256': bundle.weights_sha256}}
+
+
+def _mixed_in(training: Mapping[str, Any]) -> str:
+    """Say how many simulated people have taught the network beside the real ones."""
+    if 'n_simulated' not in training:
+        return ''
+    share = training['recipe']['run']['simulated_share']
+    return f'; {training["n_simulated"]} simulated people in {share:.0%} of each batch'
 
 
 def model_card(metadata: Mapping[str, Any]) -> str:
@@ -235,7 +249,8 @@ def model_card(metadata: Mapping[str, Any]) -> str:
         '',
         f'{training["n"]} people, {training["age_min"]:.1f} to {training["age_max"]:.1f} years '
         f'(mean {training["age_mean"]:.1f}); data: {training["data"]}'
-        + (' (simulated)' if training['simulated'] else ''),
+        + (' (simulated)' if training['simulated'] else '')
+        + _mixed_in(training),
         '',
         '## Accuracy on held-out people',
         '',

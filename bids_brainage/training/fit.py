@@ -12,6 +12,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,10 @@ from bids_brainage.models.registry import create_model
 from bids_brainage.outputs.logs import IMPORTANT
 from bids_brainage.training.additive import aligned_weights, balanced_weights
 from bids_brainage.training.cache import Cache, open_cache
-from bids_brainage.training.job import JOB_FILE, Job, fold_sources, read_job
+from bids_brainage.training.job import JOB_FILE, Job, fold_sources, learnt_sources, read_job
 from bids_brainage.training.recipe import Recipe
 from bids_brainage.training.recipe_check import factory_options
-from bids_brainage.training.splits import TRAINING, VALIDATION
+from bids_brainage.training.splits import SIMULATED, TRAINING, VALIDATION
 from bids_brainage.training.start import start_options, start_state
 from bids_brainage.tsv import read_tsv
 
@@ -195,7 +196,7 @@ def fit_fold(job: Job, cache: Cache, fold: int, *, later_folds: int = 0) -> None
     if generates:
         model = build_generator(job.arch, job.recipe, job.seed)
     else:
-        model = start_model(job, cache.ages[rows], fold)
+        model = start_model(job, cache.ages[cache.rows_of(learnt_sources(roles))], fold)
     if resumed is not None:
         if close_fold(folder, resumed['history'], job.recipe.run):
             return
@@ -232,19 +233,26 @@ def age_training(
     """Return the module that trains an age model, and the batches of its two sets of rows."""
     import torch
 
-    from bids_brainage.training.data import EpochPlan, least_rows, loader
+    from bids_brainage.training.data import EpochPlan, MixedPlan, least_rows, loader
     from bids_brainage.training.module import AgeTraining
 
     rank = global_rank() if job.world > 1 else 0
     batch = whole_batch(job.recipe, job.world)
     training, chosen = rows
     sample = tuple(torch.from_numpy(np.array(a[training[:1]])).float() for a in cache.arrays)
-    plan = EpochPlan(
+    simulated = cache.rows_of(fold_sources(job)[fold].get(SIMULATED, set()))
+    share = job.recipe.run.simulated_share
+    mix = partial(MixedPlan, simulated=simulated, share=share) if share else EpochPlan
+    plan = mix(
         training, batch, seed=job.seed, first_epoch=len(resumed['history']) if resumed else 0,
         least=least_rows(model, sample), rank=rank, world=job.world,
     )  # fmt: skip
     validation = EpochPlan(chosen[rank :: job.world], max(1, batch // job.world))
-    unit = float(np.ptp(cache.ages[training])) if job.recipe.loss.scale == 'range' else 1.0
+    learnt = cache.ages[[*training, *simulated]]
+    unit = float(np.ptp(learnt)) if job.recipe.loss.scale == 'range' else 1.0
+    weights = np.ones(len(cache.ages))
+    for part in filter(len, (training, simulated)):  # each has its own decades and cohorts
+        weights[part] = row_weights(job.recipe, cache.ages, part, _cohorts(job, cache))[part]
     pin, workers = job.accelerator == 'cuda', job.recipe.run.workers
     return (
         AgeTraining(
@@ -254,7 +262,7 @@ def age_training(
             len(plan),
             unit,
             resumed,
-            weights=row_weights(job.recipe, cache.ages, training, _cohorts(job, cache)),
+            weights=weights,
             at_once=job.at_once,
         ),
         loader(cache, plan, workers=workers, pin=pin),

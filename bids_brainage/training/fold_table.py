@@ -14,7 +14,7 @@ from scipy import stats
 
 from bids_brainage.statistics.accuracy import accuracy
 from bids_brainage.training.predictions import Row, columns, of_role, per_person
-from bids_brainage.training.splits import TEST, TRAINING, UNSEEN, VALIDATION
+from bids_brainage.training.splits import SIMULATED, TEST, TRAINING, UNSEEN, VALIDATION
 
 MEASURES = ('mae', 'rmse', 'me', 'r', 'r2')
 COLUMNS = ('role', 'fold', 'n', *MEASURES)
@@ -40,7 +40,7 @@ def fold_table(predictions: Sequence[Row], level: float = 0.95) -> list[dict[str
         deviation `SD`.  Years; None where a number does not exist.
     """
     rows: list[dict[str, Any]] = []
-    for role in (TRAINING, VALIDATION, TEST, UNSEEN):
+    for role in (TRAINING, SIMULATED, VALIDATION, TEST, UNSEEN):
         chosen = of_role(predictions, role)
         own = []
         for fold in sorted({int(row['fold']) for row in chosen}):

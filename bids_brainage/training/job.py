@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from bids_brainage.errors import OptionError
 from bids_brainage.outputs.files import read_json, write_json
 from bids_brainage.training.recipe import Recipe
-from bids_brainage.training.splits import TEST, TRAINING, USED, VALIDATION
+from bids_brainage.training.splits import SIMULATED, TEST, TRAINING, USED, VALIDATION
 from bids_brainage.tsv import read_tsv
 
 JOB_FILE = 'job.json'
@@ -140,3 +141,8 @@ def fold_sources(job: Job) -> dict[int, dict[str, set[str]]]:
         for fold, roles in sorted(folds.items())
         if roles[TRAINING]
     }
+
+
+def learnt_sources(roles: Mapping[str, set[str]]) -> set[str]:
+    """Return the scans of a fold that its network learns from, simulated ones among them."""
+    return roles[TRAINING] | roles.get(SIMULATED, set())

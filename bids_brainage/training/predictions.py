@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from bids_brainage.outputs.files import write_tsv
 from bids_brainage.training.cache import Cache
-from bids_brainage.training.job import Job, fold_sources
+from bids_brainage.training.job import Job, fold_sources, learnt_sources
 from bids_brainage.training.split_table import SCAN_COLUMNS
-from bids_brainage.training.splits import TRAINING
 from bids_brainage.tsv import read_tsv
 
 COLUMNS = (*SCAN_COLUMNS, 'predicted_age')
@@ -29,7 +28,7 @@ def trained_model(job: Job, cache: Cache, fold: int) -> Any:
     from bids_brainage.training.fit import start_model
 
     state = torch.load(job.fold_folder(fold) / 'best.pt', map_location='cpu', weights_only=True)
-    rows = cache.rows_of(fold_sources(job)[fold][TRAINING])
+    rows = cache.rows_of(learnt_sources(fold_sources(job)[fold]))
     model = start_model(job, cache.ages[rows], fold)
     model.load_state_dict(state['model'])
     return model.eval()

@@ -40,7 +40,7 @@ from bids_brainage.training.split_table import (
     split_problems,
     write_split,
 )
-from bids_brainage.training.splits import Assignment, make_split, reserved_people
+from bids_brainage.training.splits import SIMULATED, Assignment, Item, make_split, reserved_people
 from bids_brainage.training.studies import Study
 from bids_brainage.training.table import table_block
 
@@ -273,7 +273,12 @@ def _all_candidates(
             exclude_flags=recipe.data.exclude_flags,
         )
         _require_derivatives(found, study.output_dir)
-        result += [replace(c, item=study.named(c.item)) for c in found]
+        made_up: set[str] = set()
+        if recipe.run.simulated_share:
+            made_up = {scan.uri for scan in scans if scan.metadata.get('Simulated') is True}
+        for one in found:
+            role = SIMULATED if one.item.source in made_up else ''
+            result.append(replace(one, item=study.named(replace(one.item, role=role))))
     return result
 
 
@@ -328,9 +333,13 @@ def _split(
     if not items:
         problems.append('No scan is left to train on.')
         return []
+    if mixing := _mixing_problem(items, recipe):
+        problems.append(mixing)
+        return []
     free = {item.participant for item in items if not item.role}
     if given is not None:
         assignments = read_split(given, items, problems)
+        problems += _misplaced(assignments, given)
     elif free and len(reserved_people(items, recipe.split)) == len(free):
         problems.append(EVERYBODY_REPEATED)
         return []
@@ -342,3 +351,37 @@ def _split(
         least = MIN_WITHOUT_EPOCHS if recipe.split.selection == 'none' else MIN_PEOPLE
         problems += split_problems(assignments, by_scan=recipe.split.unit == 'scan', least=least)
     return assignments
+
+
+def _mixing_problem(items: Sequence[Item], recipe: Recipe) -> str:
+    """Say what is missing for batches of real and simulated people; empty if nothing."""
+    share = recipe.run.simulated_share
+    if not share:
+        return ''
+    words = f'simulated_share = {share:g} in [run]'
+    if all(item.role != SIMULATED for item in items):
+        return (
+            f'{words}: none of the {len(items)} scans is of a simulated person ("Simulated": true '
+            'in the side file of the image). Add simulated people, in --cohorts say, or leave the '
+            'key out.'
+        )
+    if all(item.role for item in items):
+        return (
+            f'{words}: no scan of a real person is left, who train, choose the epoch and test. '
+            'Add real people, in --cohorts say, or leave the key out.'
+        )
+    return ''
+
+
+def _misplaced(assignments: Sequence[Assignment], given: Path) -> list[str]:
+    """Say whether simulated people have another role in a split than the recipe gives them."""
+    wrong = {
+        a.item.source for a in assignments if (a.role == SIMULATED) != (a.item.role == SIMULATED)
+    }
+    if not wrong:
+        return []
+    return [
+        f'--split {given}: {len(wrong)} scans have the role {SIMULATED} and should not, or the '
+        f'other way round, {min(wrong)} say. With simulated_share in [run] all simulated people '
+        'have it, and without it nobody.'
+    ]

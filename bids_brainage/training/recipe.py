@@ -141,11 +141,14 @@ class RunRecipe:
     chooses the epoch whose weights are kept.  `output_bias` ``mean`` starts at the mean
     training age, ``none`` does not.  `freeze_backbone_epochs` holds the backbone still at the
     start; `start_from` is the folder of a bundle whose weights, grid and options are the start.
+    `simulated_share` of each batch are scans of simulated people and the others of real ones, of
+    whom an epoch sees all; with 0 nobody asks who is simulated.
     `precision` is ``32`` or, on a GPU, ``bf16``.
     """
 
     epochs: int = 100
     batch_size: int = 8
+    simulated_share: float = 0.0
     patience: int = 0
     monitor: str = 'mae'
     output_bias: str = 'mean'

@@ -80,6 +80,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     'augmentation.shading': (0, 2),
     'run.epochs': (1, 100000),
     'run.batch_size': (1, 65536),
+    'run.simulated_share': (0, 1),
     'run.patience': (0, 100000),
     'run.freeze_backbone_epochs': (0, 100000),
     'run.workers': (0, 256),
@@ -248,6 +249,12 @@ def value_problems(recipe: Recipe) -> list[str]:
         for name in recipe.data.exclude_flags
         if name not in known
     ]
+    share, batch = recipe.run.simulated_share, recipe.run.batch_size
+    if share and min(share, 1 - share) * batch < 1 - 1e-9:
+        problems.append(
+            f'run.simulated_share = {share:g} is less than one simulated or one real scan of a '
+            f'batch (run.batch_size = {batch}).'
+        )
     if recipe.split.validation + recipe.split.test > 0.95:
         problems.append('split.validation and split.test leave nobody to train on.')
     for name in ('gamma', 'gain'):

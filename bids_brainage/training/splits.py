@@ -12,8 +12,11 @@ import numpy as np
 from bids_brainage.training.recipe import SplitRecipe
 
 TRAINING, VALIDATION, TEST = 'training', 'validation', 'test'
+SIMULATED = 'simulated'
+"""Who trains, too: simulated people in a training of real ones (`RunRecipe.simulated_share`)."""
+
 LONGITUDINAL, RETEST, UNSEEN, EXCLUDED = 'longitudinal', 'retest', 'unseen', 'excluded'
-ROLES = (TRAINING, VALIDATION, TEST, LONGITUDINAL, RETEST, UNSEEN, EXCLUDED)
+ROLES = (TRAINING, SIMULATED, VALIDATION, TEST, LONGITUDINAL, RETEST, UNSEEN, EXCLUDED)
 USED = (TRAINING, VALIDATION, TEST)
 
 DAYS_PER_YEAR = 365.25
@@ -38,7 +41,7 @@ class Item:
     acq_days : float
         Day of the scan, NaN when unknown.
     role : str
-        What all scans of the cohort are for; empty where the split decides.
+        What the scan is for, by its cohort or as a simulated one; empty where the split decides.
     """
 
     source: str

@@ -60,13 +60,13 @@ class Study:
         """
         cohort = self.name or item.cohort
         if self.own:
-            return replace(item, cohort=cohort, role=self.role)
+            return replace(item, cohort=cohort, role=self.role or item.role)
         return replace(
             item,
             source=f'bids:{self.name}:{item.source.removeprefix(_OWN)}',
             participant=f'{self.name}{MARK}{item.participant}',
             cohort=cohort,
-            role=self.role,
+            role=self.role or item.role,
         )
 
 

@@ -20,7 +20,7 @@ from bids_brainage.inference.predict import predict
 from bids_brainage.outputs.files import read_json
 from bids_brainage.training.cache import open_cache
 from bids_brainage.training.calibrate import calibrate_predictions
-from bids_brainage.training.data import EpochPlan, least_rows
+from bids_brainage.training.data import EpochPlan, MixedPlan, least_rows
 from bids_brainage.training.export import Cohort, export_training, model_card
 from bids_brainage.training.fit import fit_job, start_model
 from bids_brainage.training.job import check_resumable, fold_sources, read_job
@@ -64,6 +64,36 @@ def test_plan_continues_where_it_was():
     assert list(plan) == list(later)
     plan.set_epoch(2)
     assert list(plan) != list(later)
+
+
+def mixed(share, batch, **more):
+    """Ten real rows, from 0, and seven simulated ones, from 100."""
+    return MixedPlan(range(10), batch, simulated=range(100, 107), share=share, seed=1, **more)
+
+
+@pytest.mark.parametrize(('share', 'batch'), [(0.25, 4), (0.3, 10), (0.5, 3), (0.8, 5)])
+def test_mixed_plan_gives_each_batch_its_share(share, batch):
+    batches = list(mixed(share, batch))
+    assert sorted(row for rows in batches for row in rows if row < 100) == list(range(10))
+    for rows in batches[:-1]:
+        assert sum(row >= 100 for row in rows) == pytest.approx(share * batch, abs=0.5)
+    assert len(mixed(share, batch)) == len(batches)
+
+
+def test_mixed_plan_goes_on_where_it_was_until_all_have_had_their_turn():
+    plan, later = mixed(0.25, 4), mixed(0.25, 4, first_epoch=1)
+    first = [row for batch in plan for row in batch if row >= 100]
+    plan.set_epoch(1)
+    assert list(plan) == list(later)
+    second = [row for batch in plan for row in batch if row >= 100]
+    assert len(set(first)) == len(first) == 4
+    assert set(first + second) == set(range(100, 107))
+
+
+def test_mixed_plan_is_the_same_whatever_the_processes():
+    alone = list(mixed(0.5, 6))
+    pair = [list(mixed(0.5, 6, rank=rank, world=2)) for rank in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*pair, strict=True)] == list(map(sorted, alone))
 
 
 def test_last_batch_is_dropped_only_where_a_normalisation_needs_it():
