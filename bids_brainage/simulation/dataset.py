@@ -208,7 +208,7 @@ def _write_session(
     scan = simulate_scan(
         person,
         age,
-        draw_acquisition((*person.seed, 1000 + number)),
+        draw_acquisition((*person.seed, 1000 + number), protocol=(plan.seed,)),
         voxel_size(plan.resolution),
         skull_strip=plan.skull_strip,
         brain=brain,
@@ -305,7 +305,7 @@ README = """# Simulated T1w images
 
 Nobody was scanned. Every image was made by `python -m bids_brainage.simulation`: the ICBM 152
 template with an individual shape and region volumes drawn from what the program measures in real
-adults of that age, rendered with random contrast, pose, bias field and noise. The JSON file beside
+adults of that age, rendered in one contrast, with random pose, bias field and noise. The JSON file beside
 each image records the settings.
 
 Use it to test software, never to learn something about people.

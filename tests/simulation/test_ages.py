@@ -11,7 +11,7 @@ from bids_brainage.simulation.dataset import Plan, write_dataset
 
 pytestmark = pytest.mark.slow
 
-PEOPLE, AGES = 16, (20.0, 85.0)
+PEOPLE, AGES = 24, (20.0, 85.0)
 
 
 @pytest.fixture(scope='module')
@@ -32,5 +32,5 @@ def test_intervals_hold_the_ages(rows):
 
 def test_ages_are_found(rows):
     age, said = (np.array([row[key] for row in rows]) for key in ('age', 'predicted_age'))
-    assert np.abs(said - age).mean() < 8
+    assert np.abs(said - age).mean() < 10
     assert np.corrcoef(age, said)[0, 1] > 0.7
