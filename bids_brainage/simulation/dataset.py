@@ -305,8 +305,8 @@ README = """# Simulated T1w images
 
 Nobody was scanned. Every image was made by `python -m bids_brainage.simulation`: the ICBM 152
 template with an individual shape and region volumes drawn from what the program measures in real
-adults of that age, rendered in one contrast, with random pose, bias field and noise. The JSON file beside
-each image records the settings.
+adults of that age, rendered in one contrast, with random pose, bias field and noise. The JSON
+file beside each image records the settings.
 
 Use it to test software, never to learn something about people.
 """

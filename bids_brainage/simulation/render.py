@@ -12,8 +12,9 @@ from bids_brainage.simulation.head import HEAD_TISSUES
 from bids_brainage.simulation.template import TISSUES
 
 #: Lowest and highest T1w intensity of each tissue, white matter = 1.  With those of fluid and grey
-#: matter, ventricles show 0.23 to 0.47 and cortex 0.65 to 0.73 of the white matter, as in real scans
-#: (5th to 95th percentile of 40 of IXI, Hammersmith, and 8 of NiChart, inside DLMUSE's labels).
+#: matter, ventricles show 0.23 to 0.47 and cortex 0.65 to 0.73 of the white matter, as in real
+#: scans (5th to 95th percentile of 40 of IXI, Hammersmith, and 8 of NiChart, inside DLMUSE's
+#: labels).
 CONTRAST = {
     'csf': (0.38, 0.62),
     'gm': (0.71, 0.80),

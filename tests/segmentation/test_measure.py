@@ -13,7 +13,7 @@ from bids_brainage.preprocessing.transforms import voxel_points
 PHANTOM_VOLUME_TOLERANCE = 0.05
 RIM_GREY = 0.15  # mean grey matter in voxels that are a mixture of fluid and white matter
 # The head has 3 mm voxels, so that hardly a sulcus holds pure fluid: grey matter comes out low.
-WHITE_TOLERANCE, GREY_TOLERANCE, VENTRICLE_TOLERANCE = 0.08, 0.20, 0.25
+WHITE_TOLERANCE, GREY_TOLERANCE, VENTRICLE_TOLERANCE = 0.08, 0.20, 0.35
 MEANS = {'csf': 150.0, 'gm': 600.0, 'wm': 900.0}
 STRUCTURES = (
     Structure(1, 'lateral_ventricle', 'CSF', 'csf'),
