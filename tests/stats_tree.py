@@ -39,6 +39,7 @@ VERSIONS = {
     'freesurfer 5.3': '# cvs_version $Id: mri_segstats.c,v 1.96.2.4 2012/11/14 nicks Exp $\n',
 }
 COLUMNS = 'Index SegId NVoxels Volume_mm3 StructName normMean normStdDev normMin normMax normRange'
+COLUMNS_OF_CORTEX = ('ThickAvg', 'SurfArea', 'GrayVol')
 SURFACE = 'StructName NumVert SurfArea GrayVol ThickAvg ThickStd MeanCurv GausCurv FoldInd CurvInd'
 
 
@@ -49,7 +50,10 @@ def usual_volumes() -> dict[str, float]:
 
 
 def usual_cortex(regions=REGIONS) -> dict[str, tuple[float, float]]:
-    """Thickness, mm, and area, mm2, of one hemisphere; ``cortex`` is all of it."""
+    """Thickness, mm, and area, mm2, of one hemisphere; ``cortex`` is all of it.
+
+    A third number is the volume, mm3; without it, it is thickness times area.
+    """
     found = {name: (2.2 + 0.02 * k, 900.0 + 50 * k) for k, name in enumerate(regions)}
     return {**found, 'cortex': (2.45, 88000.0)}
 
@@ -83,7 +87,7 @@ def fastsurfer(volumes, cortex) -> str:
 
 
 def aparc(cortex) -> str:
-    """Return the text of an ``aparc.stats``."""
+    """Return the text of an ``aparc.stats``; `cortex` as of `usual_cortex`."""
     thickness, area = cortex.get('cortex', (None, None))
     lines = []
     if thickness is not None:
@@ -93,8 +97,9 @@ def aparc(cortex) -> str:
             f'# Measure Cortex, MeanThickness, Mean Thickness, {thickness!r}, mm',
         ]
     body = ''.join(
-        f'{name:40} 1200 {area!r} 2500 {thick!r} 0.5 0.11 0.02 10 1.1\n'
-        for name, (thick, area) in cortex.items()
+        f'{name:40} 1200 {area!r} {volume[0] if volume else area * thick!r} {thick!r} '
+        '0.5 0.11 0.02 10 1.1\n'
+        for name, (thick, area, *volume) in cortex.items()
         if name != 'cortex'
     )
     head = '# Table of FreeSurfer cortical parcellation anatomical statistics \n# \n'
@@ -152,7 +157,7 @@ def row_of_table(row):
     sides = {}
     for side in ('lh', 'rh'):
         sides[side] = {
-            name: (float(row[f'{side}_{name}_ThickAvg']), float(row[f'{side}_{name}_SurfArea']))
+            name: tuple(float(row[f'{side}_{name}_{k}']) for k in COLUMNS_OF_CORTEX)
             for name in REGIONS
         }
         whole = [float(row[f'{side}_hdr_Cortex_{k}']) for k in ('MeanThickness', 'WhiteSurfArea')]

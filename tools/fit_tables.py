@@ -5,7 +5,8 @@
 ``NORMATIVE_DIR`` holds FreeSurfer's measures of people of 67 OpenNeuro data sets and DLMUSE's of
 people of IXI.  Age is told by support vectors (Vapnik 1995) on random Fourier features (Rahimi and
 Recht 2007), so that no row of a person is kept; every decade of age weighs the same, up to a cap.
-Thickness enters as a share of the mean thickness: what a site adds everywhere cancels.
+Thickness enters as a share of the mean thickness: what a site adds everywhere cancels.  For the
+many data sets of OpenNeuro the most likely age (tools/posterior.py) counts for more than that.
 
 Every figure on the card leaves whole data sets (for IXI, hospitals and families of scans) out.
 """
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from posterior import Prior, fit_posterior
 from sklearn.model_selection import GroupKFold
 from sklearn.svm import SVR
 
@@ -30,8 +32,8 @@ from bids_brainage.inputs.harmonise import Site, residuals_of, spread_of
 from bids_brainage.inputs.measure_titles import CORTICAL, STRUCTURES
 from bids_brainage.inputs.measures import features_of, muse_volumes
 from bids_brainage.inputs.volumes import log_ratios
+from bids_brainage.models.registry import create_model
 from bids_brainage.models.volumes import filled
-from bids_brainage.models.waves import WavesRegressor
 from bids_brainage.segmentation.regions import OUTER_FLUID, load_regions
 from bids_brainage.statistics.conformal import calibrate_by_age, leave_one_out_half_widths_by_age
 from bids_brainage.training.additive import balanced_weights, feature_distribution
@@ -43,12 +45,16 @@ WAVES, TAIL, EPSILON_YEARS = 1500, 3.0, 2.0
 
 DECADES = ((0, 18), (18, 30), (30, 40), (40, 50), (50, 60), (60, 120))
 PARTS = {'adults (18 and older)': (18, 120), '18 to 45 years': (18, 45), '50 and older': (50, 120)}
+SHORT = {'ThickAvg': 'thickness', 'SurfArea': 'area', 'GrayVol': 'volume'}
 SHARES = (0.25, 0.5, 1.0)
 """Parts of the other people, for the learning curve."""
 
+REGIONS = sorted(filter(None, CORTICAL))
 FREESURFER = [
     *(f'{name}/brain' for name in STRUCTURES), 'brain', 'brain/head', 'cortex thickness',
-    *(f'{name} thickness/cortex thickness' for name in sorted(filter(None, CORTICAL))),
+    *(f'{name} thickness/cortex thickness' for name in REGIONS),
+    'cortex area/brain', *(f'{name} area/cortex area' for name in REGIONS),
+    *(f'{name} volume/cortex' for name in REGIONS),
 ]  # fmt: skip
 DLMUSE = [
     *(f'{r.name}/brain' for r in load_regions() if r.name != OUTER_FLUID), 'brain/intracranial',
@@ -61,13 +67,20 @@ class Settings:
 
     `width`: of the waves, in units of the usual distance between two people.  `cost`: of errors.
     `offset_years`: added to age before its logarithm; the larger, the more years count alike.
-    `weight_cap`: nobody weighs more than so many times the mean.
+    `weight_cap`: nobody weighs more than so many times the mean.  `likely`: how the most likely
+    age is mixed in, if it is.
     """
 
     width: float
     cost: float
     offset_years: float
     weight_cap: float
+    likely: Prior | None = None
+
+    @property
+    def form(self) -> str:
+        """Of the model."""
+        return 'posterior' if self.likely else 'waves'
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,7 @@ def measures_of(row: dict[str, Any]) -> dict[str, float]:
             name = rest.replace('hdr_Cortex_WhiteSurf', 'cortex_Surf')
             name = name.replace('hdr_Cortex_MeanThickness', 'cortex_ThickAvg')
             region, _, what = name.rpartition('_')
-            short = {'ThickAvg': 'thickness', 'SurfArea': 'area'}.get(what)
+            short = SHORT.get(what)
             if short:
                 found[f'{head}-{region}-{short}'] = value
     return found
@@ -130,37 +143,57 @@ def distribution_of(people: People, settings: Settings) -> dict[str, list]:
 
 
 def fit(people: People, settings: Settings) -> tuple[dict[str, np.ndarray], dict[str, list]]:
-    """Return the tensors of `WavesRegressor` and how people differ."""
+    """Return the tensors of the model, and how people differ."""
     known = distribution_of(people, settings)
     features = np.array([filled(row, known) for row in people.features])
     weights = balanced_weights(people.age, cap=settings.weight_cap)
     share = weights / weights.sum()
     centre = share @ features
     spread = np.sqrt(share @ (features - centre) ** 2)
-    n = features.shape[1]
-    rng = np.random.default_rng(SEED)
-    directions = rng.normal(size=(WAVES, n)) / (settings.width * np.sqrt(n))
-    phase = rng.uniform(0, 2 * np.pi, WAVES)
     z = np.clip((features - centre) / spread, -TAIL, TAIL)
+    scales = {'centre': centre, 'scale': spread, 'tail': np.array([TAIL])}
+    waves = scales | fit_waves(z, people.age, weights, settings)
+    if settings.likely is None:
+        return waves, known
+    likely = fit_posterior(z, people.age, people.source, settings.likely)
+    return scales | likely | {f'waves_{name}': value for name, value in waves.items()}, known
+
+
+def fit_waves(
+    z: np.ndarray, age: np.ndarray, weights: np.ndarray, settings: Settings
+) -> dict[str, np.ndarray]:
+    """Return the tensors of `WavesRegressor` but for scales; `z` are standardised features."""
+    n = settings.likely.waves_see if settings.likely else z.shape[1]
+    rng = np.random.default_rng(SEED)
+    directions = np.zeros((WAVES, z.shape[1]))
+    directions[:, :n] = rng.normal(size=(WAVES, n)) / (settings.width * np.sqrt(n))
+    phase = rng.uniform(0, 2 * np.pi, WAVES)
     waves = np.sqrt(2 / WAVES) * np.cos(z @ directions.T + phase)
-    target = np.log(people.age + settings.offset_years)
-    middle, stretch = share @ target, people.age.std() / target.std()
+    target = np.log(age + settings.offset_years)
+    middle, stretch = weights @ target / weights.sum(), age.std() / target.std()
     model = SVR(kernel='precomputed', C=settings.cost, epsilon=EPSILON_YEARS)
     model.fit(waves @ waves.T, (target - middle) * stretch, sample_weight=weights)
     height = np.sqrt(2 / WAVES) * (model.dual_coef_[0] @ waves[model.support_]) / stretch
     return {
         'intercept': np.array([middle + model.intercept_[0] / stretch]),
-        'centre': centre, 'scale': spread, 'tail': np.array([TAIL]), 'linear': np.zeros(n),
-        'directions': directions, 'phase': phase, 'height': height,
-        'offset_years': np.array([settings.offset_years]),
-    }, known  # fmt: skip
+        'linear': np.zeros(z.shape[1]), 'directions': directions, 'phase': phase,
+        'height': height, 'offset_years': np.array([settings.offset_years]),
+    }  # fmt: skip
+
+
+def trained(
+    people: People, names: list[str], settings: Settings
+) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, list]]:
+    """Return the model that some people make, and how they differ."""
+    tensors, known = fit(people, settings)
+    model = create_model('tables', features=names, form=settings.form)
+    model.load_tensors(tensors)
+    return model, known
 
 
 def predict(known: People, others: People, names: list[str], settings: Settings) -> np.ndarray:
     """Fit on some people and return the ages of others."""
-    tensors, distribution = fit(known, settings)
-    model = WavesRegressor(names)
-    model.load_tensors(tensors)
+    model, distribution = trained(known, names, settings)
     return model(np.array([filled(row, distribution) for row in others.features]))
 
 
@@ -190,9 +223,7 @@ def harmonised(people: People, names: list[str], settings: Settings) -> np.ndarr
     found = np.full(len(people.age), np.nan)
     for rest, mine in GroupKFold(FOLDS).split(people.age, people.age, people.source):
         known, others = people.where(rest), people.where(mine)
-        tensors, distribution = fit(known, settings)
-        model = WavesRegressor(names)
-        model.load_tensors(tensors)
+        model, distribution = trained(known, names, settings)
         curves, spread = usual_people(known, distribution)
         for source in np.unique(others.source):
             own = np.flatnonzero(others.source == source)
@@ -277,7 +308,9 @@ def usual_people(
 def export(people: People, names: list[str], text: dict[str, Any], out: Path) -> None:
     """Fit on everybody, judge and calibrate on sources left out, and write the bundle."""
     groups, takes = people.source, text.pop('takes')
-    settings = Settings(**text.pop('settings'))
+    given = text.pop('settings')
+    likely = Prior(**given.pop('likely')) if 'likely' in given else None
+    settings = Settings(**given, likely=likely)
     found = left_out(people, names, settings)
     error = found - people.age
     interval = calibrate_by_age(error, found, LEVEL)
@@ -301,7 +334,8 @@ def export(people: People, names: list[str], text: dict[str, Any], out: Path) ->
     age = people.age
     metadata = {
         **text,
-        'arch': 'tables', 'arch_options': {'features': names}, 'status': 'trained',
+        'arch': 'tables', 'arch_options': {'features': names, 'form': settings.form},
+        'status': 'trained',
         'input': {
             'kind': 'measures', 'space': None, 'voxel_size_mm': None, 'affine': None,
             'orientation': None, 'normalisation': 'log_ratio', 'skull_stripped': None,

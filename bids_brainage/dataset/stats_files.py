@@ -1,8 +1,8 @@
 """Read what other programs measured: stats files of FreeSurfer and FastSurfer.
 
 Measures have one name whichever program and version wrote them: ``Left-Hippocampus`` (mm3),
-``BrainSegVolNotVent`` (mm3), ``lh-insula-thickness`` (mm), ``lh-insula-area`` (mm2);
-``lh-cortex-`` is the whole hemisphere.
+``BrainSegVolNotVent`` (mm3), ``lh-insula-thickness`` (mm), ``lh-insula-area`` (mm2),
+``lh-insula-volume`` (mm3); ``lh-cortex-`` is the whole hemisphere.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NOT_BRAIN = frozenset(
     {'3rd-Ventricle', '4th-Ventricle', '5th-Ventricle', 'CSF', 'Optic-Chiasm'}
     | {f'{side}-{name}' for side in ('Left', 'Right') for name in _FLUID}
 )
-_APARC = {'SurfArea': 'area', 'ThickAvg': 'thickness'}
+_APARC = {'SurfArea': 'area', 'ThickAvg': 'thickness', 'GrayVol': 'volume'}
 _SURFACE = {'WhiteSurfArea': 'area', 'MeanThickness': 'thickness'}
 
 
@@ -100,7 +100,8 @@ def read_cortex(path: Path, side: str) -> Measures:
     Returns
     -------
     dict
-        Thickness (mm) and surface area (mm2) of the regions and of the hemisphere.
+        Thickness (mm), surface area (mm2) and volume (mm3) of the regions, and the first two of
+        the hemisphere.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.bundles.facts import model_facts
 from bids_brainage.bundles.people import TRUE
 from bids_brainage.inference.interval import corrected_age, in_training_range
-from bids_brainage.inputs.volumes import by_title, title_of
+from bids_brainage.inputs.volumes import by_title
 from bids_brainage.outputs.tables import brainage_row
 from bids_brainage.preprocessing.quality import prediction_flags
 
@@ -34,8 +34,8 @@ def prediction_facts(prediction: Mapping[str, Any], bundle: Bundle) -> dict[str,
         'BaseAge': prediction['base_age'],
         'ReferenceAge': prediction['reference_age'],
         'ContributionsFromMean': by_title(prediction['from_mean'], kind),
-        'Beyond': [title_of(name, kind) for name in prediction['beyond']],
-        'Estimated': [title_of(name, kind) for name in prediction['estimated']],
+        'Beyond': list(by_title(dict.fromkeys(prediction['beyond'], 0.0), kind)),
+        'Estimated': list(by_title(dict.fromkeys(prediction['estimated'], 0.0), kind)),
         'Note': prediction['note'],
         'SyntheticScans': prediction['synthetic_scans'],
     }

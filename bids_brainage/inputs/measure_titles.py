@@ -95,14 +95,19 @@ CORTICAL = (
 )  # fmt: skip
 """Cortical regions in the order of their labels, 1001 and 2001 (right) onwards."""
 
+CORTICAL_MEASURES = {'thickness': ': thickness', 'area': ': surface', 'volume': ': volume'}
+"""What is measured of a cortical region → what its title says of the whole cortex."""
+
 
 def measure_title(feature: str) -> str:
     """Return the name a person reads for a feature of `bids_brainage.inputs.measures`.
 
+    Thickness, surface and volume of a region have one: together they say what the region adds.
+
     Examples
     --------
     >>> measure_title('insula thickness/cortex thickness'), measure_title('Hippocampus/brain')
-    ('Insula: thickness', 'Hippocampus')
+    ('Insula', 'Hippocampus')
     """
     above, _, below = feature.partition('/')
     if below == 'head':
@@ -110,8 +115,8 @@ def measure_title(feature: str) -> str:
     if above == 'brain':
         return 'Size of the brain'
     region, _, what = above.rpartition(' ')
-    if what in ('thickness', 'area') and region in REGIONS:
-        return f'{REGIONS[region]}: {"thickness" if what == "thickness" else "surface"}'
+    if what in CORTICAL_MEASURES and region in REGIONS:
+        return REGIONS[region] + (CORTICAL_MEASURES[what] if region == 'cortex' else '')
     return STRUCTURES[above]
 
 
@@ -129,7 +134,7 @@ def labels_of(feature: str) -> tuple[int, ...]:
     """
     above = feature.split('/')[0]
     region, _, what = above.rpartition(' ')
-    if what in ('thickness', 'area') and region in CORTICAL:
+    if what in CORTICAL_MEASURES and region in CORTICAL:
         place = CORTICAL.index(region) + 1
         return (1000 + place, 2000 + place)
     return LABELS.get(above, ())

@@ -2,8 +2,8 @@
 
 A feature is the logarithm of a measure or of a ratio of two, and is written as text:
 ``'Hippocampus/brain'`` (volumes, both sides together), ``'brain'``, ``'insula thickness/cortex
-thickness'`` (means of both hemispheres), ``'cortex area/brain'``.  A measure of one side only
-counts for both.
+thickness'`` (means of both hemispheres), ``'cortex area/brain'``, ``'insula volume/cortex'``.  A
+measure of one side only counts for both.
 """
 
 from __future__ import annotations
@@ -97,8 +97,9 @@ def _amount(found: Mapping[str, float], name: str) -> float:
     """Return a volume (mm3), area (mm2) or thickness (mm); NaN if it was not measured."""
     if name.endswith(' thickness'):
         return _both(found, name.removesuffix(' thickness'), 'thickness') / 2
-    if name.endswith(' area'):
-        return _both(found, name.removesuffix(' area'), 'area')
+    for what in ('area', 'volume'):
+        if name.endswith(f' {what}'):
+            return _both(found, name.removesuffix(f' {what}'), what)
     if name in _TOTALS:
         return found.get(_TOTALS[name], math.nan)
     sides = [found.get(f'{side}-{name}') for side in ('Left', 'Right')]

@@ -1,5 +1,7 @@
 """Stats files of all versions give the same measures."""
 
+import math
+
 import pytest
 from stats_tree import (
     NOT_IN_DKT,
@@ -36,8 +38,9 @@ def test_names_of_all_versions_become_those_of_the_last(written, version):
 
 def test_cortex_of_a_hemisphere(written):
     found = read_cortex(written(aparc(usual_cortex())), 'rh')
-    assert len(found) == 2 * len(REGIONS) + 2
+    assert len(found) == 3 * len(REGIONS) + 2
     assert found['rh-insula-thickness'] == usual_cortex()['insula'][0]
+    assert found['rh-insula-volume'] == math.prod(usual_cortex()['insula'])
     assert found['rh-cortex-area'] == 88000.0
 
 

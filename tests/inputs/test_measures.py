@@ -13,13 +13,21 @@ from stats_tree import aparc, aseg, row_of_table, usual_cortex, usual_volumes
 from bids_brainage.dataset.stats_files import read_cortex, read_volumes
 from bids_brainage.errors import BundleError
 from bids_brainage.inputs.kinds import prepare_input
-from bids_brainage.inputs.measure_titles import CORTICAL, LABELS, REGIONS, STRUCTURES
+from bids_brainage.inputs.measure_titles import (
+    CORTICAL,
+    LABELS,
+    REGIONS,
+    STRUCTURES,
+    labels_of,
+    measure_title,
+)
 from bids_brainage.inputs.measures import features_of, head_is_wrong, muse_volumes, quality_of
 from bids_brainage.inputs.volumes import by_title, title_of
 from bids_brainage.outputs import write_json, write_tsv
 
 TABLE = Path(__file__).parents[3] / 'shared/data/normative/openneuro_freesurfer_age.csv.gz'
 SAME = 1e-6
+CORTEX = sum(usual_volumes()[f'{side}CortexVol'] for side in ('lh', 'rh'))
 HEAD = {'eTIV': 1.5e6, 'BrainSegVolNotVent': 1.2e6}
 
 
@@ -44,6 +52,8 @@ def measures_of(folder, volumes, sides):
         ('cortex thickness', math.log(2.45)),
         ('insula thickness/cortex thickness', math.log(usual_cortex()['insula'][0] / 2.45)),
         ('cortex area/brain', math.log(2 * 88000 / 1160000)),
+        ('insula area/cortex area', math.log(usual_cortex()['insula'][1] / 88000)),
+        ('insula volume/cortex', math.log(2 * math.prod(usual_cortex()['insula']) / CORTEX)),
     ],
 )
 def test_a_feature_against_its_formula(tmp_path, name, expected):
@@ -55,7 +65,7 @@ def test_a_feature_against_its_formula(tmp_path, name, expected):
 def test_one_side_counts_for_both_and_what_is_absent_is_not_known(tmp_path):
     one = measures_of(tmp_path, usual_volumes(), {'rh': usual_cortex()})
     two = measures_of(tmp_path, usual_volumes(), {'lh': usual_cortex(), 'rh': usual_cortex()})
-    names = ['insula thickness/cortex thickness', 'cortex area/brain']
+    names = ['insula thickness/cortex thickness', 'cortex area/brain', 'insula volume/cortex']
     np.testing.assert_allclose(features_of(one, names), features_of(two, names), atol=1e-12)
     assert quality_of(one)['hemispheres_missing'] == 1
     assert quality_of(two)['hemispheres_missing'] == 0
@@ -108,6 +118,13 @@ def test_titles_tell_features_apart():
     assert len(titles) == len(names) + 2
     assert set(CORTICAL) - {None} <= set(REGIONS) and set(LABELS) == set(STRUCTURES)
     assert title_of('lateral_ventricle/brain', 'measures') == 'Lateral ventricles'
+
+
+def test_what_is_measured_of_a_region_is_told_together():
+    names = [f'insula {what}/cortex' for what in ('thickness', 'area', 'volume')]
+    assert by_title(dict.fromkeys(names, 1.0), 'measures') == {'Insula': 3.0}
+    assert [labels_of(name) for name in names] == [(1035, 2035)] * 3
+    assert measure_title('cortex area/brain') == 'Cortex: surface'
 
 
 @pytest.mark.shared
