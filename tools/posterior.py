@@ -101,14 +101,31 @@ def fit_posterior(
     found = curves_of(z, age, source)
     within, between = covariances(z - spline(age) @ found, source)
     spread = within + settings.sites * between + settings.ridge * np.eye(len(within))
+    frequent = np.exp(-0.5 * ((AGES[:, None] - age) / PRIOR_YEARS) ** 2).sum(axis=1)
+    prior = settings.prior * np.log(frequent / frequent.sum() + PRIOR_FLOOR)
+    likely = likely_tensors(AGES, spline(AGES) @ found, spread, prior)
+    return likely | {'waves_share': np.array([settings.waves_share])}
+
+
+def likely_tensors(
+    ages: np.ndarray, usual: np.ndarray, spread: np.ndarray, prior: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the tensors of `PosteriorRegressor` that tell how likely each age is.
+
+    Parameters
+    ----------
+    ages : (A,) array
+        Years.
+    usual : (A, F) array
+        Standardised features of the usual person of each age.
+    spread : (F, F) array
+        Covariance of how people differ from them.
+    prior : (A,) array
+        Logarithm of how likely each age is before anything was measured.
+    """
     values, vectors = np.linalg.eigh(spread)
     turn = (vectors / np.sqrt(values)).T
-    frequent = np.exp(-0.5 * ((AGES[:, None] - age) / PRIOR_YEARS) ** 2).sum(axis=1)
     return {
-        'ages': AGES,
-        'prior': settings.prior * np.log(frequent / frequent.sum() + PRIOR_FLOOR),
-        'usual': spline(AGES) @ found @ turn.T,
-        'turn': turn,
+        'ages': ages, 'prior': prior, 'usual': usual @ turn.T, 'turn': turn,
         'freedom': np.array([FREEDOM]),
-        'waves_share': np.array([settings.waves_share]),
-    }
+    }  # fmt: skip

@@ -198,7 +198,7 @@ def _curve_problems(metadata: Mapping[str, Any]) -> list[str]:
     if curves is None:
         needed = elsewhere and metadata['status'] == 'trained'
         return ['`training.reference_curves` is missing'] if needed else []
-    what = 'features' if elsewhere else 'contributions'
+    what = 'features' if elsewhere or 'features' in curves else 'contributions'
     expected = '`training.reference_curves` must hold '
     if not isinstance(curves, Mapping) or not {'age', what} <= set(curves):
         return [f'{expected}`age` and `{what}`']

@@ -12,9 +12,8 @@ import numpy as np
 
 from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.errors import BundleError, TemporaryError
-from bids_brainage.inference.additive import predict_additive
 from bids_brainage.inference.interval import conformal_interval
-from bids_brainage.inference.measured import predict_measured
+from bids_brainage.inference.measures import predict_measures
 from bids_brainage.inference.result import ExplanationMap, Prediction
 from bids_brainage.inputs.arrays import prepare_slices
 from bids_brainage.inputs.kinds import Files, PreparedInput, kind_of, prepare_input
@@ -75,10 +74,8 @@ def predict(
         scans = prepare_slices(bundle.input, files)
     else:
         scans = [prepare_input(bundle.input, files)]
-    if kind_of(bundle.input).elsewhere:
-        prediction = predict_measured(bundle, scans[0], files, saliency, reference_age, shift)
-    elif kind_of(bundle.input).is_table:
-        prediction = predict_additive(bundle, scans[0], files, saliency, reference_age)
+    if kind_of(bundle.input).is_table:
+        prediction = predict_measures(bundle, scans[0], files, saliency, reference_age, shift)
     else:
         prediction = _predict_network(
             bundle, scans, device, saliency, seed, threads, atlas, files.get('structures')

@@ -6,8 +6,9 @@ pull people towards the ages that were frequent among those it learnt from, sinc
 the prior can be lowered (a calibration by the inverse; Osborne 1991, doi:10.2307/1403690).
 Differences follow Student's distribution, so that one that is unusual anyway settles less.
 
-To it a regression on waves is mixed.  What each measure adds is its Aumann-Shapley value (Aumann
-and Shapley 1974; Sundararajan et al. 2017, arXiv:1703.01365), of both parts alike.
+To it a regression is mixed: on waves, or straight lines.  What each measure adds is its
+Aumann-Shapley value (Aumann and Shapley 1974; Sundararajan et al. 2017, arXiv:1703.01365), of both
+parts alike.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bids_brainage.models.volumes import VolumesRegressor
 from bids_brainage.models.waves import WavesRegressor
 
 Array = npt.NDArray[np.float64]
 
 _SHAPES = {
     'centre': ('F',), 'scale': ('F',), 'tail': ('1',), 'ages': ('A',), 'prior': ('A',),
-    'usual': ('A', 'F'), 'turn': ('F', 'F'), 'freedom': ('1',), 'waves_share': ('1',),
+    'usual': ('A', 'F'), 'turn': ('F', 'F'), 'freedom': ('1',),
 }  # fmt: skip
-_WAVES = 'waves_'
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(128)
 
 
@@ -45,19 +46,42 @@ def tables_model(features: Sequence[str], form: str = 'waves') -> Any:
     TypeError
         There is no such form.
     """
-    forms = {'waves': WavesRegressor, 'posterior': PosteriorRegressor}
-    if form not in forms:
-        raise TypeError(f'form {form!r} is none of {", ".join(forms)}')
-    return forms[form](features)
+    return _either('waves', WavesRegressor(features), form)
 
 
-class PosteriorRegressor:
-    """Mean of the ages that a person may have, mixed with a regression on waves.
+def volumes_model(features: Sequence[str], form: str = 'additive') -> Any:
+    """Return an untrained model of region volumes.
 
     Parameters
     ----------
     features : sequence of str
         Names of the inputs, in their order.
+    form : {'additive', 'posterior'}
+        Splines, or these mixed with the most likely age.
+
+    Raises
+    ------
+    TypeError
+        There is no such form.
+    """
+    return _either('additive', VolumesRegressor(features), form)
+
+
+def _either(name: str, regression: Any, form: str) -> Any:
+    if form not in (name, 'posterior'):
+        raise TypeError(f'form {form!r} is none of {name}, posterior')
+    return regression if form == name else PosteriorRegressor(name, regression)
+
+
+class PosteriorRegressor:
+    """Mean of the ages that a person may have, mixed with a regression.
+
+    Parameters
+    ----------
+    name : str
+        Of the regression.
+    regression : WavesRegressor or VolumesRegressor
+        Of the same features.
 
     Attributes
     ----------
@@ -67,15 +91,16 @@ class PosteriorRegressor:
         they are before anything was measured; ``turn`` (F, F): makes the differences between
         people of one age independent and of variance 1; ``usual`` (A, F): standardised features
         of each age after that turn; ``freedom`` (1,): degrees of freedom of the differences;
-        ``waves_share`` (1,): of the age that the waves tell.
-    waves : WavesRegressor
-        With the tensors whose names start with ``waves_``.
+        ``<name>_share`` (1,): of the age that the regression tells; its own tensors start with
+        ``<name>_``, too.
     """
 
-    def __init__(self, features: Sequence[str]) -> None:
-        self.features = tuple(features)
+    def __init__(self, name: str, regression: Any) -> None:
+        self.features = tuple(regression.features)
         self.tensors: dict[str, Array] = {}
-        self.waves = WavesRegressor(features)
+        self.regression = regression
+        self._prefix = f'{name}_'
+        self._share = f'{name}_share'
 
     def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Take the weights of a bundle.
@@ -86,21 +111,22 @@ class PosteriorRegressor:
             If a tensor is absent or of another shape.
         """
         known = {'1': 1, 'F': len(self.features), 'A': len(tensors.get('ages', ()))}
-        for name, letters in _SHAPES.items():
+        shapes = _SHAPES | {self._share: ('1',)}
+        for name, letters in shapes.items():
             shape = tuple(known[letter] for letter in letters)
             if name not in tensors or tensors[name].shape != shape:
                 raise ValueError(f'tensor {name!r} of shape {shape} is missing')
-        self.tensors = {name: np.asarray(tensors[name], np.float64) for name in _SHAPES}
-        self.waves.load_tensors({
-            name.removeprefix(_WAVES): value
+        self.tensors = {name: np.asarray(tensors[name], np.float64) for name in shapes}
+        self.regression.load_tensors({
+            name.removeprefix(self._prefix): value
             for name, value in tensors.items()
-            if name.startswith(_WAVES) and name not in _SHAPES
+            if name.startswith(self._prefix) and name not in shapes
         })  # fmt: skip
 
     def __call__(self, features: np.ndarray) -> Array:
         """Return ages in years, shape (B,), of features, shape (B, F)."""
         own = np.array([self._age(z) for z in self._standard(features)])
-        return self._mixed(own, self.waves(features))
+        return self._mixed(own, self.regression(features))
 
     def contributions(self, features: np.ndarray, reference: np.ndarray) -> Array:
         """Return what each measure adds to the age of a reference person.
@@ -126,7 +152,7 @@ class PosteriorRegressor:
         lacking = self._age(end) - self._age(start) - parts.sum()
         size = np.abs(parts)
         parts += lacking * size / max(float(size.sum()), np.finfo(float).tiny)
-        return self._mixed(parts, self.waves.contributions(features, reference))
+        return self._mixed(parts, self.regression.contributions(features, reference))
 
     def beyond(self, features: np.ndarray) -> tuple[str, ...]:
         """Return the names of the features of a brain, shape (F,), that are cut off."""
@@ -134,9 +160,9 @@ class PosteriorRegressor:
         outside = np.abs(z) > self.tensors['tail'][0]
         return tuple(name for name, out in zip(self.features, outside, strict=True) if out)
 
-    def _mixed(self, own: Array, waves: Array) -> Array:
-        share = self.tensors['waves_share'][0]
-        return np.asarray((1 - share) * own + share * waves)
+    def _mixed(self, own: Array, other: Array) -> Array:
+        share = self.tensors[self._share][0]
+        return np.asarray((1 - share) * own + share * other)
 
     def _standard(self, features: np.ndarray) -> Array:
         z = (np.asarray(features, np.float64) - self.tensors['centre']) / self.tensors['scale']

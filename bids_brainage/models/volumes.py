@@ -58,22 +58,29 @@ class VolumesRegressor:
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Return ages in years, shape (B,), of features, shape (B, F)."""
         parts = np.stack([self.contributions(row) for row in np.asarray(features, np.float64)])
-        return self.tensors['intercept'][0] + parts.sum(axis=1)
+        return np.asarray(self.tensors['intercept'][0] + parts.sum(axis=1))
 
-    def contributions(self, features: np.ndarray) -> np.ndarray:
+    def contributions(
+        self, features: np.ndarray, reference: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return what each feature adds to the age.
 
         Parameters
         ----------
         features : ndarray, shape (F,)
             Log ratios of one brain.
+        reference : ndarray, shape (F,), optional
+            Of the one that it is compared with.
 
         Returns
         -------
         ndarray, shape (F,)
-            Years above (positive: looks older) or below the intercept, which is the mean age
-            of the training people.  Outside the knots see `through_knots` and `beyond`.
+            Years above (positive: looks older) or below the age of the reference; without one,
+            the intercept, which is the mean age of the training people.  Outside the knots see
+            `through_knots` and `beyond`.
         """
+        if reference is not None:
+            return self.contributions(features) - self.contributions(reference)
         x = np.asarray(features, np.float64) + self.tensors['offset']
         functions = zip(x, self.tensors['knots'], self.tensors['values'], strict=True)
         return np.array([through_knots(v, knots, values) for v, knots, values in functions])

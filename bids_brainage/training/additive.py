@@ -218,8 +218,28 @@ def reference_curves(
         ``age``: about every five years from the youngest to the oldest; ``contributions``: for
         each feature the years at these ages, F lists.
     """
+    grid, curves = smooth_by_age(contributions(tensors, features), age, weights)
+    return {'age': grid.round(3).tolist(), 'contributions': curves.T.round(4).tolist()}
+
+
+def smooth_by_age(values: Array, age: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """Return what people have at each age, by local linear regression.
+
+    Parameters
+    ----------
+    values : (N, F) array
+    age : (N,) array
+        Years.
+    weights : (N,) array, optional
+        Of the people.
+
+    Returns
+    -------
+    grid : (A,) array
+        About every five years from the youngest to the oldest.
+    curves : (A, F) array
+    """
     age = np.asarray(age, float)
-    parts = contributions(tensors, features)
     weight = np.ones(len(age)) if weights is None else np.asarray(weights, float)
     steps = max(1, round(np.ptp(age) / CURVE_STEP_YEARS))
     grid = np.linspace(age.min(), age.max(), steps + 1)
@@ -228,11 +248,8 @@ def reference_curves(
         away = age - at
         near = np.sqrt(weight * np.exp(-0.5 * (away / CURVE_BANDWIDTH_YEARS) ** 2))[:, None]
         line = np.stack([np.ones(len(age)), away], axis=1)
-        curves.append(np.linalg.lstsq(near * line, near * parts, rcond=None)[0][0])
-    return {
-        'age': grid.round(3).tolist(),
-        'contributions': np.array(curves).T.round(4).tolist(),
-    }
+        curves.append(np.linalg.lstsq(near * line, near * values, rcond=None)[0][0])
+    return grid, np.array(curves)
 
 
 def feature_distribution(features: Array, weights: Array | None = None) -> dict[str, list]:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_t
 
-from bids_brainage.models.posterior import PosteriorRegressor, tables_model
+from bids_brainage.models.posterior import PosteriorRegressor, tables_model, volumes_model
 from bids_brainage.models.registry import create_model
+from bids_brainage.models.volumes import VolumesRegressor
 from bids_brainage.models.waves import WavesRegressor
 
 F, W, SHARE, FREEDOM = 5, 40, 0.25, 7.0
@@ -44,7 +45,7 @@ def tensors(shape, usual):
 
 @pytest.fixture
 def model(tensors):
-    made = PosteriorRegressor([f'm{k}/brain' for k in range(F)])
+    made = tables_model([f'm{k}/brain' for k in range(F)], 'posterior')
     made.load_tensors(tensors)
     return made
 
@@ -100,7 +101,35 @@ def test_nobody_is_told_an_age_out_of_range_however_far_away(model, tensors):
     assert model.beyond(x[0]) == model.features
 
 
+def test_straight_lines_are_mixed_like_waves(model, tensors):
+    names, share = ['a/brain', 'b/brain', 'c/brain', 'd/brain', 'e/brain'], 0.5
+    knots = np.tile([-1.0, 1.0], (F, 1))
+    lines = {
+        'intercept': np.array([50.0]), 'knots': knots, 'values': 3 * knots, 'offset': np.zeros(F),
+    }  # fmt: skip
+    alone, mixed = volumes_model(names), volumes_model(names, 'posterior')
+    alone.load_tensors(lines)
+    own = {name: value for name, value in tensors.items() if not name.startswith('waves_')}
+    mixed.load_tensors(
+        own
+        | {'additive_share': np.array([share])}
+        | {f'additive_{k}': v for k, v in lines.items()}
+    )
+    model.tensors['waves_share'] = np.zeros(1)
+    x, reference = np.random.default_rng(7).normal(size=(2, F))
+    assert mixed(x[None]) == pytest.approx(share * (alone(x[None]) + model(x[None])), abs=EXACT)
+    np.testing.assert_allclose(
+        mixed.contributions(x, reference),
+        share * (3 * (x - reference) + model.contributions(x, reference)),
+        atol=EXACT,
+    )
+
+
 def test_both_forms_are_made_by_name(model):
+    assert isinstance(
+        create_model('volumes', features=['a'], form='posterior'), PosteriorRegressor
+    )
+    assert isinstance(create_model('volumes', features=['a']), VolumesRegressor)
     assert isinstance(create_model('tables', features=['a'], form='posterior'), PosteriorRegressor)
     assert isinstance(create_model('tables', features=['a']), WavesRegressor)
     with pytest.raises(TypeError, match="form 'tree' is none of waves, posterior"):
@@ -113,4 +142,4 @@ def test_both_forms_are_made_by_name(model):
 def test_wrong_tensors_are_refused(model, tensors, name, value):
     given = {k: v for k, v in {**tensors, name: value}.items() if v is not None}
     with pytest.raises(ValueError, match=f"tensor '{name}' of shape"):
-        PosteriorRegressor(model.features).load_tensors(given)
+        tables_model(model.features, 'posterior').load_tensors(given)

@@ -36,6 +36,7 @@ def test_contributions_are_read_from_the_curves_and_add_up(model):
     for row, parts in zip(rows, expected, strict=True):
         np.testing.assert_allclose(model.contributions(row), parts, atol=EXACT)
     np.testing.assert_allclose(model(rows), 50 + np.sum(expected, axis=1), atol=EXACT)
+    np.testing.assert_allclose(model.contributions(rows[1], rows[0]), [-3.0, 3.0], atol=EXACT)
 
 
 @pytest.mark.parametrize(
@@ -152,11 +153,18 @@ def test_the_default_knows_how_brains_age(default):
         assert model(older[None])[0] > model(usual[None])[0] + 0.5, name
 
 
-def test_people_of_the_same_age_have_no_contributions_on_average(default):
+def test_the_usual_person_of_an_age_is_told_that_age(default):
     curves = default.metadata['training']['reference_curves']
-    model = default.instantiate()
-    base = model.tensors['intercept'][0] + np.sum(curves['contributions'], axis=0)
     ages = np.array(curves['age'])
-    middle = (ages >= 30) & (ages <= 75)
-    assert np.all(np.diff(base) > 0)
-    assert np.abs(base - ages)[middle].max() < 6
+    told = default.instantiate()(np.array(curves['features']).T)
+    assert np.all(np.diff(told) > 0)
+    assert np.abs(told - ages)[(ages >= 30) & (ages <= 90)].max() < 4
+
+
+def test_the_default_adds_up_for_brains_far_from_the_usual(default):
+    model, people = default.instantiate(), default.metadata['training']['feature_distribution']
+    usual = np.array(people['mean'])
+    spread = np.sqrt(np.diag(np.linalg.inv(np.array(people['precision']))))
+    for x in usual + np.random.default_rng(0).normal(0, 2, (20, len(usual))) * spread:
+        parts = model.contributions(x, usual)
+        assert parts.sum() == pytest.approx(model(x[None])[0] - model(usual[None])[0], abs=1e-9)

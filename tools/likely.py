@@ -1,0 +1,101 @@
+"""The most likely age of region shares, mixed with straight lines, for `volumes.adults`.
+
+The usual shares of every age follow DLMUSE's centiles of thousands of healthy people, less what
+the people at hand say: an offset, which is free, and a slope and a bend, which are held small.  So
+few people are enough, and the ends of life are told like its middle.  How people differ from
+the usual is their covariance within a source, to which comes what two networks that measure the
+same person differ by, and an equal part for all, for what scanners do that nobody has seen.  All
+ages are alike before anything was measured.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from posterior import likely_tensors
+from steady import Centiles, Steady
+
+from bids_brainage.models.posterior import volumes_model
+from bids_brainage.training.additive import balanced_weights
+
+AGES = np.arange(16.0, 97.0, 0.5)
+STIFFNESS = 100.0
+"""Of slope and bend against the centiles: people of standardised residuals that settle half."""
+
+RIDGE, LINES_SHARE, TAIL = 2.0, 0.5, 3.0
+"""Variance added to every standardised share; the straight lines' part of the age; where
+standardised shares are cut off."""
+
+
+class Likely:
+    """The regression; see the module.
+
+    Parameters
+    ----------
+    noise : (M, F) array
+        Differences of two measures of the same people.
+    centiles : Centiles
+    source : (N,) array of str
+        Of the people that `fit` is given.
+    stiffness : float
+        See `STIFFNESS`.
+    """
+
+    def __init__(
+        self,
+        noise: np.ndarray,
+        centiles: Centiles,
+        source: np.ndarray,
+        stiffness: float = STIFFNESS,
+    ) -> None:
+        self.lines = Steady(noise, centiles)
+        self.noise, self.centiles = self.lines.noise, centiles
+        self.source, self.stiffness = source, stiffness
+
+    def fit(self, features: np.ndarray, age: np.ndarray) -> Likely:
+        """Learn."""
+        weights = balanced_weights(age)
+        share = weights / weights.sum()
+        centre = share @ features
+        scale = np.sqrt(share @ (features - centre) ** 2)
+        z = np.clip((features - centre) / scale, -TAIL, TAIL)
+
+        def expected(years: np.ndarray) -> np.ndarray:
+            return (self.centiles.at(years) - centre) / scale
+
+        bend = _bend(age)
+        held = np.diag([0.0, self.stiffness, self.stiffness])
+        found = np.linalg.solve(
+            (bend.T * weights) @ bend + held, (bend.T * weights) @ (z - expected(age))
+        )
+        rest = z - expected(age) - bend @ found
+        noise = self.noise / scale
+        spread = _within(rest, self.source) + noise.T @ noise / len(noise)
+        spread += RIDGE * np.eye(len(spread))
+        usual = expected(AGES) + _bend(AGES) @ found
+        lines = self.lines.fit(features, age)
+        self.tensors = {
+            'centre': centre, 'scale': scale, 'tail': np.array([TAIL]),
+            **likely_tensors(AGES, usual, spread, np.zeros(len(AGES))),
+            'additive_share': np.array([LINES_SHARE]),
+            **{f'additive_{name}': value for name, value in lines.tensors().items()},
+        }  # fmt: skip
+        return self
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return ages in years."""
+        model = volumes_model([str(k) for k in range(features.shape[1])], 'posterior')
+        model.load_tensors(self.tensors)
+        return model(features)
+
+
+def _bend(age: np.ndarray) -> np.ndarray:
+    """Return an offset, a slope and a bend, (N, 3)."""
+    return np.vander((np.asarray(age, float) - 50) / 20, 3, increasing=True)
+
+
+def _within(rest: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Return the covariance of people of one source."""
+    _, code, counts = np.unique(source, return_inverse=True, return_counts=True)
+    members = np.eye(len(counts))[code]
+    own = rest - (members.T @ rest / counts[:, None])[code]
+    return own.T @ own / (len(rest) - len(counts))
