@@ -21,7 +21,7 @@ AGES = np.arange(16.0, 97.0, 0.5)
 STIFFNESS = 100.0
 """Of slope and bend against the centiles: people of standardised residuals that settle half."""
 
-RIDGE, LINES_SHARE, TAIL = 2.0, 0.5, 3.0
+RIDGE, LINES_SHARE, TAIL = 2.0, 0.5, 4.0
 """Variance added to every standardised share; the straight lines' part of the age; where
 standardised shares are cut off."""
 

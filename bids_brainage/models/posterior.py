@@ -87,7 +87,7 @@ class PosteriorRegressor:
     ----------
     tensors : dict of ndarray
         ``centre``, ``scale`` (F,): of the features; ``tail`` (1,): standardised values are cut
-        off at it on both sides; ``ages`` (A,): years; ``prior`` (A,): logarithm of how likely
+        off at it on both sides, for the regression, too; ``ages`` (A,): years; ``prior`` (A,): logarithm of how likely
         they are before anything was measured; ``turn`` (F, F): makes the differences between
         people of one age independent and of variance 1; ``usual`` (A, F): standardised features
         of each age after that turn; ``freedom`` (1,): degrees of freedom of the differences;
@@ -125,8 +125,9 @@ class PosteriorRegressor:
 
     def __call__(self, features: np.ndarray) -> Array:
         """Return ages in years, shape (B,), of features, shape (B, F)."""
-        own = np.array([self._age(z) for z in self._standard(features)])
-        return self._mixed(own, self.regression(features))
+        z = self._standard(features)
+        own = np.array([self._age(row) for row in z])
+        return self._mixed(own, self.regression(self._cut(z)))
 
     def contributions(self, features: np.ndarray, reference: np.ndarray) -> Array:
         """Return what each measure adds to the age of a reference person.
@@ -152,7 +153,8 @@ class PosteriorRegressor:
         lacking = self._age(end) - self._age(start) - parts.sum()
         size = np.abs(parts)
         parts += lacking * size / max(float(size.sum()), np.finfo(float).tiny)
-        return self._mixed(parts, self.regression.contributions(features, reference))
+        others = self.regression.contributions(self._cut(end), self._cut(start))
+        return self._mixed(parts, others)
 
     def beyond(self, features: np.ndarray) -> tuple[str, ...]:
         """Return the names of the features of a brain, shape (F,), that are cut off."""
@@ -167,6 +169,10 @@ class PosteriorRegressor:
     def _standard(self, features: np.ndarray) -> Array:
         z = (np.asarray(features, np.float64) - self.tensors['centre']) / self.tensors['scale']
         return np.asarray(np.clip(z, -self.tensors['tail'][0], self.tensors['tail'][0]))
+
+    def _cut(self, z: Array) -> Array:
+        """Return the features that standardised ones, which were cut off, stand for."""
+        return np.asarray(self.tensors['centre'] + self.tensors['scale'] * z)
 
     def _posterior(self, z: Array) -> tuple[Array, Array, Array]:
         """Return how likely each age is, and differences and squared distances from its usual."""

@@ -116,13 +116,18 @@ def test_straight_lines_are_mixed_like_waves(model, tensors):
         | {f'additive_{k}': v for k, v in lines.items()}
     )
     model.tensors['waves_share'] = np.zeros(1)
-    x, reference = np.random.default_rng(7).normal(size=(2, F))
+    x, reference = tensors['centre'] + 0.4 * np.random.default_rng(7).normal(size=(2, F))
     assert mixed(x[None]) == pytest.approx(share * (alone(x[None]) + model(x[None])), abs=EXACT)
     np.testing.assert_allclose(
         mixed.contributions(x, reference),
         share * (3 * (x - reference) + model.contributions(x, reference)),
         atol=EXACT,
     )
+
+
+    sides = np.sign(x - reference)
+    end, far = (mixed((tensors['centre'] + d * sides)[None]) for d in (1.5, 20.0))
+    assert far == end, 'three standard deviations away lines are cut off, too'
 
 
 def test_both_forms_are_made_by_name(model):

@@ -38,8 +38,8 @@ def fitted(noise, age, centiles, **options):
 
 
 def test_ages_nobody_was_seen_at_are_told_from_centiles_of_another_scale(noise):
-    """People of 30 to 60; centiles that lie higher.  Those of 80 are told within ten years."""
-    age = np.linspace(30, 60, 60)
+    """People of 20 to 65; centiles that lie higher.  Those of 80 are told within ten years."""
+    age = np.linspace(20, 65, 60)
     known = fitted(noise, age, Centiles(YEARS, course(YEARS) + 5.0))
     old = known.predict(people(np.full(200, 80.0), seed=2))
     assert abs(old.mean() - 80) < 10
