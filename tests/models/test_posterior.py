@@ -124,7 +124,6 @@ def test_straight_lines_are_mixed_like_waves(model, tensors):
         atol=EXACT,
     )
 
-
     sides = np.sign(x - reference)
     end, far = (mixed((tensors['centre'] + d * sides)[None]) for d in (1.5, 20.0))
     assert far == end, 'three standard deviations away lines are cut off, too'
