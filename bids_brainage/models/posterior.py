@@ -90,9 +90,9 @@ class PosteriorRegressor:
         off at it on both sides, for the regression, too; ``ages`` (A,): years; ``prior`` (A,):
         logarithm of how likely they are before anything was measured; ``turn`` (F, F): makes the
         differences between people of one age independent and of variance 1; ``usual`` (A, F):
-        standardised features of each age after that turn; ``freedom`` (1,): degrees of freedom of the differences;
-        ``<name>_share`` (1,): of the age that the regression tells; its own tensors start with
-        ``<name>_``, too.
+        standardised features of each age after that turn; ``freedom`` (1,): degrees of freedom
+        of the differences; ``<name>_share`` (1,): of the age that the regression tells; its own
+        tensors start with ``<name>_``, too.
     """
 
     def __init__(self, name: str, regression: Any) -> None:
