@@ -88,10 +88,7 @@ class ExtractBrain(SimpleInterface):
         data, affine = load_image(self.inputs.t1w)
         facts = _read_json(self.inputs.facts)
         mask, method = brainmask.find_brain(
-            data,
-            affine,
-            skull_stripped=facts['skull_stripped'],
-            threads=self.inputs.threads,
+            data, affine, skull_stripped=facts['skull_stripped'], threads=self.inputs.threads
         )
         self._results |= _save_mask(Path(runtime.cwd), mask, affine, method, facts['source'])
         return runtime
@@ -171,6 +168,7 @@ class RegisterToTemplate(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from dataclasses import asdict
 
+        from bids_brainage.preprocessing.normalise import load_brain
         from bids_brainage.preprocessing.registration import register, score
         from bids_brainage.preprocessing.transforms import save_transform
 
@@ -179,16 +177,11 @@ class RegisterToTemplate(SimpleInterface):
         fixed, fixed_affine = load_image(self.inputs.template)
         fixed_mask = load_image(self.inputs.template_mask)[0] > 0
         transform, tries = register(
-            fixed,
-            fixed_mask,
-            fixed_affine,
-            data,
-            mask,
-            affine,
-            threads=self.inputs.threads,
-            sloppy=self.inputs.sloppy,
-        )
-        result = score(transform, fixed, fixed_mask, data, mask, affine)
+            fixed, fixed_mask, fixed_affine, data, mask, affine,
+            threads=self.inputs.threads, sloppy=self.inputs.sloppy,
+        )  # fmt: skip
+        _, corner, (brain, part) = load_brain(self.inputs.mask, self.inputs.t1w)
+        result = score(transform, fixed, fixed_mask, part, brain, corner)
         folder = Path(runtime.cwd)
         save_transform(folder / 'transform.npz', transform)
         self._results['transform'] = str(folder / 'transform.npz')
@@ -220,22 +213,23 @@ class SegmentBrain(SimpleInterface):
         import numpy as np
 
         from bids_brainage.preprocessing.atlas import load_atlas
+        from bids_brainage.preprocessing.normalise import load_brain
         from bids_brainage.preprocessing.segmentation import segment
         from bids_brainage.preprocessing.transforms import load_transform, voxel_points
 
-        data, affine = load_image(self.inputs.t1w)
-        mask = load_image(self.inputs.mask)[0] > 0
+        whole, affine = load_image(self.inputs.mask)
+        box, corner, (mask, data) = load_brain(self.inputs.mask, self.inputs.t1w)
         transform = load_transform(Path(self.inputs.transform))
         atlas = load_atlas()
-        points = transform.to_template(voxel_points(mask, affine))
+        points = transform.to_template(voxel_points(mask, corner))
         found = segment(data[mask], atlas.sample(points), atlas.structures)
         voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0
         tissue = np.stack([found.tissue(name) for name in ('GM', 'WM', 'CSF')])
         folder = Path(runtime.cwd)
 
         def put(values: Any, name: str, kind: str) -> str:
-            image = np.zeros(mask.shape, kind)
-            image[mask] = values
+            image = np.zeros(whole.shape, kind)
+            image[box][mask] = values
             return save_image(image, affine, folder / f'{name}.nii', kind)
 
         self._results['gm'] = put(tissue[0], 'gm', 'float32')
@@ -305,8 +299,9 @@ class WarpToTemplate(SimpleInterface):
         shape = template[box].shape
         where = normalise.template_coordinates(transform, shape, corner)
         aligned = transforms.grid_points(shape, transform.affine @ corner)
-        mask, affine = load_image(self.inputs.mask)
-        image = load_image(self.inputs.t1w)[0]
+        names = ('mask', 't1w', 'gm', 'tissues', 'structures')
+        _, affine, parts = normalise.load_brain(*(getattr(self.inputs, n) for n in names))
+        mask, image, grey, tissues, structures = parts
         whole = mask.astype(np.float32)
         covered = normalise.pull(whole, affine, where, shape)
         brain, some = covered > 0.5, covered > 0
@@ -316,7 +311,7 @@ class WarpToTemplate(SimpleInterface):
             return normalise.pull_inside(data, affine, where, inside, order=order)
 
         width = normalise.MODULATION_SMOOTHING_MM / np.linalg.norm(affine[:3, :3], axis=0)
-        smooth = ndimage.gaussian_filter(load_image(self.inputs.gm)[0], width)
+        smooth = ndimage.gaussian_filter(grey, width)
         gm = warp(smooth, ndimage.maximum_filter(some, normalise.SMEARED))
         modulated = normalise.modulate(gm, transform.jacobian(), transform.grid, corner)
         for name, data, kind in (
@@ -324,8 +319,8 @@ class WarpToTemplate(SimpleInterface):
             ('t1w_affine', warp(image, brain_affine, where=aligned), 'float32'),
             ('mask_affine', brain_affine, 'uint8'),
             ('mask', brain, 'uint8'),
-            ('tissues', warp(load_image(self.inputs.tissues)[0], some, 0), 'uint8'),
-            ('structures', warp(load_image(self.inputs.structures)[0], some, 0), 'uint8'),
+            ('tissues', warp(tissues, some, 0), 'uint8'),
+            ('structures', warp(structures, some, 0), 'uint8'),
             ('gm', gm, 'float32'),
             ('gm_modulated', modulated, 'float32'),
         ):

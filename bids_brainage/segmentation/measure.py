@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bids_brainage.preprocessing.image import extent
 from bids_brainage.preprocessing.resample import onto_grid
 from bids_brainage.segmentation.refine import refine
 from bids_brainage.segmentation.regions import load_regions
@@ -64,8 +65,7 @@ def network_grid(mask: np.ndarray, affine: np.ndarray) -> tuple[tuple[int, ...],
         the image lies on the first one, so that images of these voxels are taken as they are.
     """
     size = np.linalg.norm(affine[:3, :3], axis=0)
-    where = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    low, high = np.array([(w[0], w[-1]) for w in where], float).T
+    low, high = extent(mask)
     needed = (high - low + 1) * size / VOXEL_MM + 2 * MARGIN
     shape = tuple(
         max(least, STEP * int(np.ceil(n / STEP))) for least, n in zip(BOX, needed, strict=True)
