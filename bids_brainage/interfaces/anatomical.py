@@ -69,6 +69,8 @@ class _BrainInputSpec(BaseInterfaceInputSpec):
     t1w = File(exists=True, mandatory=True, desc='RAS+ float32 image')
     facts = File(exists=True, mandatory=True)
     threads = traits.Int(1, usedefault=True, nohash=True)
+    device = traits.Str('cpu', usedefault=True, nohash=True)
+    use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc='scheduling hint')
 
 
 class _BrainOutputSpec(TraitedSpec):
@@ -83,13 +85,16 @@ class ExtractBrain(SimpleInterface):
     output_spec = _BrainOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.models.devices import careful_with_gpus, choose_device
         from bids_brainage.preprocessing import brainmask
 
         data, affine = load_image(self.inputs.t1w)
         facts = _read_json(self.inputs.facts)
-        mask, method = brainmask.find_brain(
-            data, affine, skull_stripped=facts['skull_stripped'], threads=self.inputs.threads
-        )
+        with careful_with_gpus('the brain mask'):
+            mask, method = brainmask.find_brain(
+                data, affine, skull_stripped=facts['skull_stripped'],
+                threads=self.inputs.threads, device=choose_device(self.inputs.device),
+            )  # fmt: skip
         self._results |= _save_mask(Path(runtime.cwd), mask, affine, method, facts['source'])
         return runtime
 

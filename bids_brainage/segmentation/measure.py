@@ -100,6 +100,7 @@ def probabilities(
     Parameters
     ----------
     networks : sequence of StructureUNet
+        All on one device.
     data : ndarray of float32, shape (X, Y, Z)
         Scaled intensities; edges are multiples of 16.
     mirror : bool
@@ -117,15 +118,16 @@ def probabilities(
     views = (False, True) if mirror else (False,)
     with torch.inference_mode():
         for network in networks:
+            where = next(network.parameters()).device
             for flipped in views:
                 view = torch.from_numpy(np.ascontiguousarray(data[::-1] if flipped else data))
-                x = view[None, None].contiguous(memory_format=torch.channels_last_3d)
+                x = view[None, None].to(where, memory_format=torch.channels_last_3d)
                 found = network(x)[0].permute(1, 2, 3, 0).softmax(-1)
                 found = found.flip(0) if flipped else found
                 total = found if total is None else total.add_(found)
     if total is None:
         raise ValueError('no network was given')
-    return (total / (len(networks) * len(views))).numpy()
+    return (total / (len(networks) * len(views))).cpu().numpy()
 
 
 def region_volumes(found: np.ndarray) -> dict[str, float]:
