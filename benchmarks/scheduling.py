@@ -1,11 +1,11 @@
 """What the parent process costs, by the number of scans, with steps that do nothing.
 
-    python benchmarks/scheduling.py [SCANS ...] | grep '^|'
+    python benchmarks/scheduling.py [SCANS ...] [--batches-only] [--nprocs N] | grep '^|'
 
 Each scan has as many steps as a real one and goes through the same plugin, in batches as a run
 makes them and, for comparison, as one workflow of all.  Printed for each: processor seconds of the
 parent in all and a scan, its memory, and the wall time.  The last line is a parent that only waits
-for one scan of 20 seconds.
+for one scan of 20 seconds.  More processes than two shorten the wait for many scans.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bids_brainage.runs.batches import batch_size, parts
 from bids_brainage.runs.process import execute
 from bids_brainage.runs.progress import Progress
 
-STEPS, NPROCS = 9, 2
+STEPS = 9
 
 
 def step(number: float) -> float:
@@ -59,17 +59,17 @@ def workflow_of(names: list[str], seconds: float, base_dir: str) -> pe.Workflow:
     return whole
 
 
-def measure(scans: int, size: int, seconds: float = 0.0) -> None:
+def measure(scans: int, size: int, seconds: float, nprocs: int) -> None:
     """Run the scans in batches of a size and print what the parent took."""
     nipype = SimpleNamespace(
-        nprocs=NPROCS, memory_gb=8, plugin='MultiProc', plugin_args={}, stop_on_first_crash=False
+        nprocs=nprocs, memory_gb=8, plugin='MultiProc', plugin_args={}, stop_on_first_crash=False
     )
     config = SimpleNamespace(nipype=nipype)
     names = [f'scan_{k:05d}' for k in range(scans)]
     begun, used = time.monotonic(), time.process_time()
     for part in parts(names, size):
         with tempfile.TemporaryDirectory() as folder:
-            progress = Progress({name: name for name in part}, NPROCS, lambda *row: None)
+            progress = Progress({name: name for name in part}, nprocs, lambda *row: None)
             execute(config, workflow_of(list(part), seconds, folder), progress)
     used, wall = time.process_time() - used, time.monotonic() - begun
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -84,19 +84,28 @@ def main() -> None:
     """Measure each case in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
     parser.add_argument('scans', nargs='*', type=int, default=[100, 400])
+    parser.add_argument('--batches-only', action='store_true', help='not as one workflow of all')
+    parser.add_argument('--nprocs', type=int, default=2)
     parser.add_argument('--one', nargs=3, type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         scans, size, seconds = options.one
-        measure(int(scans), int(size), seconds)
+        measure(int(scans), int(size), seconds, options.nprocs)
         return
     print(
         '| scans | in batches of | CPU of the parent, s | ms a scan | of a core | MB | wall, s |'
     )
     print('| --- | --- | --- | --- | --- | --- | --- |', flush=True)
-    cases = [(n, size, 0.0) for n in options.scans for size in (batch_size(NPROCS), n)]
+    batch = batch_size(options.nprocs)
+    cases = [
+        (n, size, 0.0)
+        for n in options.scans
+        for size in ([batch] if options.batches_only else [batch, n])
+    ]
+    processes = ['--nprocs', str(options.nprocs)]
     for case in [*dict.fromkeys(cases), (1, 1, 20.0 / STEPS)]:
-        subprocess.run([sys.executable, __file__, '--one', *map(str, case)], check=True)
+        command = [sys.executable, __file__, *processes, '--one', *map(str, case)]
+        subprocess.run(command, check=True)
 
 
 if __name__ == '__main__':

@@ -43,7 +43,7 @@ def generate(
     import torch
 
     from bids_brainage.inference.aicbv import load_generator
-    from bids_brainage.inference.predict import choose_device
+    from bids_brainage.models.devices import choose_device
 
     torch.manual_seed(0)
     torch.set_num_threads(threads)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_brainage.bundles.bundle import Bundle
-from bids_brainage.errors import BundleError, TemporaryError
+from bids_brainage.inference.interval import conformal_interval
+from bids_brainage.inference.measures import predict_measures
 from bids_brainage.inference.interval import conformal_interval
 from bids_brainage.inference.measures import predict_measures
 from bids_brainage.inference.result import ExplanationMap, Prediction
 from bids_brainage.inputs.arrays import prepare_slices
 from bids_brainage.inputs.kinds import Files, PreparedInput, kind_of, prepare_input
+from bids_brainage.models.devices import careful_with_gpus, choose_device
 
 if TYPE_CHECKING:
     from bids_brainage.preprocessing.bold.atlases import Atlas
@@ -93,29 +95,6 @@ def predict(
     )
 
 
-def choose_device(wanted: str) -> str:
-    """Return the torch device to run on.
-
-    Raises
-    ------
-    BundleError
-        If a device other than ``'auto'`` was asked for and is not there.
-    """
-    import torch
-
-    if wanted == 'cpu':
-        return 'cpu'
-    if wanted == 'auto':
-        return 'cuda' if torch.cuda.is_available() else 'cpu'
-    there = torch.backends.mps.is_available() if wanted == 'mps' else torch.cuda.is_available()
-    if not there:
-        raise BundleError(
-            f'--device {wanted} was asked for, but torch sees no such device here. Use --device '
-            'cpu, or check the driver and that torch was installed with GPU support.'
-        )
-    return wanted
-
-
 def _predict_network(
     bundle: Bundle,
     scans: Sequence[PreparedInput],
@@ -134,7 +113,7 @@ def _predict_network(
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     where = choose_device(device)
-    try:
+    with careful_with_gpus(bundle.name):
         model = bundle.instantiate(where)
         tensors = [_tensors(scan, where) for scan in scans]
         with torch.no_grad():
@@ -148,11 +127,6 @@ def _predict_network(
         fusion = fusion_facts(
             model, inputs, prepared.affine, structures=structures if maps else None
         )
-    except torch.cuda.OutOfMemoryError as error:
-        raise TemporaryError(
-            f'the GPU ran out of memory for {bundle.name}: {error}. Run again with --device cpu, '
-            'or when the GPU is free.'
-        ) from error
     if fusion is not None and fusion.nodes and atlas is not None and maps:
         maps = (*maps, ExplanationMap(NODES, *node_map(fusion, atlas), 'arbitrary', None))
     return Prediction(

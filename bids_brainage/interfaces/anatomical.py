@@ -69,6 +69,8 @@ class _BrainInputSpec(BaseInterfaceInputSpec):
     t1w = File(exists=True, mandatory=True, desc='RAS+ float32 image')
     facts = File(exists=True, mandatory=True)
     threads = traits.Int(1, usedefault=True, nohash=True)
+    device = traits.Str('cpu', usedefault=True, nohash=True)
+    use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc='scheduling hint')
 
 
 class _BrainOutputSpec(TraitedSpec):
@@ -83,16 +85,16 @@ class ExtractBrain(SimpleInterface):
     output_spec = _BrainOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.models.devices import careful_with_gpus, choose_device
         from bids_brainage.preprocessing import brainmask
 
         data, affine = load_image(self.inputs.t1w)
         facts = _read_json(self.inputs.facts)
-        mask, method = brainmask.find_brain(
-            data,
-            affine,
-            skull_stripped=facts['skull_stripped'],
-            threads=self.inputs.threads,
-        )
+        with careful_with_gpus('the brain mask'):
+            mask, method = brainmask.find_brain(
+                data, affine, skull_stripped=facts['skull_stripped'],
+                threads=self.inputs.threads, device=choose_device(self.inputs.device),
+            )  # fmt: skip
         self._results |= _save_mask(Path(runtime.cwd), mask, affine, method, facts['source'])
         return runtime
 
@@ -171,6 +173,7 @@ class RegisterToTemplate(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         from dataclasses import asdict
 
+        from bids_brainage.preprocessing.normalise import load_brain
         from bids_brainage.preprocessing.registration import register, score
         from bids_brainage.preprocessing.transforms import save_transform
 
@@ -179,16 +182,11 @@ class RegisterToTemplate(SimpleInterface):
         fixed, fixed_affine = load_image(self.inputs.template)
         fixed_mask = load_image(self.inputs.template_mask)[0] > 0
         transform, tries = register(
-            fixed,
-            fixed_mask,
-            fixed_affine,
-            data,
-            mask,
-            affine,
-            threads=self.inputs.threads,
-            sloppy=self.inputs.sloppy,
-        )
-        result = score(transform, fixed, fixed_mask, data, mask, affine)
+            fixed, fixed_mask, fixed_affine, data, mask, affine,
+            threads=self.inputs.threads, sloppy=self.inputs.sloppy,
+        )  # fmt: skip
+        _, corner, (brain, part) = load_brain(self.inputs.mask, self.inputs.t1w)
+        result = score(transform, fixed, fixed_mask, part, brain, corner)
         folder = Path(runtime.cwd)
         save_transform(folder / 'transform.npz', transform)
         self._results['transform'] = str(folder / 'transform.npz')
@@ -220,22 +218,23 @@ class SegmentBrain(SimpleInterface):
         import numpy as np
 
         from bids_brainage.preprocessing.atlas import load_atlas
+        from bids_brainage.preprocessing.normalise import load_brain
         from bids_brainage.preprocessing.segmentation import segment
         from bids_brainage.preprocessing.transforms import load_transform, voxel_points
 
-        data, affine = load_image(self.inputs.t1w)
-        mask = load_image(self.inputs.mask)[0] > 0
+        whole, affine = load_image(self.inputs.mask)
+        box, corner, (mask, data) = load_brain(self.inputs.mask, self.inputs.t1w)
         transform = load_transform(Path(self.inputs.transform))
         atlas = load_atlas()
-        points = transform.to_template(voxel_points(mask, affine))
+        points = transform.to_template(voxel_points(mask, corner))
         found = segment(data[mask], atlas.sample(points), atlas.structures)
         voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0
         tissue = np.stack([found.tissue(name) for name in ('GM', 'WM', 'CSF')])
         folder = Path(runtime.cwd)
 
         def put(values: Any, name: str, kind: str) -> str:
-            image = np.zeros(mask.shape, kind)
-            image[mask] = values
+            image = np.zeros(whole.shape, kind)
+            image[box][mask] = values
             return save_image(image, affine, folder / f'{name}.nii', kind)
 
         self._results['gm'] = put(tissue[0], 'gm', 'float32')
@@ -305,8 +304,9 @@ class WarpToTemplate(SimpleInterface):
         shape = template[box].shape
         where = normalise.template_coordinates(transform, shape, corner)
         aligned = transforms.grid_points(shape, transform.affine @ corner)
-        mask, affine = load_image(self.inputs.mask)
-        image = load_image(self.inputs.t1w)[0]
+        names = ('mask', 't1w', 'gm', 'tissues', 'structures')
+        _, affine, parts = normalise.load_brain(*(getattr(self.inputs, n) for n in names))
+        mask, image, grey, tissues, structures = parts
         whole = mask.astype(np.float32)
         covered = normalise.pull(whole, affine, where, shape)
         brain, some = covered > 0.5, covered > 0
@@ -316,7 +316,7 @@ class WarpToTemplate(SimpleInterface):
             return normalise.pull_inside(data, affine, where, inside, order=order)
 
         width = normalise.MODULATION_SMOOTHING_MM / np.linalg.norm(affine[:3, :3], axis=0)
-        smooth = ndimage.gaussian_filter(load_image(self.inputs.gm)[0], width)
+        smooth = ndimage.gaussian_filter(grey, width)
         gm = warp(smooth, ndimage.maximum_filter(some, normalise.SMEARED))
         modulated = normalise.modulate(gm, transform.jacobian(), transform.grid, corner)
         for name, data, kind in (
@@ -324,8 +324,8 @@ class WarpToTemplate(SimpleInterface):
             ('t1w_affine', warp(image, brain_affine, where=aligned), 'float32'),
             ('mask_affine', brain_affine, 'uint8'),
             ('mask', brain, 'uint8'),
-            ('tissues', warp(load_image(self.inputs.tissues)[0], some, 0), 'uint8'),
-            ('structures', warp(load_image(self.inputs.structures)[0], some, 0), 'uint8'),
+            ('tissues', warp(tissues, some, 0), 'uint8'),
+            ('structures', warp(structures, some, 0), 'uint8'),
             ('gm', gm, 'float32'),
             ('gm_modulated', modulated, 'float32'),
         ):

@@ -23,6 +23,8 @@ class _RegionsInputSpec(BaseInterfaceInputSpec):
     facts = File(exists=True, mandatory=True, desc='of the image, JSON')
     weights_sha256 = traits.Str(mandatory=True, desc='makes new weights a new result')
     threads = traits.Int(1, usedefault=True, nohash=True)
+    device = traits.Str('cpu', usedefault=True, nohash=True)
+    use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc='scheduling hint')
 
 
 class _RegionsOutputSpec(TraitedSpec):
@@ -38,13 +40,17 @@ class MeasureRegions(SimpleInterface):
     output_spec = _RegionsOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        from bids_brainage.models.devices import careful_with_gpus, choose_device
         from bids_brainage.segmentation.measure import measure
         from bids_brainage.segmentation.regions import load_regions
         from bids_brainage.segmentation.weights import load_networks, segmentation_facts
 
         data, affine = load_image(self.inputs.t1w)
         mask = load_image(self.inputs.mask)[0] > 0
-        found = measure(data, affine, mask, load_networks(threads=self.inputs.threads))
+        with careful_with_gpus('the regions of the brain'):
+            where = choose_device(self.inputs.device)
+            networks = load_networks(threads=self.inputs.threads, device=where)
+            found = measure(data, affine, mask, networks)
         facts = {
             'VolumesML': found.volumes_ml,
             'LabelMap': {str(region.index): region.name for region in load_regions()},

@@ -41,7 +41,10 @@ class StructureAtlas:
     def sample(self, points: np.ndarray) -> np.ndarray:
         """Return the priors at template points (N, 3) in RAS+ mm, shape (S, N)."""
         index = to_index(self.affine, points)
-        return np.stack([map_coordinates(p, index, order=1) for p in self.priors])
+        found = np.empty((len(self.priors), len(points)), self.priors.dtype)
+        for prior, values in zip(self.priors, found, strict=True):
+            map_coordinates(prior, index, order=1, output=values)
+        return found
 
 
 def load_structures() -> tuple[Structure, ...]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bids_brainage.preprocessing.image import extent
+
 SHRINK_TO_MM = 6.0
 """The field is fitted on voxels of about this size: it is smoother than that."""
 
@@ -47,7 +49,7 @@ def correct_bias(
 
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     shrink = [max(1, round(float(SHRINK_TO_MM / s))) for s in spacing]
-    positive = np.maximum(data, 0).astype(np.float32)
+    positive = np.maximum(data, 0, dtype=np.float32)
     image = _itk(positive, spacing)
     box = _box(mask, [MARGIN * step for step in shrink])
     region = _itk(mask.astype(np.uint8), spacing)[box]
@@ -65,19 +67,24 @@ def correct_bias(
     enlarge.SetUseNearestNeighborExtrapolator(True)  # outside the box of the brain
     log_field = enlarge.Execute(n4.GetLogBiasFieldAsImage(small))
     log_values = sitk.GetArrayFromImage(log_field).transpose(2, 1, 0)
-    field = np.exp(log_values).astype(np.float32)
-    field /= field[mask].mean()
+    field = np.exp(log_values, dtype=np.float32)
+    inside = np.ascontiguousarray(mask[box])
+
+    def mean(values: np.ndarray) -> np.float32:  # of a part in C order: a tenth of the time
+        return np.float32(np.ascontiguousarray(values[box])[inside].mean())
+
+    field /= mean(field)
     corrected = positive / np.maximum(field, 1e-3)
-    corrected *= positive[mask].mean() / max(corrected[mask].mean(), 1e-12)
-    return corrected.astype(np.float32), field
+    corrected *= mean(positive) / max(mean(corrected), np.float32(1e-12))
+    return corrected, field
 
 
 def _box(mask: np.ndarray, margins: Sequence[int]) -> tuple[slice, ...]:
     """Return the box of a mask with a margin (voxels along each axis), within the image."""
-    where = (np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    low, high = extent(mask)
     return tuple(
-        slice(max(0, int(at[0]) - margin), min(size, int(at[-1]) + 1 + margin))
-        for at, margin, size in zip(where, margins, mask.shape, strict=True)
+        slice(max(0, int(first) - margin), min(size, int(last) + 1 + margin))
+        for first, last, margin, size in zip(low, high, margins, mask.shape, strict=True)
     )
 
 

@@ -21,7 +21,12 @@ RIM = 0.15
 
 
 def find_brain(
-    data: np.ndarray, affine: np.ndarray, *, skull_stripped: bool, threads: int = 1
+    data: np.ndarray,
+    affine: np.ndarray,
+    *,
+    skull_stripped: bool,
+    threads: int = 1,
+    device: str = 'cpu',
 ) -> tuple[np.ndarray, str]:
     """Return the brain of an image and how it was found.
 
@@ -35,6 +40,8 @@ def find_brain(
         The image holds only a brain (`bids_brainage.preprocessing.image.ImageFacts`).
     threads : int
         CPU threads for the network.
+    device : str
+        Torch device of the network.
 
     Returns
     -------
@@ -44,7 +51,7 @@ def find_brain(
     """
     if skull_stripped:
         return brain_mask_from_stripped(data, foreground_mask(data)), 'as given'
-    return brain_mask_deepbet(data, affine, threads=threads), 'deepbet'
+    return brain_mask_deepbet(data, affine, threads=threads, device=device), 'deepbet'
 
 
 def brain_mask_from_stripped(data: np.ndarray, foreground: np.ndarray) -> np.ndarray:
@@ -98,7 +105,9 @@ def without_faded_rim(data: np.ndarray, foreground: np.ndarray) -> np.ndarray:
     return foreground & (above > RIM * bright)
 
 
-def brain_mask_deepbet(data: np.ndarray, affine: np.ndarray, *, threads: int = 1) -> np.ndarray:
+def brain_mask_deepbet(
+    data: np.ndarray, affine: np.ndarray, *, threads: int = 1, device: str = 'cpu'
+) -> np.ndarray:
     """Extract the brain from a whole head with deepbet.
 
     Parameters
@@ -109,6 +118,8 @@ def brain_mask_deepbet(data: np.ndarray, affine: np.ndarray, *, threads: int = 1
         Voxel index → RAS+ mm.
     threads : int
         CPU threads for the network.
+    device : str
+        Torch device of the network.
 
     Returns
     -------
@@ -126,8 +137,12 @@ def brain_mask_deepbet(data: np.ndarray, affine: np.ndarray, *, threads: int = 1
 
     torch.set_num_threads(threads)
     extraction = BrainExtraction(no_gpu=True)
+    for network in (extraction.model, extraction.bbox_model):
+        network.to(device)
     try:
         _, mask, _ = extraction.run(nib.Nifti1Image(data, affine))
+    except torch.cuda.OutOfMemoryError:
+        raise
     except (AssertionError, ValueError, RuntimeError):
         return np.zeros(data.shape, dtype=bool)
     return np.asarray(mask.dataobj) > 0

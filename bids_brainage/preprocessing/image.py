@@ -19,8 +19,6 @@ import numpy as np
 from bids_brainage.dataset.header import Geometry, geometry_of, refusal_of
 from bids_brainage.errors import UnusableImageError
 
-"""A field of view shorter than this along any axis cannot hold a brain, not even an infant's."""
-
 MAX_STRIPPED_ML = 2400.0
 """Non-background volume above which an image holds more than a brain (largest adult brains plus
 fluid stay below 2.1 litres; whole heads start at about 2.6 litres)."""
@@ -102,8 +100,22 @@ def save_image(data: np.ndarray, affine: np.ndarray, path: Path, kind: str = 'fl
     kind : str
         Type of the voxels in the file.
     """
-    nib.save(nib.Nifti1Image(np.ascontiguousarray(data, dtype=kind), affine), path)
+    nib.save(nib.Nifti1Image(np.asarray(data, dtype=kind), affine), path)
     return str(path)
+
+
+def extent(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first and the last voxel of a mask along each axis.
+
+    Examples
+    --------
+    >>> mask = np.zeros((4, 4, 4), bool)
+    >>> mask[1, 2, 1:3] = True
+    >>> [found.tolist() for found in extent(mask)]
+    [[1, 2, 1], [1, 2, 2]]
+    """
+    where = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    return np.array([w[0] for w in where]), np.array([w[-1] for w in where])
 
 
 def load_canonical(path: Path) -> tuple[np.ndarray, np.ndarray, ImageFacts]:

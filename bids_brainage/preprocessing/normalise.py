@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bids_brainage.preprocessing.image import extent, load_image
 from bids_brainage.preprocessing.transforms import (
     SpatialTransform,
     grid_points,
@@ -49,12 +50,34 @@ def brain_box(
         Voxel index of the box → RAS+ mm.
     """
     margin = np.ceil(margin_mm / np.linalg.norm(affine[:3, :3], axis=0)).astype(int)
-    found = np.argwhere(brain)
-    low = np.maximum(found.min(axis=0) - margin, 0)
-    high = np.minimum(found.max(axis=0) + margin + 1, brain.shape)
+    first, last = extent(brain)
+    low, high = np.maximum(first - margin, 0), np.minimum(last + margin + 1, brain.shape)
     corner = affine.copy()
     corner[:3, 3] += affine[:3, :3] @ low
     return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), corner
+
+
+def load_brain(mask: str, *images: str) -> tuple[tuple[slice, ...], np.ndarray, list[np.ndarray]]:
+    """Read a native brain mask and images of its grid, without what lies far around the brain.
+
+    Sampling a part that is small and in the order of its axes takes a fifth of the time.
+
+    Parameters
+    ----------
+    mask, *images : str
+        Files that steps of this program have written.
+
+    Returns
+    -------
+    box, corner
+        As of `brain_box`.
+    parts : list of ndarray
+        Of the mask (bool) and the images within the box.
+    """
+    inside, affine = load_image(mask)
+    box, corner = brain_box(inside > 0, affine)
+    parts = [inside > 0, *(load_image(path)[0] for path in images)]
+    return box, corner, [np.ascontiguousarray(part[box]) for part in parts]
 
 
 def template_coordinates(

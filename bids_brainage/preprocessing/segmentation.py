@@ -124,7 +124,8 @@ def segment(
 def _floored(priors: np.ndarray, structures: tuple[Structure, ...]) -> np.ndarray:
     everywhere = [s.name in ('csf', 'cortex', 'cerebral_white_matter') for s in structures]
     floored = priors + PRIOR_FLOOR * np.array(everywhere, priors.dtype)[:, None]
-    return floored / floored.sum(axis=0)
+    floored /= floored.sum(axis=0)
+    return floored
 
 
 @dataclass(frozen=True)

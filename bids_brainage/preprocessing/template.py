@@ -12,13 +12,20 @@ import os
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bids_brainage.errors import MissingInputError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 DEFAULT_SPACE = 'MNI152NLin2009aSym'
 RESOLUTIONS = (1, 2)
+BRAIN = 0.2
+"""The template is brain above this share of its brightest voxel."""
+
 NOTICE = (
     'Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal '
     'Neurological Institute, McGill University. Permission to use, copy, modify, and distribute '
@@ -159,23 +166,22 @@ def install_packaged_template(root: Path) -> Path:
 def _write_layout(folder: Path) -> None:
     import nibabel as nib
     import numpy as np
-    from nilearn import datasets
 
+    brain, fine = _packaged_map('t1')
+    grey, _ = _packaged_map('gm')
     resolutions = {}
     for resolution in RESOLUTIONS:
-        t1w = datasets.load_mni152_template(resolution=resolution)
-        mask = datasets.load_mni152_brain_mask(resolution=resolution)
-        gm = datasets.load_mni152_gm_template(resolution=resolution)
+        every = (slice(None, None, resolution),) * 3
+        t1w, gm, affine = brain[every], grey[every], fine @ np.diag([resolution] * 3 + [1])
         stem = f'tpl-{DEFAULT_SPACE}_res-{resolution}'
-        for suffix, image, kind in (
-            ('desc-brain_T1w', t1w, np.float32),
-            ('desc-brain_mask', mask, np.uint8),
-            ('label-GM_probseg', gm, np.float32),
+        for suffix, data in (
+            ('desc-brain_T1w', t1w),
+            ('desc-brain_mask', (t1w > BRAIN).astype(np.uint8)),
+            ('label-GM_probseg', gm),
         ):
-            data = np.asarray(image.dataobj).astype(kind)
-            nib.save(nib.Nifti1Image(data, image.affine), folder / f'{stem}_{suffix}.nii.gz')
+            nib.save(nib.Nifti1Image(data, affine), folder / f'{stem}_{suffix}.nii.gz')
         resolutions[str(resolution)] = {
-            'origin': [float(v) for v in t1w.affine[:3, 3]],
+            'origin': [float(v) for v in affine[:3, 3]],
             'shape': [int(n) for n in t1w.shape],
             'zooms': [float(resolution)] * 3,
         }
@@ -193,6 +199,21 @@ def _write_layout(folder: Path) -> None:
     (folder / 'LICENSE').write_text(NOTICE, 'utf-8')
     changes = '1.0.0 Laid out from the images packaged in nilearn.\n'
     (folder / 'CHANGES').write_text(changes, 'utf-8')
+
+
+def _packaged_map(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a map of nilearn's package, 0 to 1 in voxels of 1 mm, and its affine.
+
+    It is what the loaders of `nilearn.datasets` give, whose cubic splines of larger voxels go
+    through those of 1 mm.  They take longer than everything else before the first step of a run.
+    """
+    import nibabel as nib
+    import numpy as np
+
+    file = f'datasets/data/mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz'
+    image = cast('nib.Nifti1Image', nib.load(str(files('nilearn').joinpath(file))))
+    data = np.asarray(image.dataobj, np.float32)
+    return data / data.max(), image.affine
 
 
 def main(argv: list[str] | None = None) -> int:

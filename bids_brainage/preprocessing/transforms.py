@@ -194,10 +194,9 @@ def jacobian_determinant(displacement: np.ndarray, grid: np.ndarray) -> np.ndarr
     1.5
     """
     per_mm = np.linalg.inv(grid[:3, :3])
-    gradient = np.stack(
-        [np.stack(np.gradient(displacement[..., c]), axis=-1) for c in range(3)], axis=-2
-    )
-    return np.linalg.det(gradient @ per_mm + np.eye(3)).astype(np.float32)
+    rows = (np.stack(np.gradient(displacement[..., c]), axis=-1) @ per_mm for c in range(3))
+    x, y, z = (row + unit for row, unit in zip(rows, np.eye(3), strict=True))
+    return (x * np.cross(y, z)).sum(axis=-1).astype(np.float32)
 
 
 def sample_vectors(field: np.ndarray, grid: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -345,5 +344,7 @@ def sample_image(
 
 def to_index(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return voxel indices of points (N, 3; RAS+ mm), shape (3, N); they need not be whole."""
-    inverse = np.linalg.inv(affine)
-    return (points @ inverse[:3, :3].T.astype(np.float32) + inverse[:3, 3].astype(np.float32)).T
+    inverse = np.linalg.inv(affine).astype(np.float32)
+    index = inverse[:3, :3] @ points.T
+    index += inverse[:3, 3:]
+    return index

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bids_brainage.preprocessing.image import extent
 from bids_brainage.preprocessing.resample import onto_grid
 from bids_brainage.segmentation.refine import refine
 from bids_brainage.segmentation.regions import load_regions
@@ -64,8 +65,7 @@ def network_grid(mask: np.ndarray, affine: np.ndarray) -> tuple[tuple[int, ...],
         the image lies on the first one, so that images of these voxels are taken as they are.
     """
     size = np.linalg.norm(affine[:3, :3], axis=0)
-    where = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    low, high = np.array([(w[0], w[-1]) for w in where], float).T
+    low, high = extent(mask)
     needed = (high - low + 1) * size / VOXEL_MM + 2 * MARGIN
     shape = tuple(
         max(least, STEP * int(np.ceil(n / STEP))) for least, n in zip(BOX, needed, strict=True)
@@ -100,6 +100,7 @@ def probabilities(
     Parameters
     ----------
     networks : sequence of StructureUNet
+        All on one device.
     data : ndarray of float32, shape (X, Y, Z)
         Scaled intensities; edges are multiples of 16.
     mirror : bool
@@ -117,15 +118,16 @@ def probabilities(
     views = (False, True) if mirror else (False,)
     with torch.inference_mode():
         for network in networks:
+            where = next(network.parameters()).device
             for flipped in views:
                 view = torch.from_numpy(np.ascontiguousarray(data[::-1] if flipped else data))
-                x = view[None, None].contiguous(memory_format=torch.channels_last_3d)
+                x = view[None, None].to(where, memory_format=torch.channels_last_3d)
                 found = network(x)[0].permute(1, 2, 3, 0).softmax(-1)
                 found = found.flip(0) if flipped else found
                 total = found if total is None else total.add_(found)
     if total is None:
         raise ValueError('no network was given')
-    return (total / (len(networks) * len(views))).numpy()
+    return (total / (len(networks) * len(views))).cpu().numpy()
 
 
 def region_volumes(found: np.ndarray) -> dict[str, float]:

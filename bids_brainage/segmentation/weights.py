@@ -44,13 +44,15 @@ def segmentation_facts() -> dict[str, str]:
     }
 
 
-def load_networks(*, threads: int = 1) -> tuple[StructureUNet, ...]:
-    """Build the packaged networks, ready to use on the CPU.
+def load_networks(*, threads: int = 1, device: str = 'cpu') -> tuple[StructureUNet, ...]:
+    """Build the packaged networks, ready to use.
 
     Parameters
     ----------
     threads : int
         CPU threads of torch.
+    device : str
+        Torch device.
 
     Returns
     -------
@@ -83,13 +85,13 @@ def load_networks(*, threads: int = 1) -> tuple[StructureUNet, ...]:
     for _, state in sorted(members.items()):
         network = StructureUNet(**card()['arch_options'])
         network.load_state_dict(state)
-        networks.append(_channels_last(network.eval()))
+        networks.append(_ready(network.eval(), device))
     return tuple(networks)
 
 
-def _channels_last(network: Any) -> StructureUNet:
-    """Return a network in the memory layout that is fastest on CPUs."""
+def _ready(network: Any, device: str) -> StructureUNet:
+    """Return a network on its device, in the memory layout that is fastest on CPUs."""
     import torch
 
-    ready: StructureUNet = network.to(memory_format=torch.channels_last_3d)
+    ready: StructureUNet = network.to(device, memory_format=torch.channels_last_3d)
     return ready

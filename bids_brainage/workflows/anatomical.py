@@ -89,7 +89,7 @@ def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') ->
     fixed, output_template = settings.registration_template, settings.output_template
     outputnode = pe.Node(niu.IdentityInterface(list(OUTPUTS)), name='outputnode')
     check = check_node(scan, settings)
-    brain = add_brain(workflow, check, scan, omp_nthreads)
+    brain = add_brain(workflow, check, scan, settings.config.nipype)
     bias = add_bias(workflow, check, scan, brain)
     register = pe.Node(
         RegisterToTemplate(
@@ -138,7 +138,7 @@ def init_anat_wf(*, scan: Scan, settings: RunSettings, name: str = 'anat_wf') ->
         *((node, outputnode, [(f, f)]) for f, node in warped.items()),
         (quality, outputnode, [('quality', 'quality')]),
     ])  # fmt: skip
-    add_regions(workflow, check, brain, omp_nthreads)
+    add_regions(workflow, check, brain, settings.config.nipype)
     return workflow
 
 

@@ -105,7 +105,7 @@ def init_native_wf(
         if regions:
             _measure(workflow, check, mask, scan, settings)
         return workflow
-    brain = add_brain(workflow, check, scan, settings.config.nipype.omp_nthreads)
+    brain = add_brain(workflow, check, scan, settings.config.nipype)
     quality = pe.Node(
         AssessQuality(sloppy=sloppy, thickness=regions), name='assess_quality', mem_gb=0.2
     )
@@ -133,7 +133,7 @@ def _measure(
     workflow: Workflow, check: pe.Node, mask: str | pe.Node, scan: Scan, settings: RunSettings
 ) -> None:
     """Measure the regions, and write the table of their volumes."""
-    add_regions(workflow, check, mask, settings.config.nipype.omp_nthreads)
+    add_regions(workflow, check, mask, settings.config.nipype)
     volumes = volumes_node(scan, settings)
     workflow.connect([
         (check, volumes, [('facts', 'facts')]),

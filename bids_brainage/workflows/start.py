@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
+from bids_brainage.config import Nipype
 from bids_brainage.dataset.scan import Scan
 from bids_brainage.interfaces.anatomical import CheckT1w, CorrectBias, ExtractBrain
 from bids_brainage.interfaces.regions import MeasureRegions
@@ -36,7 +39,7 @@ def check_node(scan: Scan, settings: RunSettings) -> pe.Node:
     return check
 
 
-def add_brain(workflow: Workflow, check: pe.Node, scan: Scan, threads: int) -> pe.Node:
+def add_brain(workflow: Workflow, check: pe.Node, scan: Scan, resources: Nipype) -> pe.Node:
     """Add the step that finds the brain, or takes the mask that was given with the image."""
     if scan.prepared is not None:
         from bids_brainage.interfaces.prepared import TakeBrain
@@ -49,10 +52,22 @@ def add_brain(workflow: Workflow, check: pe.Node, scan: Scan, threads: int) -> p
         workflow.connect([(check, brain, [('facts', 'facts')])])
         return brain
     brain = pe.Node(
-        ExtractBrain(threads=threads), name='extract_brain', mem_gb=1.6, n_procs=threads
+        ExtractBrain(**_hardware(resources)),
+        name='extract_brain',
+        mem_gb=1.6,
+        n_procs=resources.omp_nthreads,
     )
     workflow.connect([(check, brain, [('t1w', 't1w'), ('facts', 'facts')])])
     return brain
+
+
+def _hardware(resources: Nipype) -> dict[str, Any]:
+    """Return what a network runs on, as its step takes it.
+
+    A GPU must be named: else nothing keeps steps of many processes from filling it together.
+    """
+    device = resources.device if resources.uses_gpu else 'cpu'
+    return {'threads': resources.omp_nthreads, 'device': device, 'use_gpu': resources.uses_gpu}
 
 
 def add_bias(workflow: Workflow, check: pe.Node, scan: Scan, mask: str | pe.Node) -> pe.Node:
@@ -80,7 +95,9 @@ def add_bias(workflow: Workflow, check: pe.Node, scan: Scan, mask: str | pe.Node
     return bias
 
 
-def add_regions(workflow: Workflow, check: pe.Node, mask: str | pe.Node, threads: int) -> None:
+def add_regions(
+    workflow: Workflow, check: pe.Node, mask: str | pe.Node, resources: Nipype
+) -> None:
     """Add the step that measures the regions of the brain, and give `REGIONS` to the outputs.
 
     Parameters
@@ -91,13 +108,14 @@ def add_regions(workflow: Workflow, check: pe.Node, mask: str | pe.Node, threads
         Of `check_node`.
     mask : str or Node
         File of the brain mask, or the step that finds it.
-    threads : int
+    resources : Nipype
+        Threads and device of the network.
     """
     measure = pe.Node(
-        MeasureRegions(weights_sha256=card()['weights_sha256'], threads=threads),
+        MeasureRegions(weights_sha256=card()['weights_sha256'], **_hardware(resources)),
         name='measure_regions',
         mem_gb=1.5,
-        n_procs=threads,
+        n_procs=resources.omp_nthreads,
     )
     workflow.connect([
         (check, measure, [('t1w', 't1w'), ('facts', 'facts')]),

@@ -14,7 +14,7 @@ from bids_brainage.bundles.untrained import make_untrained_bundle
 from bids_brainage.errors import BundleError, MissingInputError
 from bids_brainage.inference.__main__ import main
 from bids_brainage.inference.interval import conformal_interval, corrected_age
-from bids_brainage.inference.predict import choose_device, predict
+from bids_brainage.inference.predict import predict
 from bids_brainage.inference.result import ExplanationMap, fraction_outside, save_prediction
 from bids_brainage.inputs.kinds import prepare_input
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
@@ -163,11 +163,10 @@ def test_contribution_map_shows_the_years_of_each_structure(volumes_age):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU is there')
-def test_absent_device_is_refused_and_auto_falls_back(files, tmp_path):
+def test_absent_device_is_refused(files, tmp_path):
     bundle = make_untrained_bundle('vgg8', 'small', tmp_path, shape=(32, 32, 32))
     with pytest.raises(BundleError, match=r'--device cuda was asked for.*--device cpu'):
         predict(bundle, files, device='cuda')
-    assert choose_device('auto') == choose_device('cpu') == 'cpu'
 
 
 def test_age_that_is_no_number_is_refused(files, tmp_path):

@@ -44,6 +44,22 @@ def test_files_are_a_brain_its_mask_and_its_grey_matter(archive):
     assert (archive / f'tpl-{DEFAULT_SPACE}' / 'LICENSE').read_text().startswith('Copyright')
 
 
+@pytest.mark.parametrize('resolution', [1, 2])
+def test_files_are_what_the_loaders_of_nilearn_give(archive, resolution):
+    from nilearn import datasets
+
+    found = find_template(archive, resolution=resolution)
+    for path, load in (
+        (found.t1w, datasets.load_mni152_template),
+        (found.mask, datasets.load_mni152_brain_mask),
+        (found.gm, datasets.load_mni152_gm_template),
+    ):
+        image, expected = nib.load(path), load(resolution=resolution)
+        wanted = np.asarray(expected.dataobj)
+        np.testing.assert_allclose(np.asarray(image.dataobj), wanted, rtol=0, atol=1e-15)
+        np.testing.assert_array_equal(image.affine, expected.affine)
+
+
 def test_second_layout_leaves_the_first_alone(archive):
     before = {p: p.stat().st_mtime_ns for p in archive.rglob('*')}
     assert install_packaged_template(archive) == archive

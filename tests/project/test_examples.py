@@ -179,3 +179,28 @@ def test_slurm_array_says_what_is_not_there(array, task, status, words):
     answer = submit(task=task)
     assert answer.returncode == status
     assert words in answer.stderr
+
+
+def test_pod_of_the_kubernetes_job_takes_the_line_of_its_number(tmp_path):
+    job = yaml.safe_load((EXAMPLES / 'kubernetes.yaml').read_text('utf-8'))
+    assert job['spec']['completionMode'] == 'Indexed'
+    (pod,) = job['spec']['template']['spec']['containers']
+    (tmp_path / 'participants.txt').write_text('01\n02\n03\n', 'utf-8')
+    fake = tmp_path / 'entrypoint.sh'
+    fake.write_text(FAKE, 'utf-8')
+    fake.chmod(0o755)
+    (line,) = pod['args']
+    line = line.replace('/opt/brainage/entrypoint.sh', str(fake))
+    line = line.replace('/data /out ', f'{tmp_path} /out ')
+    line = line.replace('/out/participants.txt', str(tmp_path / 'participants.txt'))
+    answer = subprocess.run(
+        [*pod['command'], line], env={**os.environ, 'JOB_COMPLETION_INDEX': '1'},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    config = parse(answer.stdout.splitlines()[1:], environ={})
+    assert config.execution.participant_label == ('02',)
+    assert (config.nipype.nprocs, config.nipype.memory_gb) == (2, 4.0)
+    mounts = {mount['mountPath'] for mount in pod['volumeMounts']}
+    claims = {volume['name'] for volume in job['spec']['template']['spec']['volumes']}
+    assert mounts == {'/data', '/out'}
+    assert claims == {mount['name'] for mount in pod['volumeMounts']}

@@ -94,3 +94,22 @@ def test_level_of_output_decides_what_is_written_not_what_is_made(archive, tmp_p
     assert others[0] == others[1]
     keeps = workflow.get_node('predict_vgg8x_wf.save').inputs.keep_maps
     assert keeps is (level != 'minimal')
+
+
+@pytest.mark.parametrize(
+    ('wanted', 'networks', 'counted'),
+    [('auto', 'cpu', False), ('cuda:1', 'cuda:1', True), ('mps', 'cpu', False)],
+)
+def test_networks_of_the_preprocessing_run_on_a_gpu_that_is_named(
+    archive, tmp_path, wanted, networks, counted
+):
+    name = 'sub-01_T1w.nii.gz'
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, 8), np.uint8), np.eye(4)), tmp_path / name)
+    scan = Scan(tmp_path / name, name, '01', None, None, {'sub': '01'}, 'T1w', 'anat')
+    (tmp_path / 'bids').mkdir()
+    bundle = make_untrained_bundle('vgg8', 'x', tmp_path / 'models', shape=(32, 32, 32))
+    settings = settings_of(tmp_path, archive, '--device', wanted)
+    workflow = init_scan_wf(work=ScanWork(scan, (bundle,)), settings=settings)
+    for step in ('extract_brain', 'measure_regions'):
+        node = workflow.get_node('anat_wf').get_node(step)
+        assert (node.inputs.device, node.inputs.use_gpu) == (networks, counted)
