@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_brainage.bundles.bundle import Bundle
-from bids_brainage.inference.interval import conformal_interval
-from bids_brainage.inference.measures import predict_measures
+from bids_brainage.errors import BundleError
 from bids_brainage.inference.interval import conformal_interval
 from bids_brainage.inference.measures import predict_measures
 from bids_brainage.inference.result import ExplanationMap, Prediction
