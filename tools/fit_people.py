@@ -29,6 +29,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 from fit_regions import REGIONS
+from likely import bend_of
 from normative_curves import basis, fit, read_people
 
 from bids_brainage.errors import ProcessingError
@@ -160,21 +161,17 @@ def read_back() -> tuple[np.ndarray, np.ndarray]:
 
 def corrected(content: dict[str, Any], age: np.ndarray, away: np.ndarray) -> dict[str, Any]:
     """Return the population of which that is read which was measured in people."""
-    bend = _bend(age)
+    bend = bend_of(age)
     held = STEADY * len(age) * np.diag([0.0, *bend[:, 1:].var(axis=0)])
     wrong = np.linalg.solve(bend.T @ bend + held, bend.T @ away)
     rest = (away - bend @ wrong).var(axis=0)
     spread = np.array(content['covariance'])
     kept = np.sqrt(np.maximum(1 - rest / np.diag(spread), LEAST_SHARE))
-    share = np.array(content['log_share']) - _bend(AGES) @ wrong
+    share = np.array(content['log_share']) - bend_of(AGES) @ wrong
     return content | {
         'log_share': np.round(share, 4).tolist(),
         'covariance': np.round(spread * np.outer(kept, kept), 6).tolist(),
     }
-
-
-def _bend(age: np.ndarray) -> np.ndarray:
-    return np.vander((np.asarray(age) - 50) / 20, 3, increasing=True)
 
 
 def write(content: dict[str, Any]) -> None:

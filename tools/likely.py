@@ -11,7 +11,7 @@ ages are alike before anything was measured.
 from __future__ import annotations
 
 import numpy as np
-from posterior import likely_tensors
+from posterior import likely_tensors, within_sources
 from steady import Centiles, Steady
 
 from bids_brainage.models.posterior import volumes_model
@@ -62,16 +62,16 @@ class Likely:
         def expected(years: np.ndarray) -> np.ndarray:
             return (self.centiles.at(years) - centre) / scale
 
-        bend = _bend(age)
+        bend = bend_of(age)
         held = np.diag([0.0, self.stiffness, self.stiffness])
         found = np.linalg.solve(
             (bend.T * weights) @ bend + held, (bend.T * weights) @ (z - expected(age))
         )
         rest = z - expected(age) - bend @ found
         noise = self.noise / scale
-        spread = _within(rest, self.source) + noise.T @ noise / len(noise)
+        spread = within_sources(rest, self.source) + noise.T @ noise / len(noise)
         spread += RIDGE * np.eye(len(spread))
-        usual = expected(AGES) + _bend(AGES) @ found
+        usual = expected(AGES) + bend_of(AGES) @ found
         lines = self.lines.fit(features, age)
         self.tensors = {
             'centre': centre, 'scale': scale, 'tail': np.array([TAIL]),
@@ -88,14 +88,6 @@ class Likely:
         return model(features)
 
 
-def _bend(age: np.ndarray) -> np.ndarray:
+def bend_of(age: np.ndarray) -> np.ndarray:
     """Return an offset, a slope and a bend, (N, 3)."""
     return np.vander((np.asarray(age, float) - 50) / 20, 3, increasing=True)
-
-
-def _within(rest: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Return the covariance of people of one source."""
-    _, code, counts = np.unique(source, return_inverse=True, return_counts=True)
-    members = np.eye(len(counts))[code]
-    own = rest - (members.T @ rest / counts[:, None])[code]
-    return own.T @ own / (len(rest) - len(counts))
