@@ -66,18 +66,22 @@ def curves_of(z: np.ndarray, age: np.ndarray, source: np.ndarray) -> np.ndarray:
     return found
 
 
+def _means_of(rest: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the data set of each person as a number, and its people and means."""
+    _, code, counts = np.unique(source, return_inverse=True, return_counts=True)
+    return code, counts, np.eye(len(counts))[code].T @ rest / counts[:, None]
+
+
 def within_sources(rest: np.ndarray, source: np.ndarray) -> np.ndarray:
     """Return the covariance of people of one data set, (F, F)."""
-    _, code, counts = np.unique(source, return_inverse=True, return_counts=True)
-    means = np.eye(len(counts))[code].T @ rest / counts[:, None]
+    code, counts, means = _means_of(rest, source)
     own = rest - means[code]
     return own.T @ own / (len(rest) - len(counts))
 
 
 def covariances(rest: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return how people of a data set differ, and how data sets do, by the method of moments."""
-    _, code, counts = np.unique(source, return_inverse=True, return_counts=True)
-    means = np.eye(len(counts))[code].T @ rest / counts[:, None]
+    _, counts, means = _means_of(rest, source)
     within = within_sources(rest, source)
     large = counts >= LEAST_PEOPLE
     n, means = counts[large], means[large]
