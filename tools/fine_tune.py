@@ -40,8 +40,9 @@ from bids_brainage.statistics.conformal import leave_one_out_half_widths_by_age
 from bids_brainage.training.cache import open_cache, write_rows
 from bids_brainage.training.calibrate import LEVEL, calibrate_predictions
 from bids_brainage.training.export import Cohort, bundle_metadata
-from bids_brainage.training.fit import fit_job, model_options
+from bids_brainage.training.fit import fit_job
 from bids_brainage.training.job import Job, fold_sources
+from bids_brainage.training.network import model_options
 from bids_brainage.training.predictions import (
     Row,
     fold_rows,
@@ -108,7 +109,7 @@ def job_of(view: str, table: pd.DataFrame, people: People, options: argparse.Nam
     """Write inputs and split of a view; return its training."""
     bundle = find_start(options.start, model_dirs(None))
     changes = read_overrides(options.recipe) if options.recipe else {}
-    recipe = make_recipe(bundle.arch, changes, fine_tuning_changes(bundle))
+    recipe = make_recipe(bundle.arch, changes, fine_tuning_changes(bundle, changes))
     kind = bundle.input['kind']
     cache, split = options.work / f'inputs-{kind}', options.work / f'{view}.tsv'
     if not (cache / 'cache.json').is_file():

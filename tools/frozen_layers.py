@@ -1,10 +1,10 @@
 """Fit the last layers of System D to what its first ones, held still, make of the images.
 
-Some hundred people cannot teach a large network.  So each image goes through the first layers a
-few times, changed at random as the recipe says, and the age is fitted to what comes out: by ridge
-regression on the channels of the last transition, every decade of age counting the same.  The
-regression becomes weights of the projection and of the regressor, so what is kept is a whole
-network, which ends with that transition.
+Some hundred people cannot teach a large network. So each image goes through the first layers a
+few times, changed at random as the recipe says, and the age is fitted to what comes out: by
+ridge regression on the channels of the last transition. The regression becomes weights of the
+projection and of the regressor, so what is kept is a whole network, which ends with that
+transition.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from bids_brainage.models.amagenet import AMAgeNet
 from bids_brainage.training.augment import augment
 from bids_brainage.training.cache import Cache, open_cache
-from bids_brainage.training.fit import row_weights, start_model
 from bids_brainage.training.job import Job, fold_sources
 from bids_brainage.training.keeper import BEST
+from bids_brainage.training.last_layer import ridge
+from bids_brainage.training.network import start_model
 from bids_brainage.training.splits import TRAINING, VALIDATION
+from bids_brainage.training.weights import cohorts_of, row_weights
 
 LOG = logging.getLogger('frozen_layers')
 GUISES = 6
@@ -96,7 +98,7 @@ def fit_last_layers(job: Job, work: Path) -> None:
     for fold, roles in fold_sources(job).items():
         training, chosen = (cache.rows_of(roles[role]) for role in (TRAINING, VALIDATION))
         model = start_model(job, cache.ages[training], fold).eval()
-        error, penalty = fit_fold(job, model, features, cache.ages, training, chosen)
+        error, penalty = fit_fold(job, cache, model, features, training, chosen)
         folder = job.fold_folder(fold)
         folder.mkdir(parents=True, exist_ok=True)
         torch.save({'model': model.state_dict()}, folder / BEST)
@@ -105,43 +107,28 @@ def fit_last_layers(job: Job, work: Path) -> None:
 
 def fit_fold(
     job: Job,
+    cache: Cache,
     model: AMAgeNet,
     features: Tensor,
-    ages: np.ndarray,
     training: np.ndarray,
     chosen: np.ndarray,
 ) -> tuple[float, float]:
     """Fit the last layers; return the error in those who choose, years, and the penalty."""
-    last = LastLayers(model)
+    ages, last = cache.ages, LastLayers(model)
     last.settle(features[:, training].flatten(0, 1))
     with torch.no_grad():
         seen = last(features[:, training].flatten(0, 1)).double().numpy()
         new = last(features[0, chosen]).double().numpy()
-    weight = row_weights(job.recipe, ages, training)[training]
-    found = []
-    for penalty in PENALTIES:
-        line, at_zero = ridge(
-            seen, np.tile(ages[training], len(features)), np.tile(weight, len(features)), penalty
-        )
-        error = float(np.abs(new @ line + at_zero - ages[chosen]).mean())
-        found.append((error, penalty, line, at_zero))
+    weight = row_weights(job.recipe, ages, training, cohorts_of(job, cache))[training]
+    guises = len(features)
+    lines = ridge(seen, np.tile(ages[training], guises), np.tile(weight, guises), PENALTIES)
+    found = [
+        (float(np.abs(new @ line + at_zero - ages[chosen]).mean()), penalty, line, at_zero)
+        for penalty, (line, at_zero) in zip(PENALTIES, lines, strict=True)
+    ]
     error, penalty, line, at_zero = min(found, key=lambda one: one[0])
     put_line(model, line, at_zero)
     return error, penalty
-
-
-def ridge(
-    x: np.ndarray, y: np.ndarray, weight: np.ndarray, penalty: float
-) -> tuple[np.ndarray, float]:
-    """Return slopes and intercept that minimise weighted squares plus the penalty.
-
-    The penalty counts in units of the mean square of a row of ``x``.
-    """
-    middle, mean = np.average(x, 0, weight), np.average(y, weights=weight)
-    kernel = (x - middle) @ (x - middle).T / x.shape[1]
-    dual = np.linalg.solve(kernel + penalty * np.diag(1 / weight), y - mean)
-    line = (x - middle).T @ dual / x.shape[1]
-    return line, float(mean - middle @ line)
 
 
 def put_line(model: AMAgeNet, line: np.ndarray, at_zero: float) -> None:

@@ -42,8 +42,9 @@ from bids_brainage.training.calibrate import calibrate_predictions
 from bids_brainage.training.cohort import find_candidates
 from bids_brainage.training.comparison import CHANGE, RETEST_KEYS, comparison_rows
 from bids_brainage.training.export import Cohort, bundle_metadata
-from bids_brainage.training.fit import fit_job, model_options
+from bids_brainage.training.fit import fit_job
 from bids_brainage.training.job import Job, fold_sources
+from bids_brainage.training.network import model_options
 from bids_brainage.training.predictions import (
     Row,
     of_role,

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 
 from torch import Tensor, nn
 
-from bids_brainage.errors import UnusableImageError
+from bids_brainage.errors import OptionError, UnusableImageError
 from bids_brainage.models.base import AgeRegressor
 
 PUBLISHED_GRID = (182, 218, 182)
 CHANNELS = (16, 32, 64, 128, 256)
 HIDDEN = (512, 128)
-#: Five poolings by 2, rounding down.
-STRIDE = 2 ** len(CHANNELS)
 
 
 def _block(inp: int, out: int) -> nn.Sequential:
@@ -42,34 +41,55 @@ class VGG8(AgeRegressor):
     input_shape : sequence of int
         Input grid (X, Y, Z), at least 32 voxels an axis; it fixes the size of the first
         fully connected layer.
+    blocks : int
+        How many of the convolution blocks there are, 1 to 5; fewer is not published.
+    hidden : sequence of int
+        Units of the fully connected layers before the last one; others are not published, and
+        with none, the age is a linear function of what the blocks find.
+
+    Raises
+    ------
+    OptionError
+        `blocks` or `hidden` is out of range.
+    UnusableImageError
+        The grid is too small.
     """
 
-    gradcam_layer = 'features.block5.conv'
-    output_layer = 'head.4'
     saliency_methods = ('gradcam', 'guided_backprop')
 
-    def __init__(self, *, input_shape: Sequence[int] = PUBLISHED_GRID) -> None:
+    def __init__(
+        self,
+        *,
+        input_shape: Sequence[int] = PUBLISHED_GRID,
+        blocks: int = len(CHANNELS),
+        hidden: Sequence[int] = HIDDEN,
+    ) -> None:
         super().__init__()
         self.input_shape = tuple(input_shape)
-        if len(self.input_shape) != 3 or min(self.input_shape) < STRIDE:
-            raise UnusableImageError(
-                f'Input grid {self.input_shape}: expected three axes of at least {STRIDE} voxels.'
+        if not 1 <= blocks <= len(CHANNELS) or min([1, *hidden]) < 1:
+            raise OptionError(
+                f'vgg8: expected blocks from 1 to {len(CHANNELS)} and units above 0 in hidden, '
+                f'found blocks = {blocks} and hidden = {list(hidden)}.'
             )
-        inputs = (1, *CHANNELS)
+        stride = 2**blocks  # each block halves the grid, rounding down
+        if len(self.input_shape) != 3 or min(self.input_shape) < stride:
+            raise UnusableImageError(
+                f'Input grid {self.input_shape}: expected three axes of at least {stride} voxels.'
+            )
+        channels = (1, *CHANNELS[:blocks])
         self.features = nn.Sequential(
             OrderedDict(
-                (f'block{number}', _block(inputs[number - 1], out))
-                for number, out in enumerate(CHANNELS, start=1)
+                (f'block{number}', _block(channels[number - 1], out))
+                for number, out in enumerate(channels[1:], start=1)
             )
         )
-        flat = CHANNELS[-1] * prod(n // STRIDE for n in self.input_shape)
-        self.head = nn.Sequential(
-            nn.Linear(flat, HIDDEN[0]),
-            nn.ReLU(),
-            nn.Linear(HIDDEN[0], HIDDEN[1]),
-            nn.ReLU(),
-            nn.Linear(HIDDEN[1], 1),
-        )
+        units = (channels[-1] * prod(n // stride for n in self.input_shape), *hidden)
+        self.head = nn.Sequential()
+        for inputs, out in pairwise(units):
+            self.head.extend([nn.Linear(inputs, out), nn.ReLU()])
+        self.head.append(nn.Linear(units[-1], 1))
+        self.gradcam_layer = f'features.block{blocks}.conv'
+        self.output_layer = f'head.{len(self.head) - 1}'
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict the age.

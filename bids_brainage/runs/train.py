@@ -189,11 +189,14 @@ def _finish(config: Config, job: Job, models: Path) -> list[Row]:
 
 
 def _method(recipe: Recipe) -> str:
+    from bids_brainage.training.recipe import LAST_LAYER
+
     if recipe.split.method == 'folds':
         return f'{recipe.split.folds} folds, each person by a model that has not seen them'
     if recipe.split.selection == 'none':
         return 'people held out of training'
-    return 'people held out of training and of the choice of the epoch'
+    chosen = 'penalty' if recipe.run.fit == LAST_LAYER else 'epoch'
+    return f'people held out of training and of the choice of the {chosen}'
 
 
 def _number(value: Any) -> str:

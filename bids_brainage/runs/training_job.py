@@ -57,7 +57,7 @@ def final_recipe(config: Config, arch: str) -> Recipe:
         return make_recipe(arch, changes)
     bundle = find_start(start, model_dirs(config.workflow.model_dir))
     check_start(bundle, arch, changes)
-    return make_recipe(arch, changes, fine_tuning_changes(bundle))
+    return make_recipe(arch, changes, fine_tuning_changes(bundle, changes))
 
 
 def model_name(config: Config, arch: str) -> str:
@@ -200,14 +200,18 @@ def _announce_sizes(
     """
     from bids_brainage.training.estimate import (
         estimate_words,
+        last_layer_words,
         row_bytes,
         rows_at_once,
         split_words,
         try_step,
     )
+    from bids_brainage.training.recipe import LAST_LAYER
 
     left_out = f'; {prepared.left_out} scans are left out' if prepared.left_out else ''
-    log.log(IMPORTANT, 'split     %s%s', split_words(prepared.assignments), left_out)
+    alone = recipe.run.fit == LAST_LAYER
+    roles = split_words(prepared.assignments, 'penalty' if alone else 'epoch')
+    log.log(IMPORTANT, 'split     %s%s', roles, left_out)
     arrays = len({a.item.source for a in prepared.assignments})
     arrays *= 2 if arch in ARCHITECTURES else 1  # image and map
     at_once = None
@@ -217,9 +221,13 @@ def _announce_sizes(
     elif model_info(arch).backend == 'torch':
         step = try_step(arch, recipe, declared, _accelerator(config.nipype.device))
         processes = config.train.devices * config.train.num_nodes
-        if _accelerator(config.nipype.device) == 'cpu':
-            at_once = rows_at_once(step, recipe, config.nipype.memory_gb, processes)
-        words += estimate_words(step, recipe, prepared.assignments, processes, at_once)
+        limit = config.nipype.memory_gb
+        if alone:
+            words += last_layer_words(step, recipe, prepared.assignments, limit)
+        else:
+            if _accelerator(config.nipype.device) == 'cpu':
+                at_once = rows_at_once(step, recipe, limit, processes)
+            words += estimate_words(step, recipe, prepared.assignments, processes, at_once)
     else:
         words.append('less than 1 GB of memory, and seconds')
     log.log(IMPORTANT, 'estimate  %s', '; '.join(words))

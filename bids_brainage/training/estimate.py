@@ -15,8 +15,8 @@ from bids_brainage.bundles.contract import golden_input
 from bids_brainage.errors import OptionError
 from bids_brainage.models.registry import create_model
 from bids_brainage.outputs.logs import duration
-from bids_brainage.training.fit import arch_options
-from bids_brainage.training.recipe import Recipe
+from bids_brainage.training.network import arch_options
+from bids_brainage.training.recipe import LAST_LAYER, Recipe
 from bids_brainage.training.splits import (
     LONGITUDINAL,
     RETEST,
@@ -38,7 +38,7 @@ COPIES = 4
 TASKS = {
     TRAINING: 'to train on',
     SIMULATED: 'simulated to train on, too',
-    VALIDATION: 'to choose the epoch',
+    VALIDATION: 'to choose the {chosen}',
     TEST: 'to test',
     LONGITUDINAL: 'to judge change',
     RETEST: 'to judge repeats',
@@ -59,6 +59,8 @@ class Step:
         holds with gradients and optimiser.
     least : int
         Fewest rows that can be normalised together.
+    inputs : int
+        Of the last layer, 0 where the network has none that tells years.
     """
 
     forward: float
@@ -66,17 +68,25 @@ class Step:
     row_gb: float
     weights_gb: float
     least: int = 1
+    inputs: int = 0
 
 
-def split_words(assignments: Iterable[Assignment]) -> str:
-    """Say how many people of the first fold do what, and how many folds there are."""
+def split_words(assignments: Iterable[Assignment], chosen: str = 'epoch') -> str:
+    """Say how many people of the first fold do what, and how many folds there are.
+
+    Validation people choose the epoch, or what is `chosen`.
+    """
     people: dict[str, set[str]] = {}
     folds = Counter(a.fold for a in assignments if a.role in TASKS)
     first = min(folds, default=1)
     for a in assignments:
         if a.fold == first and a.role in TASKS:
             people.setdefault(a.role, set()).add(a.item.participant)
-    words = [f'{len(people[role])} {task}' for role, task in TASKS.items() if role in people]
+    words = [
+        f'{len(people[role])} {task.format(chosen=chosen)}'
+        for role, task in TASKS.items()
+        if role in people
+    ]
     more = f', in the first of {len(folds)} folds' if len(folds) > 1 else ''
     return f'{", ".join(words)} (people){more}'
 
@@ -135,6 +145,7 @@ def try_step(
         row_gb=sum(kept.values()) / n / GIB,
         weights_gb=COPIES * weights / GIB,
         least=n,
+        inputs=model.get_submodule(model.output_layer).in_features if model.output_layer else 0,
     )
 
 
@@ -226,4 +237,42 @@ def estimate_words(
         f'about {duration(max(epoch, 1))} an epoch without reading and augmentation, at most '
         f'{duration(max(epoch * folds * run.epochs, 1))} for {run.epochs} epochs'
         + (f' of {folds} folds' if folds > 1 else ''),
+    ]
+
+
+def last_layer_words(
+    step: Step, recipe: Recipe, assignments: Sequence[Assignment], limit_gb: float
+) -> list[str]:
+    """Say how much memory and time it takes to fit the last layer of a network alone.
+
+    Parameters
+    ----------
+    step : Step
+    recipe : Recipe
+        Number of epochs, which are guises here.
+    assignments : sequence of Assignment
+        Scans of all folds.
+    limit_gb : float
+        What the run may take, GB of 2^30 bytes.
+
+    Raises
+    ------
+    OptionError
+        It takes more.
+    """
+    folds = Counter(a.fold for a in assignments if a.role in (TRAINING, VALIDATION))
+    guises = 1 + recipe.run.epochs
+    rows = max(folds.values(), default=0) * guises
+    # what the layer is given, twice while it is centred, and what is solved, in double precision
+    gb = LIBRARIES_GB + (2 * rows * step.inputs * 4 + 3 * min(rows, step.inputs) ** 2 * 8) / GIB
+    if gb > limit_gb:
+        raise OptionError(
+            f'run.fit = "{LAST_LAYER}" takes {gb:.1f} GB of memory for {rows} images of '
+            f'{step.inputs} values, and the run may take {limit_gb:.1f} GB (--mem): give fewer '
+            'epochs in [run] of --recipe, or fit = "steps".'
+        )
+    seconds = (sum(folds.values()) * guises + len(assignments)) * step.forward
+    return [
+        f'at least {gb:.1f} GB of memory',
+        f'about {duration(max(seconds, 1))} without reading and augmentation',
     ]

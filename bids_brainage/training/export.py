@@ -18,9 +18,10 @@ from bids_brainage.inference.interval import half_width_text
 from bids_brainage.models.registry import model_info
 from bids_brainage.training.cache import Cache
 from bids_brainage.training.calibrate import Calibration
-from bids_brainage.training.fit import model_options
 from bids_brainage.training.job import Job, fold_sources, learnt_sources
+from bids_brainage.training.network import model_options
 from bids_brainage.training.predictions import Row, of_role, per_person, trained_model
+from bids_brainage.training.recipe import LAST_LAYER
 from bids_brainage.training.splits import SIMULATED, TRAINING
 from bids_brainage.training.studies import study_of
 
@@ -149,6 +150,12 @@ def _description(job: Job, cohort: Cohort) -> str:
     start = 'from the weights of another bundle ' if recipe.run.start_from else ''
     share = recipe.run.simulated_share
     mixed = f' and, {share:.0%} of each batch, simulated people,' if share else ''
+    if recipe.run.fit == LAST_LAYER:
+        return (
+            f'Brain age by {parts} of architecture {job.arch}. All layers but the last are those '
+            f'of another bundle; ridge regression has fitted the last one on {cohort.name}, to '
+            f'each image as it is and {recipe.run.epochs} times changed at random.'
+        )
     return (
         f'Brain age by {parts} of architecture {job.arch}, trained {start}on {cohort.name}{mixed} '
         f'with {recipe.optimiser.name}, {recipe.loss.main} loss and at most {recipe.run.epochs} '

@@ -17,94 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from bids_brainage.bundles.bundle import load_bundle
-from bids_brainage.errors import (
-    BrainAgeError,
-    OptionError,
-    TemporaryError,
-    UnusableImageError,
-    WorkflowError,
-)
+from bids_brainage.errors import BrainAgeError, OptionError, TemporaryError, WorkflowError
 from bids_brainage.inference.aicbv import ARCHITECTURES
-from bids_brainage.inputs.kinds import kind_of
-from bids_brainage.models.registry import create_model
 from bids_brainage.outputs.logs import IMPORTANT
-from bids_brainage.training.additive import aligned_weights, balanced_weights
 from bids_brainage.training.cache import Cache, open_cache
 from bids_brainage.training.job import JOB_FILE, Job, fold_sources, learnt_sources, read_job
-from bids_brainage.training.recipe import Recipe
-from bids_brainage.training.recipe_check import factory_options
+from bids_brainage.training.network import start_model
+from bids_brainage.training.recipe import LAST_LAYER, Recipe
 from bids_brainage.training.splits import SIMULATED, TRAINING, VALIDATION
-from bids_brainage.training.start import start_options, start_state
-from bids_brainage.tsv import read_tsv
+from bids_brainage.training.weights import Rows, cohorts_of, row_weights
 
 log = logging.getLogger(__name__)
 
-Rows = npt.NDArray[np.intp]
-
 RANK_VARIABLES = ('RANK', 'LOCAL_RANK', 'SLURM_PROCID')
-
-
-def model_options(job: Job, ages: npt.ArrayLike) -> dict[str, Any]:
-    """Return the options of the architecture for a fold's training people.
-
-    Parameters
-    ----------
-    job : Job
-        Gives grid, nodes and the recipe's own options.
-    ages : array_like
-        Ages of the training scans, years.
-    """
-    return arch_options(job.arch, job.recipe, job.declared, ages)
-
-
-def arch_options(
-    arch: str, recipe: Recipe, declared: Mapping[str, Any], ages: npt.ArrayLike
-) -> dict[str, Any]:
-    """Return the options of an architecture; see `model_options`."""
-    if recipe.run.start_from:
-        return start_options(load_bundle(recipe.run.start_from, verify=False))
-    known = factory_options(arch)
-    options: dict[str, Any] = dict(recipe.model)
-    if 'input_shape' in known:
-        options['input_shape'] = list(declared['shape'])
-    if 'n_nodes' in known:
-        options['n_nodes'] = declared['n_nodes']
-    if 'age_range' in known:
-        values = np.asarray(ages, float)
-        low, high = float(values.min()), float(values.max())
-        if 'n_bins' in known:
-            low, high = float(np.floor(low) - 2), float(np.ceil(high) + 2)
-            options['n_bins'] = int(high - low)
-        options['age_range'] = [low, high]
-    return options
-
-
-def check_grid(arch: str, recipe: Recipe, declared: Mapping[str, Any]) -> None:
-    """Refuse a grid that the architecture cannot take, before any input is prepared.
-
-    Raises
-    ------
-    OptionError
-        The grid is too small.
-    """
-    import torch
-
-    smallest = kind_of(declared).smallest_axis
-    if min(declared['shape']) < smallest:
-        raise OptionError(
-            f'data.coarsen = {recipe.data.coarsen} is too much for {arch}. Input grid '
-            f'{tuple(declared["shape"])}: expected at least {smallest} voxels per axis.'
-        )
-    try:
-        with torch.random.fork_rng(devices=[]):
-            create_model(arch, **arch_options(arch, recipe, declared, (20.0, 80.0)))
-    except UnusableImageError as error:
-        raise OptionError(
-            f'data.coarsen = {recipe.data.coarsen} is too much for {arch}. {error}'
-        ) from error
 
 
 def fit_in_processes(job: Job) -> None:
@@ -146,6 +72,8 @@ def fit_job(job: Job) -> None:
     """
     import torch
 
+    from bids_brainage.training.last_layer import fit_last_layer
+
     if job.accelerator == 'cpu' and job.recipe.run.precision == 'bf16':
         raise OptionError(
             'precision = "bf16" gives gradients that are not numbers on the CPU (seen with torch '
@@ -159,7 +87,10 @@ def fit_job(job: Job) -> None:
             log.info('%s: fold %d is done', job.name, fold)
             continue
         try:
-            fit_fold(job, cache, fold, later_folds=len(folds) - place - 1)
+            if job.recipe.run.fit == LAST_LAYER:
+                fit_last_layer(job, cache, fold)
+            else:
+                fit_fold(job, cache, fold, later_folds=len(folds) - place - 1)
         except torch.cuda.OutOfMemoryError as error:
             other = 'precision = "bf16" in [run]'
             if job.arch in ARCHITECTURES:
@@ -252,7 +183,7 @@ def age_training(
     unit = float(np.ptp(learnt)) if job.recipe.loss.scale == 'range' else 1.0
     weights = np.ones(len(cache.ages))
     for part in filter(len, (training, simulated)):  # each has its own decades and cohorts
-        weights[part] = row_weights(job.recipe, cache.ages, part, _cohorts(job, cache))[part]
+        weights[part] = row_weights(job.recipe, cache.ages, part, cohorts_of(job, cache))[part]
     pin, workers = job.accelerator == 'cuda', job.recipe.run.workers
     return (
         AgeTraining(
@@ -268,24 +199,6 @@ def age_training(
         loader(cache, plan, workers=workers, pin=pin),
         loader(cache, validation, workers=workers, pin=pin),
     )
-
-
-def row_weights(
-    recipe: Recipe, ages: npt.NDArray[np.float64], training: Rows, cohorts: Sequence[str]
-) -> npt.NDArray[np.float64]:
-    """Return what each cached row counts in the loss; the training rows have a mean of 1."""
-    weights = np.ones(len(ages))
-    if recipe.loss.weights == 'decades':
-        weights[training] = balanced_weights(ages[training])
-    elif recipe.loss.weights == 'cohorts':
-        weights[training] = aligned_weights(ages[training], [cohorts[k] for k in training])
-    return weights
-
-
-def _cohorts(job: Job, cache: Cache) -> list[str]:
-    """Return the cohort of each cached row."""
-    cohorts = {row['source']: row['cohort'] for row in read_tsv(job.split)}
-    return [cohorts.get(source, '') for source in cache.sources]
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
@@ -313,28 +226,6 @@ def whole_batch(recipe: Recipe, world: int) -> int:
             '[run] of --recipe.'
         )
     return batch
-
-
-def start_model(job: Job, ages: npt.NDArray[np.float64], fold: int) -> Any:
-    """Build the network with its initial weights, the same on every process."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(job.seed + fold - 1)
-        model = create_model(job.arch, **model_options(job, ages))
-    if job.recipe.run.start_from:
-        bundle = load_bundle(job.recipe.run.start_from)
-        try:
-            model.load_state_dict(start_state(bundle, fold))
-        except RuntimeError as error:
-            raise OptionError(
-                f'run.start_from: {bundle.path} does not fit {job.arch}: {error}'
-            ) from error
-    elif job.recipe.run.output_bias == 'mean':
-        model.set_output_bias(float(ages.mean()))
-    if job.recipe.run.channels_last:
-        model = model.to(memory_format=torch.channels_last_3d)
-    return model
 
 
 def make_trainer(job: Job, keeper: Any, epochs: int) -> Any:

@@ -13,8 +13,9 @@ from bids_brainage.bundles.bundle import Bundle
 from bids_brainage.models.registry import model_info
 from bids_brainage.training.cache import Cache
 from bids_brainage.training.export import export_training
-from bids_brainage.training.fit import check_grid, fit_in_processes, whole_batch
+from bids_brainage.training.fit import fit_in_processes, whole_batch
 from bids_brainage.training.job import Job
+from bids_brainage.training.network import check_network
 from bids_brainage.training.predictions import Row, prediction_rows
 from bids_brainage.training.recipe import Recipe
 from bids_brainage.training.table import (
@@ -57,7 +58,7 @@ def method_of(arch: str) -> Method:
 def _check_network(
     arch: str, recipe: Recipe, declared: Mapping[str, Any], device: str, processes: int
 ) -> None:
-    check_grid(arch, recipe, declared)
+    check_network(arch, recipe, declared, processes)
     whole_batch(recipe, processes)
 
 

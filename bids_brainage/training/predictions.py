@@ -25,7 +25,7 @@ def trained_model(job: Job, cache: Cache, fold: int) -> Any:
     """Return the network of a fold with its best weights, in eval mode on the CPU."""
     import torch
 
-    from bids_brainage.training.fit import start_model
+    from bids_brainage.training.network import start_model
 
     state = torch.load(job.fold_folder(fold) / 'best.pt', map_location='cpu', weights_only=True)
     rows = cache.rows_of(learnt_sources(fold_sources(job)[fold]))

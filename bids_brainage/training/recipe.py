@@ -17,6 +17,9 @@ from typing import Any, get_type_hints
 from bids_brainage.errors import OptionError
 from bids_brainage.settings import typed_as
 
+STEPS, LAST_LAYER = 'steps', 'last_layer'
+"""How a network is fitted: all of it by steps along the gradient, or its last layer at once."""
+
 
 @dataclass(frozen=True)
 class DataRecipe:
@@ -137,15 +140,19 @@ class AugmentationRecipe:
 class RunRecipe:
     """How long and how.
 
-    `patience` 0 never stops early; `monitor` (``mae`` or ``loss`` on the validation people)
-    chooses the epoch whose weights are kept.  `output_bias` ``mean`` starts at the mean
-    training age, ``none`` does not.  `freeze_backbone_epochs` holds the backbone still at the
-    start; `start_from` is the folder of a bundle whose weights, grid and options are the start.
-    `simulated_share` of each batch are scans of simulated people and the others of real ones, of
-    whom an epoch sees all; with 0 nobody asks who is simulated.
+    `fit` is ``steps`` (by gradients), or ``last_layer``: all other layers stay as they are in
+    the start, and ridge regression fits the last one to each image as it is and as many times
+    changed at random as there are epochs. `patience` 0 never stops early; `monitor` (``mae``
+    or ``loss`` on the validation people) chooses the epoch whose weights are kept.
+    `output_bias` ``mean`` starts at the mean training age, ``none`` does not.
+    `freeze_backbone_epochs` holds the backbone still at the start; `start_from` is the folder
+    of a bundle whose weights, grid and options are the start. `simulated_share` of each batch
+    are scans of simulated people and the others of real ones, of whom an epoch sees all; with
+    0 nobody asks who is simulated.
     `precision` is ``32`` or, on a GPU, ``bf16``.
     """
 
+    fit: str = STEPS
     epochs: int = 100
     batch_size: int = 8
     simulated_share: float = 0.0

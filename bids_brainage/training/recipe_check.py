@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -14,7 +15,13 @@ from bids_brainage.inputs.kinds import MODALITIES, kind_of
 from bids_brainage.models.registry import model_info, trainable_models
 from bids_brainage.settings import typed_as
 from bids_brainage.training.cohort import STOP
-from bids_brainage.training.recipe import Recipe, merged_recipe, published_recipe
+from bids_brainage.training.recipe import (
+    LAST_LAYER,
+    STEPS,
+    Recipe,
+    merged_recipe,
+    published_recipe,
+)
 
 CHOICES: dict[str, tuple[str, ...]] = {
     'data.modality': tuple(MODALITIES),
@@ -27,6 +34,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     'loss.weights': ('none', 'decades', 'cohorts'),
     'optimiser.name': ('adam', 'adamw', 'sgd'),
     'schedule.name': ('none', 'warmup_cosine', 'plateau', 'step'),
+    'run.fit': (STEPS, LAST_LAYER),
     'run.monitor': ('mae', 'loss'),
     'run.output_bias': ('mean', 'none'),
     'run.precision': ('32', 'bf16'),
@@ -116,6 +124,27 @@ TABLE_KEYS = (
 )
 
 
+# What has no effect where only the last layer is fitted.
+STEPS_SECTIONS = ('optimiser', 'schedule')
+STEPS_KEYS = (
+    'loss.main',
+    'loss.huber_delta_years',
+    'loss.auxiliary_weight',
+    'loss.difference_weight',
+    'loss.temperature_years',
+    'loss.scale',
+    'run.batch_size',
+    'run.simulated_share',
+    'run.patience',
+    'run.monitor',
+    'run.output_bias',
+    'run.freeze_backbone_epochs',
+    'run.precision',
+    'run.channels_last',
+    'run.workers',
+)
+
+
 def make_recipe(
     arch: str, overrides: Mapping[str, Any], first: Mapping[str, Any] | None = None
 ) -> Recipe:
@@ -137,7 +166,9 @@ def make_recipe(
         no effect beside the others; all such problems together.
     """
     problems: list[str] = []
-    recipe = merged_recipe(published_recipe(arch), first or {}, problems)
+    recipe = published_recipe(arch)
+    if first:  # options of the architecture are those of the start
+        recipe = merged_recipe(replace(recipe, model={}), first, problems)
     recipe = merged_recipe(recipe, overrides, problems)
     problems += without_effect(arch, recipe, overrides)
     problems += value_problems(recipe) + model_problems(arch, recipe)
@@ -202,6 +233,14 @@ def without_effect(arch: str, recipe: Recipe, overrides: Mapping[str, Any]) -> l
         for key in values
         if not _counts(arch, name, key)
     ]
+    if recipe.run.fit == LAST_LAYER:
+        problems += [
+            f'{name}.{key} has no effect with run.fit = "{LAST_LAYER}".'
+            for name, values in overrides.items()
+            if isinstance(values, Mapping) and name != 'model'
+            for key in values
+            if name in STEPS_SECTIONS or f'{name}.{key}' in STEPS_KEYS
+        ]
     for dotted, (switch, needed) in ONLY_WITH.items():
         section, key = dotted.split('.')
         values = overrides.get(section)

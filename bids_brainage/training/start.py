@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bids_brainage.bundles.bundle import Bundle, load_bundle, resolve_bundle
 from bids_brainage.errors import BundleError, OptionError
 from bids_brainage.models.registry import model_info
+from bids_brainage.training.recipe import LAST_LAYER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,19 +80,16 @@ def check_start(bundle: Bundle, arch: str, changes: Mapping[str, Any]) -> None:
             f'{start}: data.coarsen has no effect, the grid is that of the bundle '
             f'({" x ".join(map(str, bundle.input["shape"]))} voxels). Leave it out of --recipe.'
         )
-    if changes.get('model'):
-        raise OptionError(
-            f'{start}: [model] has no effect, the options of the architecture are those of the '
-            'bundle. Leave it out of --recipe.'
-        )
 
 
-def fine_tuning_changes(bundle: Bundle) -> dict[str, Any]:
-    """Return how the recipe of any network changes with a start."""
-    path = files('bids_brainage') / 'data' / 'recipes' / 'fine_tuning.toml'
-    changes: dict[str, Any] = tomllib.loads(path.read_text('utf-8'))
-    changes['run']['start_from'] = str(bundle.path)
-    return changes
+def fine_tuning_changes(bundle: Bundle, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the recipe of any network changes with a start, before the user's own changes."""
+    last = changes.get('run', {}).get('fit') == LAST_LAYER
+    name = 'last_layer' if last else 'fine_tuning'
+    path = files('bids_brainage') / 'data' / 'recipes' / f'{name}.toml'
+    first: dict[str, Any] = tomllib.loads(path.read_text('utf-8'))
+    first['run']['start_from'] = str(bundle.path)
+    return first
 
 
 def start_options(bundle: Bundle) -> dict[str, Any]:

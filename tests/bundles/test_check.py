@@ -121,7 +121,13 @@ def test_undeclared_saliency_support_is_found(bundle):
 
 @pytest.mark.parametrize('layer', ['', 'features.block9', 'head.0'])
 def test_wrong_gradcam_layer_is_found(bundle, monkeypatch, layer):
-    monkeypatch.setattr(VGG8, 'gradcam_layer', layer)
+    build = VGG8.__init__
+
+    def built(self, **options):
+        build(self, **options)
+        self.gradcam_layer = layer
+
+    monkeypatch.setattr(VGG8, '__init__', built)
     assert list(failed(bundle.path)) == ['saliency']
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bids_brainage.errors import UnusableImageError
+from bids_brainage.errors import OptionError, UnusableImageError
 from bids_brainage.models import create_model
 
 
@@ -108,6 +108,19 @@ def test_vgg8_has_eight_weight_layers_and_no_dropout():
     assert kinds.count('Conv3d') == 5
     assert kinds.count('Linear') == 3
     assert 'Dropout' not in ''.join(kinds)
+
+
+def test_vgg8_can_end_early_with_a_line():
+    options = {'input_shape': [21, 25, 21], 'blocks': 2, 'hidden': []}
+    model = create_model('vgg8', **options).eval()
+    assert model.head[0].weight.shape == (1, 32 * 5 * 6 * 5)
+    assert model.get_submodule(model.gradcam_layer).out_channels == 32
+    assert model.get_submodule(model.output_layer) is model.head[0]
+    image = torch.rand(2, 1, 21, 25, 21)
+    assert torch.equal(model(image), model.head[0](model.features(image).flatten(1)).flatten())
+    for wrong in ({'blocks': 0}, {'blocks': 6}, {'hidden': [0]}):
+        with pytest.raises(OptionError, match='expected blocks from 1 to 5'):
+            create_model('vgg8', **{**options, **wrong})
 
 
 def test_vgg8_refuses_other_grids():

@@ -205,8 +205,9 @@ def test_models_without_batches_refuse_the_share(study):
 
 def test_decades_count_the_same_among_real_and_among_simulated(trained):
     from bids_brainage.training.cache import open_cache
-    from bids_brainage.training.fit import age_training, start_model
+    from bids_brainage.training.fit import age_training
     from bids_brainage.training.job import fold_sources
+    from bids_brainage.training.network import start_model
     from bids_brainage.training.recipe import merged_recipe
 
     job = read_job(trained / 'work/train/resnet_only.mixed/job.json')

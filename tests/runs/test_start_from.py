@@ -1,5 +1,7 @@
 """`train --start-from`: weights, grid and options of a bundle are where a training begins."""
 
+import logging
+
 import pytest
 import torch
 from training_phantom import write_study
@@ -94,6 +96,23 @@ def test_recipe_of_few_people_unless_the_user_says_otherwise(study):
     assert final_recipe(settings('--arch', 'vgg8', '--bundle-name', 'x'), 'vgg8').run.epochs == 100
 
 
+def test_the_last_layer_alone(study, caplog):
+    caplog.set_level(logging.INFO)
+    (study / 'last.toml').write_text('[run]\nfit = "last_layer"\n')
+    assert run_train(start('resnet_only.first', 'last', '--recipe', 'last.toml')) == 0
+    assert '6 to choose the penalty' in caplog.text and 'validation MAE' in caplog.text
+    assert 'GB of memory; about' in caplog.text
+    first, then = (load_bundle(study / f'models/resnet_only.{n}') for n in ('first', 'last'))
+    before, after = start_state(first, 1), start_state(then, 1)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {'head.weight', 'head.bias'}
+    recipe = then.metadata['training']['recipe']
+    assert recipe['run']['fit'] == 'last_layer' and recipe['loss']['weights'] == 'none'
+    assert recipe['augmentation']['mirror'] == 0.5
+    report = (study / 'out/logs/training/resnet_only.last/report.html').read_text()
+    assert 'choice of the penalty' in report and 'choice of the epoch' not in report
+
+
 @pytest.mark.parametrize(
     ('options', 'recipe', 'words'),
     [
@@ -111,9 +130,14 @@ def test_recipe_of_few_people_unless_the_user_says_otherwise(study):
             'has learnt from t1w images',
         ),
         (
-            ('--arch', 'resnet_only', '--start-from', 'resnet_only.first'),
-            '[model]\ndropout = 0.5\n',
-            r'\[model\] has no effect',
+            ('--arch', 'vgg8', '--start-from', 'vgg8.lifespan-reduced'),
+            '[model]\nblocks = 2\n[run]\nfit = "last_layer"\n',
+            r'no weights for head\.0\.weight',
+        ),
+        (
+            ('--arch', 'vgg8'),
+            '[run]\nfit = "last_layer"\n',
+            r'no weights for features.*--start-from',
         ),
     ],
 )
@@ -137,8 +161,8 @@ def test_too_few_people_are_told_before_inputs_are_prepared(study, monkeypatch):
 
 
 def test_decades_count_the_same():
-    from bids_brainage.training.fit import row_weights
     from bids_brainage.training.recipe import Recipe, merged_recipe
+    from bids_brainage.training.weights import row_weights
 
     ages = torch.tensor([25.0] * 9 + [75.0, 33.0, 34.0]).double().numpy()
     training = torch.arange(12).numpy()

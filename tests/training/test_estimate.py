@@ -90,7 +90,7 @@ def test_time_and_memory_grow_with_people_batch_and_folds():
 
 def test_step_measures_weights_and_what_a_row_holds():
     from bids_brainage.models import create_model
-    from bids_brainage.training.fit import arch_options
+    from bids_brainage.training.network import arch_options
 
     small, large = (make_recipe('resnet_only', {'data': {'coarsen': factor}}) for factor in (4, 3))
     blocks = [input_block('resnet_only', recipe) for recipe in (small, large)]

@@ -22,8 +22,9 @@ from bids_brainage.training.cache import open_cache
 from bids_brainage.training.calibrate import calibrate_predictions
 from bids_brainage.training.data import EpochPlan, MixedPlan, least_rows
 from bids_brainage.training.export import Cohort, export_training, model_card
-from bids_brainage.training.fit import fit_job, start_model
+from bids_brainage.training.fit import fit_job
 from bids_brainage.training.job import check_resumable, fold_sources, read_job
+from bids_brainage.training.network import start_model
 from bids_brainage.training.predictions import columns, of_role, prediction_rows
 from bids_brainage.training.prepare import input_block
 from bids_brainage.training.recipe_check import make_recipe

@@ -23,7 +23,7 @@ from bids_brainage.runs.cbv import select_cbv
 from bids_brainage.runs.train import run_train
 from bids_brainage.training import pairs, synthesis
 from bids_brainage.training.errors import TrainingInputError
-from bids_brainage.training.fit import check_grid
+from bids_brainage.training.network import check_network
 from bids_brainage.training.pairs import draw_patch, draw_slice
 from bids_brainage.training.prepare import input_block
 from bids_brainage.training.recipe_check import make_recipe
@@ -257,4 +257,4 @@ def test_slices_train_too(study):
 def test_grids_too_small_to_halve_are_refused_before_inputs_are_prepared(arch, coarsen):
     recipe = make_recipe(arch, {'data': {'coarsen': coarsen}})
     with pytest.raises(OptionError, match=f'coarsen = {coarsen} is too much for {arch}'):
-        check_grid(arch, recipe, input_block(arch, recipe))
+        check_network(arch, recipe, input_block(arch, recipe))
