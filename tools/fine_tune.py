@@ -13,8 +13,8 @@ it was.
 
 With ``--last-layers`` (System D) only these are fitted, see `frozen_layers`.
 
-The mean of the five networks over people is exported, with the figures of both views; or, of
-large networks (``--one``), the one of ``--view everybody``.
+The mean of the five networks over people is exported, with the figures of both views; or
+(``--one``) the one of ``--view everybody``.
 """
 
 from __future__ import annotations

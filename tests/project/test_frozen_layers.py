@@ -1,30 +1,27 @@
 """A regression becomes the last layers of System D."""
 
+from pathlib import Path
+
+import frozen_layers
 import numpy as np
 import pytest
 import torch
-from frozen_layers import STILL, LastLayers, put_line, ridge
+from frozen_layers import STILL, LastLayers, fit_last_layers, put_line
 from structural_start import OPTIONS
+from training_phantom import phantom_job
 
 from bids_brainage.models.amagenet import AMAgeNet
+from bids_brainage.training.cache import open_cache
+from bids_brainage.training.job import fold_sources
+from bids_brainage.training.network import start_model
+from bids_brainage.training.predictions import predict_rows, trained_model
+from bids_brainage.training.splits import TRAINING
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
     return AMAgeNet(fusion='structural', blocks=OPTIONS['blocks']).eval()
-
-
-def test_ridge_without_penalty_is_least_squares_and_with_much_the_mean():
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((40, 3))
-    y = x @ [1.0, -2.0, 3.0] + 50
-    line, at_zero = ridge(x, y, np.ones(40), 1e-9)
-    np.testing.assert_allclose([*line, at_zero], [1, -2, 3, 50], atol=1e-5)
-    weight = np.linspace(0.5, 1.5, 40)
-    line, at_zero = ridge(x, y, weight, 1e9)
-    np.testing.assert_allclose(line, 0, atol=1e-6)
-    assert at_zero == pytest.approx(np.average(y, weights=weight))
 
 
 def test_the_network_says_what_the_regression_says(model):
@@ -52,3 +49,17 @@ def test_all_other_units_can_still_learn(model):
     put_line(model, np.zeros(512), 47.0)
     model(torch.rand(2, 1, 33, 34, 35)).sum().backward()
     assert model.regressor[2].weight.grad.abs().sum() > model.regressor[2].weight.grad[0, 0].abs()
+
+
+def test_a_fold_is_fitted_and_its_first_layers_stay(tmp_path, monkeypatch, one_thread):
+    monkeypatch.setattr(frozen_layers, 'GUISES', 1)
+    changes = {'model': {'fusion': 'structural', 'blocks': OPTIONS['blocks']}}
+    job = phantom_job(tmp_path, 'amagenet', changes, n=20, grid=(33, 34, 35))
+    fit_last_layers(job, tmp_path)
+    cache = open_cache(Path(job.cache))
+    model, begun = trained_model(job, cache, 1), start_model(job, cache.ages, 1)
+    for name, value in begun.image_encoder.stem.state_dict().items():
+        assert torch.equal(value, model.image_encoder.stem.state_dict()[name]), name
+    rows = cache.rows_of(fold_sources(job)[1][TRAINING])
+    told = predict_rows(model, cache, rows=rows)[rows]
+    assert np.corrcoef(told, cache.ages[rows])[0, 1] > 0.9
