@@ -11,6 +11,10 @@ five over people, where people who look alike stay together, and one for each so
 out.  A tenth of the training people chooses the epoch.  A training that was stopped goes on where
 it was.
 
+With ``--simulated INPUTS`` (a folder of `tools/lifespan_cohort.py`) generated people are learnt
+from beside the real ones, in every fold; ``simulated_share`` of the recipe says how much they
+count.
+
 With ``--last-layers`` (System D) only these are fitted, see `frozen_layers`.
 
 The mean of the five networks over people is exported, with the figures of both views; or
@@ -22,6 +26,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import fit_regions
@@ -37,7 +43,7 @@ from bids_brainage.bundles.untrained import output_block
 from bids_brainage.models.fold_ensemble import FoldEnsemble
 from bids_brainage.outputs.files import read_json
 from bids_brainage.statistics.conformal import leave_one_out_half_widths_by_age
-from bids_brainage.training.cache import open_cache, write_rows
+from bids_brainage.training.cache import Cache, CacheRow, open_cache, write_rows
 from bids_brainage.training.calibrate import LEVEL, calibrate_predictions
 from bids_brainage.training.export import Cohort, bundle_metadata
 from bids_brainage.training.fit import fit_job
@@ -53,7 +59,14 @@ from bids_brainage.training.predictions import (
 from bids_brainage.training.recipe import read_overrides
 from bids_brainage.training.recipe_check import make_recipe
 from bids_brainage.training.split_table import write_split
-from bids_brainage.training.splits import TEST, TRAINING, VALIDATION, Assignment, Item
+from bids_brainage.training.splits import (
+    SIMULATED,
+    TEST,
+    TRAINING,
+    VALIDATION,
+    Assignment,
+    Item,
+)
 from bids_brainage.training.start import find_start, fine_tuning_changes
 from bids_brainage.tsv import is_missing, read_tsv
 
@@ -112,20 +125,33 @@ def job_of(view: str, table: pd.DataFrame, people: People, options: argparse.Nam
     recipe = make_recipe(bundle.arch, changes, fine_tuning_changes(bundle, changes))
     kind = bundle.input['kind']
     cache, split = options.work / f'inputs-{kind}', options.work / f'{view}.tsv'
+    generated = open_cache(options.simulated, verify=False) if options.simulated else None
     if not (cache / 'cache.json').is_file():
         rows = (
             (scan, age, (image[None],))
             for scan, age in zip(table['scan'], people.age.tolist(), strict=True)
             for image in np.load(options.work / kind / f'{scan}.npy')
         )
-        write_rows(cache, bundle.input, rows, 'real people')
-    write_split(split, assignments_of(table, people, groups_of(people, view)))
+        write_rows(cache, bundle.input, chain(rows, rows_of(generated)), 'people')
+    assignments = assignments_of(table, people, groups_of(people, view))
+    for fold in sorted({a.fold for a in assignments}):
+        for source, age, _ in rows_of(generated):
+            item = Item(source, source, None, age, '', 'generated')
+            assignments.append(Assignment(item, fold, SIMULATED))
+    write_split(split, assignments)
     return Job(
         name=f'{bundle.arch}.{TAG}', arch=bundle.arch, declared=bundle.input, recipe=recipe,
         folder=str(options.work / f'training-{bundle.arch}-{view}'), seed=0,
         cache=str(cache), split=str(split),
         accelerator='cuda' if torch.cuda.is_available() else 'cpu',
     )  # fmt: skip
+
+
+def rows_of(generated: Cache | None) -> Iterator[CacheRow]:
+    """Yield name, age and inputs of generated people."""
+    if generated is not None:
+        for k, (name, age) in enumerate(zip(generated.sources, generated.ages, strict=True)):
+            yield f'generated-{name}', float(age), tuple(a[k] for a in generated.arrays)
 
 
 def rows_left_out(job: Job) -> list[Row]:
@@ -223,6 +249,7 @@ def main() -> None:
     parser.add_argument('--one', action='store_true', help='export the network of everybody')
     parser.add_argument('--last-layers', action='store_true', help='hold the others still')
     parser.add_argument('--recipe', type=Path)
+    parser.add_argument('--simulated', type=Path, metavar='INPUTS')
     parser.add_argument('--export', type=Path, metavar='MODELS')
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')

@@ -262,7 +262,8 @@ def last_layer_words(
     """
     folds = Counter(a.fold for a in assignments if a.role in (TRAINING, VALIDATION))
     guises = 1 + recipe.run.epochs
-    rows = max(folds.values(), default=0) * guises
+    simulated = Counter(a.fold for a in assignments if a.role == SIMULATED)
+    rows = max((n * guises + simulated[fold] for fold, n in folds.items()), default=0)
     # what the layer is given, twice while it is centred, and what is solved, in double precision
     gb = LIBRARIES_GB + (2 * rows * step.inputs * 4 + 3 * min(rows, step.inputs) ** 2 * 8) / GIB
     if gb > limit_gb:
@@ -271,7 +272,8 @@ def last_layer_words(
             f'{step.inputs} values, and the run may take {limit_gb:.1f} GB (--mem): give fewer '
             'epochs in [run] of --recipe, or fit = "steps".'
         )
-    seconds = (sum(folds.values()) * guises + len(assignments)) * step.forward
+    seen = sum(folds.values()) * guises + sum(simulated.values()) + len(assignments)
+    seconds = seen * step.forward
     return [
         f'at least {gb:.1f} GB of memory',
         f'about {duration(max(seconds, 1))} without reading and augmentation',

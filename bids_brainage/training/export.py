@@ -151,10 +151,11 @@ def _description(job: Job, cohort: Cohort) -> str:
     share = recipe.run.simulated_share
     mixed = f' and, {share:.0%} of each batch, simulated people,' if share else ''
     if recipe.run.fit == LAST_LAYER:
+        beside = f', and to simulated people, who count {share:.0%} together' if share else ''
         return (
             f'Brain age by {parts} of architecture {job.arch}. All layers but the last are those '
             f'of another bundle; ridge regression has fitted the last one on {cohort.name}, to '
-            f'each image as it is and {recipe.run.epochs} times changed at random.'
+            f'each image as it is and {recipe.run.epochs} times changed at random{beside}.'
         )
     return (
         f'Brain age by {parts} of architecture {job.arch}, trained {start}on {cohort.name}{mixed} '
@@ -225,8 +226,10 @@ def _mixed_in(training: Mapping[str, Any]) -> str:
     """Say how many simulated people have taught the network beside the real ones."""
     if 'n_simulated' not in training:
         return ''
-    share = training['recipe']['run']['simulated_share']
-    return f'; {training["n_simulated"]} simulated people in {share:.0%} of each batch'
+    run = training['recipe']['run']
+    what = 'all that is fitted' if run['fit'] == LAST_LAYER else 'each batch'
+    share = run['simulated_share']
+    return f'; {training["n_simulated"]} simulated people in {share:.0%} of {what}'
 
 
 def model_card(metadata: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ of its squared slopes (Hoerl and Kennard, 1970, doi:10.1080/00401706.1970.104886
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from bids_brainage.training.keeper import BEST, DONE, replace_state
 from bids_brainage.training.network import start_model
 from bids_brainage.training.predictions import PREDICT_ROWS
 from bids_brainage.training.recipe import LAST_LAYER
-from bids_brainage.training.splits import TRAINING, VALIDATION
+from bids_brainage.training.splits import SIMULATED, TRAINING, VALIDATION
 from bids_brainage.training.weights import cohorts_of, row_weights
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ def fit_last_layer(job: Job, cache: Cache, fold: int) -> None:
     """Fit one fold; its folder then holds ``best.pt`` and ``done.json``.
 
     The penalty is the one with which the validation people are told best; with it the layer is
-    fitted once more, to training and validation people together.
+    fitted once more, to training and validation people together.  Simulated people are seen once,
+    changed at random, and count together what the recipe's share says.
 
     Raises
     ------
@@ -54,44 +56,71 @@ def fit_last_layer(job: Job, cache: Cache, fold: int) -> None:
     """
     roles = fold_sources(job)[fold]
     training, chosen = (cache.rows_of(roles[role]) for role in (TRAINING, VALIDATION))
-    learnt = np.concatenate([training, chosen])
+    learnt, n = np.concatenate([training, chosen]), len(training)
+    simulated = cache.rows_of(roles.get(SIMULATED, set()))
     model = start_model(job, cache.ages[training], fold).eval().to(job.accelerator)
     changed = not changes_nothing(job.recipe.augmentation)
-    guises = 1 + job.recipe.run.epochs if changed else 1
-    features = np.stack([features_of(model, job, cache, learnt, guise) for guise in range(guises)])
-    n = len(training)
-    errors, cohorts = [], cohorts_of(job, cache)
-    weights = row_weights(job.recipe, cache.ages, training, cohorts)
-    for line, at_zero in _lines(features[:, :n], cache.ages[training], weights[training]):
-        told = features[0, n:] @ line + at_zero
-        errors.append(float(np.abs(told - cache.ages[chosen]).mean()))
+    guises = range(1 + job.recipe.run.epochs if changed else 1)
+    seen = np.stack([features_of(model, job, cache, learnt, guise) for guise in guises])
+    parts = [_people(job, cache, learnt, seen)]
+    if len(simulated):
+        once = features_of(model, job, cache, simulated, guises[-1])
+        parts.append(_people(job, cache, simulated, once[None]))
+    trained = [parts[0].of(n), *parts[1:]]
+    errors = [
+        float(np.abs(seen[0, n:] @ line + at_zero - cache.ages[chosen]).mean())
+        for line, at_zero in _lines(trained, job.recipe.run.simulated_share, PENALTIES)
+    ]
     best = int(np.argmin(errors))
-    weights = row_weights(job.recipe, cache.ages, learnt, cohorts)[learnt]
-    ((line, at_zero),) = _lines(features, cache.ages[learnt], weights, PENALTIES[best : best + 1])
+    penalty = PENALTIES[best]
+    ((line, at_zero),) = _lines(parts, job.recipe.run.simulated_share, (penalty,))
     put_line(model, line, at_zero)
     folder = job.fold_folder(fold)
     folder.mkdir(parents=True, exist_ok=True)
     replace_state(folder / BEST, {'model': model.cpu().state_dict()})
-    facts = {'penalty': PENALTIES[best], 'val_mae': errors[best], 'inputs': features.shape[-1]}
+    facts = {'penalty': penalty, 'val_mae': errors[best], 'inputs': len(line)}
     write_json(folder / DONE, facts)
     log.log(
         IMPORTANT,
-        '%s: fold %d, %d inputs of the last layer, %d scans in %d guises; penalty %g, validation '
-        'MAE %.2f years',
-        job.name, fold, features.shape[-1], len(learnt), guises, PENALTIES[best], errors[best],
+        '%s: fold %d, %d inputs of the last layer, %d scans in %d guises%s; penalty %g, '
+        'validation MAE %.2f years',
+        job.name, fold, len(line), len(learnt), len(guises),
+        f' and {len(simulated)} simulated ones' if len(simulated) else '', penalty, errors[best],
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _People:
+    """What the last layer is given of scans in G guises, (G, N, D); ages and weights, (N,)."""
+
+    seen: npt.NDArray[np.float32]
+    ages: Array
+    weights: Array
+
+    def of(self, first: int) -> _People:
+        """Return the first scans."""
+        return _People(self.seen[:, :first], self.ages[:first], self.weights[:first])
+
+
+def _people(job: Job, cache: Cache, rows: Rows, seen: npt.NDArray[np.float32]) -> _People:
+    weights = row_weights(job.recipe, cache.ages, rows, cohorts_of(job, cache))
+    return _People(seen, cache.ages[rows], weights[rows])
+
+
 def _lines(
-    features: npt.NDArray[np.float32],
-    ages: Array,
-    weights: Array,
-    penalties: Iterable[float] = PENALTIES,
-) -> Iterable[tuple[Array, float]]:
-    """Fit all guises (G, N, D) of people (N,) together."""
-    guises = len(features)
-    rows = features.reshape(-1, features.shape[-1])
-    return ridge(rows, np.tile(ages, guises), np.tile(weights, guises), penalties)
+    parts: Sequence[_People], share: float, penalties: Sequence[float]
+) -> list[tuple[Array, float]]:
+    """Fit all guises of real people, and of simulated ones, who count `share` of all together."""
+    inputs, ages, weights = [], [], []
+    for part, counts in zip(parts, (1 - share, share), strict=False):
+        guises, n, wide = part.seen.shape
+        inputs.append(part.seen.reshape(guises * n, wide))
+        ages.append(np.tile(part.ages, guises))
+        weights.append(np.tile(counts * part.weights / part.weights.sum() / guises, guises))
+    together = np.concatenate(weights)
+    return ridge(
+        np.concatenate(inputs), np.concatenate(ages), together / together.mean(), penalties
+    )
 
 
 def features_of(

@@ -148,7 +148,8 @@ class RunRecipe:
     `freeze_backbone_epochs` holds the backbone still at the start; `start_from` is the folder
     of a bundle whose weights, grid and options are the start. `simulated_share` of each batch
     are scans of simulated people and the others of real ones, of whom an epoch sees all; with
-    0 nobody asks who is simulated.
+    0 nobody asks who is simulated (with ``last_layer`` it is their share of the sum of all
+    weights).
     `precision` is ``32`` or, on a GPU, ``bf16``.
     """
 

@@ -134,7 +134,6 @@ STEPS_KEYS = (
     'loss.temperature_years',
     'loss.scale',
     'run.batch_size',
-    'run.simulated_share',
     'run.patience',
     'run.monitor',
     'run.output_bias',
@@ -289,7 +288,10 @@ def value_problems(recipe: Recipe) -> list[str]:
         if name not in known
     ]
     share, batch = recipe.run.simulated_share, recipe.run.batch_size
-    if share and min(share, 1 - share) * batch < 1 - 1e-9:
+    if recipe.run.fit == LAST_LAYER:
+        if share == 1:
+            problems.append('run.simulated_share = 1 leaves no share to real people.')
+    elif share and min(share, 1 - share) * batch < 1 - 1e-9:
         problems.append(
             f'run.simulated_share = {share:g} is less than one simulated or one real scan of a '
             f'batch (run.batch_size = {batch}).'

@@ -11,18 +11,25 @@ from training_phantom import phantom_job
 
 from bids_brainage.bundles.check import check_bundle
 from bids_brainage.errors import OptionError
-from bids_brainage.outputs.files import read_json
+from bids_brainage.outputs.files import read_json, write_tsv
 from bids_brainage.training.cache import open_cache
 from bids_brainage.training.calibrate import calibrate_predictions
 from bids_brainage.training.estimate import Step, last_layer_words
 from bids_brainage.training.export import Cohort, export_training
 from bids_brainage.training.fit import fit_job
 from bids_brainage.training.job import fold_sources
-from bids_brainage.training.last_layer import PENALTIES, features_of, ridge
+from bids_brainage.training.last_layer import PENALTIES, _lines, _People, features_of, ridge
 from bids_brainage.training.network import check_network, load_start, start_model
-from bids_brainage.training.predictions import columns, of_role, prediction_rows, trained_model
+from bids_brainage.training.predictions import (
+    columns,
+    of_role,
+    predict_rows,
+    prediction_rows,
+    trained_model,
+)
 from bids_brainage.training.recipe_check import make_recipe
-from bids_brainage.training.splits import TEST, Assignment, Item
+from bids_brainage.training.splits import SIMULATED, TEST, TRAINING, Assignment, Item
+from bids_brainage.tsv import read_tsv
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -147,6 +154,52 @@ def test_people_with_weights_pull_the_line(first, tmp_path):
     assert not torch.equal(one, two)
 
 
+def with_simulated(job, share):
+    """Return a job in which a third of those who train are simulated, and count `share`."""
+    rows = read_tsv(job.split)
+    train = [row for row in rows if row['role'] == TRAINING]
+    for row in train[::3]:
+        row['role'] = SIMULATED
+    path = Path(job.split).with_name('mixed.tsv')
+    write_tsv(path, rows)
+    run = replace(job.recipe.run, simulated_share=share)
+    return replace(
+        job, split=str(path), recipe=replace(job.recipe, run=run), folder=f'{job.folder}-{share}'
+    )
+
+
+def test_simulated_people_count_their_share(first, tmp_path):
+    job = last_layer_job(tmp_path, first, n=30)
+    cache = open_cache(Path(job.cache))
+    alone = {}
+    for share in (0.001, 0.5, 0.999):
+        mixed = with_simulated(job, share)
+        fit_job(mixed)
+        alone[share] = trained_model(mixed, cache, 1)
+    roles = fold_sources(mixed)[1]
+    rows = {role: cache.rows_of(roles[role]) for role in (TRAINING, SIMULATED)}
+    errors = {
+        (share, role): np.abs(predict_rows(model, cache, rows=rows[role])[rows[role]]
+                              - cache.ages[rows[role]]).mean()
+        for share, model in alone.items() for role in rows
+    }  # fmt: skip
+    assert errors[0.001, TRAINING] < errors[0.999, TRAINING]
+    assert errors[0.999, SIMULATED] < errors[0.001, SIMULATED]
+    assert errors[0.999, SIMULATED] <= errors[0.5, SIMULATED] <= errors[0.001, SIMULATED]
+
+
+def test_weights_of_parts_add_up_to_their_shares():
+    rng = np.random.default_rng(0)
+    real = _People(rng.random((3, 4, 2), np.float32), rng.random(4), np.array([1.0, 3, 1, 1]))
+    simulated = _People(rng.random((1, 5, 2), np.float32), rng.random(5), np.ones(5))
+    x = np.concatenate([real.seen.reshape(12, 2), simulated.seen[0]])
+    y = np.concatenate([np.tile(real.ages, 3), simulated.ages])
+    w = np.concatenate([np.tile(real.weights, 3) * 0.8 / 18, np.full(5, 0.2 / 5)])
+    (expected,) = ridge(x, y, w / w.mean(), (0.1,))
+    (found,) = _lines([real, simulated], 0.2, (0.1,))
+    assert found[0] == pytest.approx(expected[0]) and found[1] == pytest.approx(expected[1])
+
+
 def test_what_is_done_is_not_fitted_again(first, tmp_path, monkeypatch):
     job = last_layer_job(tmp_path, first)
     fit_job(job)
@@ -166,6 +219,7 @@ def test_what_is_done_is_not_fitted_again(first, tmp_path, monkeypatch):
         ({'schedule': {'name': 'none'}}, 'schedule.name has no effect'),
         ({'loss': {'main': 'l1'}}, 'loss.main has no effect with run.fit = "last_layer"'),
         ({'run': {'batch_size': 4}}, 'run.batch_size has no effect'),
+        ({'run': {'simulated_share': 1.0}}, 'leaves no share to real people'),
     ],
 )
 def test_keys_without_effect_are_refused(changes, words):
