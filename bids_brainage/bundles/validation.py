@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+SOURCE_LEFT_OUT = 'source left out'
+"""Method of a validation on people of scanners from which the model has learnt nothing."""
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -21,12 +24,15 @@ class Validation:
         Their name.
     simulated : bool
         Whether their images are simulated.
+    method : str
+        How they were kept apart from those whom the model has learnt from.
     """
 
     mae: float
     n: int
     dataset: str
     simulated: bool
+    method: str = ''
 
 
 def stated_validations(checks: object, simulated: bool) -> list[Validation]:
@@ -46,19 +52,23 @@ def stated_validations(checks: object, simulated: bool) -> list[Validation]:
             n=int(check['n']),
             dataset=str(check.get('dataset', '')),
             simulated=bool(check.get('simulated', simulated)),
+            method=str(check.get('method', '')),
         )
         for check in (checks if isinstance(checks, list | tuple) else [])
         if _states_error(check)
     ]
 
 
-def leading_validation(checks: object, simulated: bool) -> Validation | None:
+def leading_validation(
+    checks: object, simulated: bool, method: str | None = None
+) -> Validation | None:
     """Return the validation that speaks for a model, None without any.
 
     One on real scans counts before one on simulated scans, then the one with most people, the
-    first of equals.  Parameters are those of `stated_validations`.
+    first of equals; of one `method` only, if it is given.  The other parameters are those of
+    `stated_validations`.
     """
-    known = stated_validations(checks, simulated)
+    known = [one for one in stated_validations(checks, simulated) if method in (None, one.method)]
     return max(known, key=lambda one: (not one.simulated, one.n), default=None)
 
 

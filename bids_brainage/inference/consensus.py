@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import stdev
 from typing import Any
 
-from bids_brainage.bundles.validation import Validation, leading_validation
+from bids_brainage.bundles.validation import SOURCE_LEFT_OUT, Validation, leading_validation
 from bids_brainage.errors import OptionError
 
 Interval = tuple[float, float, float]
@@ -47,29 +47,39 @@ class ConsensusAge:
     interval: Interval | None
 
 
-def validated_member(name: str, checks: Sequence[Mapping[str, Any]], simulated: bool) -> Member:
-    """Return a model with the error it was validated with.
+def validated_members(
+    models: Sequence[tuple[str, Sequence[Mapping[str, Any]], bool]],
+) -> list[Member]:
+    """Return models with the errors that weigh them.
+
+    That is how far off they were on scanners from which they had learnt nothing, if all of them
+    say so: models that know a scanner by heart are no better for strangers.  Else it is the
+    validation that speaks for each.
 
     Parameters
     ----------
-    name : str
-    checks : sequence of mapping
-        ``validation`` of its bundle.
-    simulated : bool
-        Whether its training was simulated, for entries that do not say so themselves.
+    models : sequence of (str, sequence of mapping, bool)
+        Name, ``validation`` of the bundle, and whether its training was simulated, for entries
+        that do not say so themselves.
 
     Raises
     ------
     OptionError
-        None of them has a positive error.
+        One of them has no positive error.
     """
-    validation = leading_validation(checks, simulated)
-    if validation is None:
-        raise OptionError(
-            f'--consensus: {name} states no error that it was validated with, so it cannot be '
-            'weighed. Leave it out of --models, or leave --consensus out.'
-        )
-    return Member(name, validation)
+    for method in (SOURCE_LEFT_OUT, None):
+        found = [leading_validation(checks, simulated, method) for _, checks, simulated in models]
+        if None not in found:
+            break
+    members = []
+    for (name, _, _), validation in zip(models, found, strict=True):
+        if validation is None:
+            raise OptionError(
+                f'--consensus: {name} states no error that it was validated with, so it cannot '
+                'be weighed. Leave it out of --models, or leave --consensus out.'
+            )
+        members.append(Member(name, validation))
+    return members
 
 
 def consensus_weights(members: Sequence[Member]) -> dict[str, float]:

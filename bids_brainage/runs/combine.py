@@ -19,7 +19,7 @@ from bids_brainage.inference.consensus import (
     Member,
     consensus_age,
     consensus_weights,
-    validated_member,
+    validated_members,
 )
 from bids_brainage.inference.interval import conformal_interval, in_training_range
 from bids_brainage.names import CONSENSUS
@@ -53,7 +53,7 @@ def consensus_of(bundles: Sequence[Bundle]) -> list[tuple[Member, Bundle]]:
     """
     fusions = fusions_of(bundles)
     inside = {name for fusion in fusions for name in fusion.networks.values()}
-    members: list[tuple[Member, Bundle]] = []
+    models, used = [], []
     for bundle in bundles:
         simulated = bool(bundle.metadata['training']['simulated'])
         own = next((f for f in fusions if f.bundle.name == bundle.name), None)
@@ -64,9 +64,11 @@ def consensus_of(bundles: Sequence[Bundle]) -> list[tuple[Member, Bundle]]:
             name, checks = bundle.name, bundle.metadata['validation']
         else:
             continue
-        members.append((validated_member(name, checks, simulated), bundle))
-    consensus_weights([member for member, _ in members])
-    return members
+        models.append((name, checks, simulated))
+        used.append(bundle)
+    members = validated_members(models)
+    consensus_weights(members)
+    return list(zip(members, used, strict=True))
 
 
 class Combiner:
@@ -247,6 +249,7 @@ def _consensus_facts(
                 'Weight': weights[member.name],
                 'ValidatedMAE': member.validation.mae,
                 'ValidatedOn': member.validation.dataset,
+                'ValidatedBy': member.validation.method,
                 'ValidatedN': member.validation.n,
                 'Version': (rows.get(member.name) or {}).get('model_version'),
             }

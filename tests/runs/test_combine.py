@@ -13,6 +13,7 @@ from bids_brainage.bundles.untrained import untrained_metadata
 from bids_brainage.dataset.measured import MeasuredScan
 from bids_brainage.dataset.scan import Age, Scan
 from bids_brainage.errors import MissingInputError, OptionError
+from bids_brainage.inference.consensus import consensus_weights
 from bids_brainage.outputs import brainage_row, read_brainage, write_brainage
 from bids_brainage.runs.combine import Combiner, consensus_of, consensus_row, fused_rows
 from bids_brainage.runs.fusions import fusions_of
@@ -233,6 +234,18 @@ def test_largest_validation_on_real_scans_counts():
     (member, _), _ = consensus_of([many, bundle('sfcn.b')])
     found = member.validation
     assert (found.mae, found.n, found.simulated) == (5.0, 40, False)
+
+
+def test_models_are_weighed_as_strangers_find_them_if_all_say_so():
+    away = {'dataset': 'held-out', 'n': 40, 'mae': 10.0, 'method': 'source left out'}
+    one, two = bundle('volumes.a', mae=5.0), bundle('sfcn.b', mae=5.0)
+    two.metadata['validation'].append(away)
+    # one of them does not say it
+    assert [m.validation.mae for m, _ in consensus_of([one, two])] == [5.0, 5.0]
+    one.metadata['validation'].insert(0, away | {'mae': 5.0, 'n': 30})
+    members = [member for member, _ in consensus_of([one, two])]
+    assert [m.validation.method for m in members] == ['source left out'] * 2
+    assert consensus_weights(members) == pytest.approx({'volumes.a': 0.8, 'sfcn.b': 0.2})
 
 
 def test_packaged_models_have_a_consensus_weighed_on_the_same_real_scans():
