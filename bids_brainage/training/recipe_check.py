@@ -169,6 +169,13 @@ def make_recipe(
     if first:  # options of the architecture are those of the start
         recipe = merged_recipe(replace(recipe, model={}), first, problems)
     recipe = merged_recipe(recipe, overrides, problems)
+    if recipe.run.fit == LAST_LAYER and recipe.fusion.fit in ('train+val', 'val'):
+        if 'fit' in overrides.get('fusion', {}):
+            problems.append(
+                f'fusion.fit = "{recipe.fusion.fit}" is of no use with run.fit = "{LAST_LAYER}": '
+                'people who were learnt from are told nearly their own age. Take "oof" or "none".'
+            )
+        recipe = replace(recipe, fusion=replace(recipe.fusion, fit='oof'))
     problems += without_effect(arch, recipe, overrides)
     problems += value_problems(recipe) + model_problems(arch, recipe)
     if problems:

@@ -220,12 +220,21 @@ def test_what_is_done_is_not_fitted_again(first, tmp_path, monkeypatch):
         ({'loss': {'main': 'l1'}}, 'loss.main has no effect with run.fit = "last_layer"'),
         ({'run': {'batch_size': 4}}, 'run.batch_size has no effect'),
         ({'run': {'simulated_share': 1.0}}, 'leaves no share to real people'),
+        ({'fusion': {'fit': 'train+val'}}, 'told nearly their own age. Take "oof"'),
     ],
 )
 def test_keys_without_effect_are_refused(changes, words):
     run = {**changes.get('run', {}), 'fit': 'last_layer'}
     with pytest.raises(OptionError, match=words):
         make_recipe('vgg8', {**changes, 'run': run})
+
+
+def test_regressions_of_system_b_are_fitted_to_people_left_out():
+    assert make_recipe('vgg8', {}).fusion.fit == 'train+val'
+    assert make_recipe('vgg8', {'run': {'fit': 'last_layer'}}).fusion.fit == 'oof'
+    alone = {'run': {'fit': 'last_layer'}, 'fusion': {'fit': 'none'}}
+    assert make_recipe('vgg8', alone).fusion.fit == 'none'
+    assert make_recipe('resnet_only', {'run': {'fit': 'last_layer'}}).fusion.fit == 'none'
 
 
 def test_layers_without_weights_of_the_start_are_refused(first):
