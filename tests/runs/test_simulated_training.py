@@ -109,7 +109,7 @@ def newcomers(tmp_path_factory):
 
 def predict(root, *models):
     """Run the participant level on the newcomers, as a user does."""
-    options = ['--nprocs', '1', '--sloppy', '-w', 'work', '--device', 'cpu']
+    options = ['--nprocs', '1', '-w', 'work', '--device', 'cpu']
     chosen = ['--models', *models, '--model-dir', 'models'] if models else []
     process = subprocess.run(
         [sys.executable, '-m', 'bids_brainage', 'bids', 'out', 'participant', *options, *chosen],
