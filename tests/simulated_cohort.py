@@ -24,12 +24,13 @@ import numpy as np
 from scipy import ndimage
 
 import bids_brainage.simulation
+from bids_brainage.errors import ProcessingError
 from bids_brainage.names import derivative_path
 from bids_brainage.preprocessing import normalise
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.preprocessing.transforms import SpatialTransform, grid_points
 from bids_brainage.simulation import Person, SimulatedScan, make_person, simulate_scan
-from bids_brainage.simulation.dataset import Plan, participant
+from bids_brainage.simulation.dataset import MAX_DRAWS, Plan, participant
 from bids_brainage.simulation.person import AgedBrain, to_template
 from bids_brainage.simulation.render import Acquisition, draw_acquisition, head_to_scanner
 from bids_brainage.simulation.template import REGION_MAPS
@@ -43,6 +44,8 @@ RESOLVED_MM = 6.0
 FOUND_GM = 0.86
 INVERSION_ROUNDS = 10
 N_NODES = 90
+#: SD of how much older or younger than they are people's connectivity looks.
+GAP_YEARS = 4.0
 SIMULATION = ('dataset', 'grid', 'head', 'person', 'render', 'scan', 'template', 'warp')
 
 
@@ -58,13 +61,23 @@ def take_scan(
     seed: tuple[int, ...], age: float, sex: str, bias: bool = False
 ) -> tuple[SimulatedScan, SpatialTransform, Person]:
     """Scan a person of the simulation at 3 mm; also where the scan lies in the template."""
-    person = make_person(seed, sex, spacing=2)
-    brain = person.at_age(age, exact=False)
+    person, brain = drawn(seed, age, sex)
     acquisition = draw_acquisition((*seed, 1000), 'RAS')
     if not bias:
         acquisition = replace(acquisition, bias=0.0)
     scan = simulate_scan(person, age, acquisition, (SCAN_MM,) * 3, brain=brain)
     return scan, known_transform(person, brain, acquisition), person
+
+
+def drawn(seed: tuple[int, ...], age: float, sex: str) -> tuple[Person, AgedBrain]:
+    """Draw a person until one can be made of the template, as the simulation does."""
+    for attempt in range(MAX_DRAWS):
+        person = make_person((*seed, attempt) if attempt else seed, sex, spacing=2)
+        try:
+            return person, person.at_age(age, exact=False)
+        except ProcessingError:
+            continue
+    raise ProcessingError(f'Nobody of {age} years was drawn from {seed}.')
 
 
 def known_transform(
@@ -137,14 +150,15 @@ def write_person(root: Path, plan: Plan, number: int) -> tuple[float, str]:
     """Write scan and derivatives of one person, and return age and sex."""
     age, sex = participant(plan, number)
     name = f'{number + 1:02d}'
-    scan, transform, person = take_scan((plan.seed, number), age, sex)
+    scan, transform, _ = take_scan((plan.seed, number), age, sex)
     raw = root / 'bids' / f'sub-{name}' / 'anat' / f'sub-{name}_T1w.nii.gz'
     raw.parent.mkdir(parents=True)
     nib.save(scan.image, raw)
     write_derivatives(root / 'out', name, scan, normalised(scan, transform))
     relmat = root / 'out' / f'sub-{name}' / 'func'
     relmat.mkdir()
-    matrix = connectivity(age + person.gap, np.random.default_rng([plan.seed, number, 7]))
+    rng = np.random.default_rng([plan.seed, number, 7])
+    matrix = connectivity(age + GAP_YEARS * rng.standard_normal(), rng)
     np.savetxt(
         relmat / f'sub-{name}_task-rest_stat-pearsoncorrelation_relmat.tsv', matrix,
         fmt='%.5f', delimiter='\t', header='\t'.join(f'r{k}' for k in range(N_NODES)), comments='',

@@ -264,8 +264,8 @@ def last_layer_words(
     guises = 1 + recipe.run.epochs
     simulated = Counter(a.fold for a in assignments if a.role == SIMULATED)
     rows = max((n * guises + simulated[fold] for fold, n in folds.items()), default=0)
-    # what the layer is given, twice while it is centred, and what is solved, in double precision
-    gb = LIBRARIES_GB + (2 * rows * step.inputs * 4 + 3 * min(rows, step.inputs) ** 2 * 8) / GIB
+    # what the layer is given, those who train of it, centred, and what is solved
+    gb = LIBRARIES_GB + (3 * rows * step.inputs * 4 + 3 * min(rows, step.inputs) ** 2 * 8) / GIB
     if gb > limit_gb:
         raise OptionError(
             f'run.fit = "{LAST_LAYER}" takes {gb:.1f} GB of memory for {rows} images of '

@@ -118,9 +118,8 @@ def _lines(
         ages.append(np.tile(part.ages, guises))
         weights.append(np.tile(counts * part.weights / part.weights.sum() / guises, guises))
     together = np.concatenate(weights)
-    return ridge(
-        np.concatenate(inputs), np.concatenate(ages), together / together.mean(), penalties
-    )
+    rows = np.concatenate(inputs) if len(inputs) > 1 else inputs[0]
+    return ridge(rows, np.concatenate(ages), together / together.mean(), penalties)
 
 
 def features_of(
@@ -193,9 +192,10 @@ def ridge(
     >>> [(line.round(2).tolist(), round(at, 2)) for line, at in ridge(x, y, np.ones(3), (1e-9, 1))]
     [([2.0], 1.0), ([1.5], 1.5)]
     """
-    middle, mean = np.average(x, axis=0, weights=weights), float(np.average(y, weights=weights))
-    root = np.sqrt(weights)
-    centred = (x - middle.astype(x.dtype)) * root[:, None].astype(x.dtype)
+    middle = (weights / weights.sum()).astype(x.dtype) @ x
+    mean, root = float(np.average(y, weights=weights)), np.sqrt(weights)
+    centred = x - middle  # may be large, so it is changed in place
+    centred *= root[:, None].astype(x.dtype)
     wide = x.shape[1] > x.shape[0]  # then by the rows (the dual form), else by the variables
     gram = (centred @ centred.T if wide else centred.T @ centred).astype(float)
     size = float(np.trace(gram)) / weights.sum()

@@ -280,6 +280,6 @@ def test_memory_is_told_and_too_much_is_refused_before(first):
     recipe = make_recipe('vgg8', {'run': {'fit': 'last_layer', 'epochs': 6}})
     step = Step(forward=0.01, whole=0.03, row_gb=0.1, weights_gb=0.1, inputs=50_000)
     words = ' '.join(last_layer_words(step, recipe, people, 4.0))
-    assert '2.2 GB' in words and '40 s' in words
-    with pytest.raises(OptionError, match=r'takes 2\.2 GB.*3500 images.*fewer epochs'):
+    assert '2.8 GB' in words and '40 s' in words
+    with pytest.raises(OptionError, match=r'takes 2\.8 GB.*3500 images.*fewer epochs'):
         last_layer_words(step, recipe, people, 2.0)
