@@ -159,8 +159,9 @@ def write_person(root: Path, plan: Plan, number: int) -> tuple[float, str]:
     relmat.mkdir()
     rng = np.random.default_rng([plan.seed, number, 7])
     matrix = connectivity(age + GAP_YEARS * rng.standard_normal(), rng)
+    name = f'sub-{name}_task-rest_atlas-power2011_stat-pearsoncorrelation_relmat.tsv'
     np.savetxt(
-        relmat / f'sub-{name}_task-rest_stat-pearsoncorrelation_relmat.tsv', matrix,
+        relmat / name, matrix,
         fmt='%.5f', delimiter='\t', header='\t'.join(f'r{k}' for k in range(N_NODES)), comments='',
     )  # fmt: skip
     return age, sex
