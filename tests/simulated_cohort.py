@@ -24,13 +24,12 @@ import numpy as np
 from scipy import ndimage
 
 import bids_brainage.simulation
-from bids_brainage.errors import ProcessingError
 from bids_brainage.names import derivative_path
 from bids_brainage.preprocessing import normalise
 from bids_brainage.preprocessing.template import DEFAULT_SPACE
 from bids_brainage.preprocessing.transforms import SpatialTransform, grid_points
-from bids_brainage.simulation import Person, SimulatedScan, make_person, simulate_scan
-from bids_brainage.simulation.dataset import MAX_DRAWS, Plan, participant
+from bids_brainage.simulation import Person, SimulatedScan, simulate_scan
+from bids_brainage.simulation.dataset import Plan, draw_person, participant
 from bids_brainage.simulation.person import AgedBrain, to_template
 from bids_brainage.simulation.render import Acquisition, draw_acquisition, head_to_scanner
 from bids_brainage.simulation.template import REGION_MAPS
@@ -61,23 +60,12 @@ def take_scan(
     seed: tuple[int, ...], age: float, sex: str, bias: bool = False
 ) -> tuple[SimulatedScan, SpatialTransform, Person]:
     """Scan a person of the simulation at 3 mm; also where the scan lies in the template."""
-    person, brain = drawn(seed, age, sex)
+    person, (brain,) = draw_person(seed, sex, 2, [age], exact=False)
     acquisition = draw_acquisition((*seed, 1000), 'RAS')
     if not bias:
         acquisition = replace(acquisition, bias=0.0)
     scan = simulate_scan(person, age, acquisition, (SCAN_MM,) * 3, brain=brain)
     return scan, known_transform(person, brain, acquisition), person
-
-
-def drawn(seed: tuple[int, ...], age: float, sex: str) -> tuple[Person, AgedBrain]:
-    """Draw a person until one can be made of the template, as the simulation does."""
-    for attempt in range(MAX_DRAWS):
-        person = make_person((*seed, attempt) if attempt else seed, sex, spacing=2)
-        try:
-            return person, person.at_age(age, exact=False)
-        except ProcessingError:
-            continue
-    raise ProcessingError(f'Nobody of {age} years was drawn from {seed}.')
 
 
 def known_transform(

@@ -40,6 +40,7 @@ from frozen_layers import fit_last_layers, told
 from bids_brainage.bundles.bundle import export_bundle
 from bids_brainage.bundles.places import model_dirs
 from bids_brainage.bundles.untrained import output_block
+from bids_brainage.bundles.validation import SOURCE_LEFT_OUT
 from bids_brainage.models.fold_ensemble import FoldEnsemble
 from bids_brainage.outputs.files import read_json
 from bids_brainage.statistics.conformal import leave_one_out_half_widths_by_age
@@ -210,7 +211,7 @@ def export(options: argparse.Namespace, table: pd.DataFrame, people: People) -> 
         'people left out (5 folds)': table_of(
             people, found['people'], np.abs(found['people'] - people.age) <= half
         ),
-        'source left out': table_of(people, found['sources']),
+        SOURCE_LEFT_OUT: table_of(people, found['sources']),
     }
     checks = [
         {

@@ -36,6 +36,7 @@ from sklearn.svm import SVR
 from steady import NOISE, OLD, Centiles, Steady, read_centiles
 
 from bids_brainage.bundles.bundle import export_bundle
+from bids_brainage.bundles.validation import SOURCE_LEFT_OUT
 from bids_brainage.inputs.volumes import log_ratios
 from bids_brainage.models.volumes import filled
 from bids_brainage.segmentation.regions import load_regions
@@ -486,7 +487,7 @@ def export(
         },
         'validation': [
             *_validation(by_fold, 'people left out (10 folds)', LEVEL),
-            *_validation(by_source, 'source left out', None),
+            *_validation(by_source, SOURCE_LEFT_OUT, None),
         ],
         'bias_correction': None,
         'conformal': {

@@ -2,9 +2,9 @@
 
 Some hundred people cannot teach a large network. So each image goes through the first layers a
 few times, changed at random as the recipe says, and the age is fitted to what comes out: by
-ridge regression on the channels of the last transition. The regression becomes weights of the
-projection and of the regressor, so what is kept is a whole network, which ends with that
-transition.
+ridge regression on the channels of the last transition, every decade of age counting the same
+unless the recipe says otherwise. The regression becomes weights of the projection and of the
+regressor, so what is kept is a whole network, which ends with that transition.
 """
 
 from __future__ import annotations

@@ -149,21 +149,21 @@ def write_dataset(out: Path, plan: Plan) -> None:
         log.info('%s: %.1f years, %s', name, age, sex)
         intervals = plan.schedules[number % len(plan.schedules)]
         ages = [round(age + interval, 4) for interval in intervals]
-        person, brains = _draw_person((plan.seed, number), sex, spacing, ages)
+        person, brains = draw_person((plan.seed, number), sex, spacing, ages)
         _write_person(out, plan, name, person, intervals, list(zip(ages, brains, strict=True)))
         rows.append((name, age, sex))
     _write_tsv(out / 'participants.tsv', ('participant_id', 'age', 'sex'), rows)
 
 
-def _draw_person(
-    key: tuple[int, int], sex: str, spacing: int, ages: Sequence[float]
+def draw_person(
+    key: tuple[int, ...], sex: str, spacing: int, ages: Sequence[float], *, exact: bool = True
 ) -> tuple[Person, list[AgedBrain]]:
     """Draw a person whose brain can be warped to all ages; some draws are out of reach."""
     last = ProcessingError(f'Nobody was drawn from {key}.')
     for attempt in range(MAX_DRAWS):
         person = make_person(key if attempt == 0 else (*key, attempt), sex, spacing)
         try:
-            return person, [person.at_age(age) for age in ages]
+            return person, [person.at_age(age, exact=exact) for age in ages]
         except ProcessingError as error:
             log.info('Drawn again, attempt %d: %s', attempt + 1, error)
             last = error

@@ -97,7 +97,7 @@ def check_network(
 
 
 def _check_last_layer(arch: str, model: Any, begin_anew: set[str], processes: int) -> None:
-    last = getattr(model, 'output_layer', '')
+    last = model.output_layer
     others = sorted(name for name in begin_anew if not name.startswith(f'{last}.'))
     if not last:
         raise OptionError(
@@ -124,7 +124,7 @@ def start_model(job: Job, ages: npt.NDArray[np.float64], fold: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed + fold - 1)
         model = create_model(job.arch, **model_options(job, ages))
-    begin_anew = {f'{getattr(model, "output_layer", "")}.bias'}
+    begin_anew = {f'{model.output_layer}.bias'}
     if job.recipe.run.start_from:
         bundle = load_bundle(job.recipe.run.start_from)
         begin_anew &= load_start(model, bundle, fold, whole=not job.recipe.model)
@@ -162,7 +162,7 @@ def load_start(model: Any, bundle: Bundle, fold: int, *, whole: bool) -> set[str
                 'bundle. Leave [model] out of --recipe.'
             )
     try:
-        model.load_state_dict({**own, **state} if not whole else state)
+        model.load_state_dict(state if whole else {**own, **state})
     except RuntimeError as error:
         raise OptionError(
             f'run.start_from: {bundle.path} does not fit {bundle.arch}: {error}'

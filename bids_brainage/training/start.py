@@ -24,6 +24,10 @@ MEMBERS = 'members'
 """Option of the architecture that lists those of an ensemble's members, and the start of the
 names of their weights."""
 
+GUISES = 6
+"""How often each image is changed at random where the last layer alone is fitted, unless the
+recipe says otherwise."""
+
 
 def find_start(name: str, model_dirs: Iterable[Path | str]) -> Bundle:
     """Open the bundle of a name as ``--models`` takes it, or of a folder.
@@ -84,10 +88,10 @@ def check_start(bundle: Bundle, arch: str, changes: Mapping[str, Any]) -> None:
 
 def fine_tuning_changes(bundle: Bundle, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return how the recipe of any network changes with a start, before the user's own changes."""
-    last = changes.get('run', {}).get('fit') == LAST_LAYER
-    name = 'last_layer' if last else 'fine_tuning'
-    path = files('bids_brainage') / 'data' / 'recipes' / f'{name}.toml'
+    path = files('bids_brainage') / 'data' / 'recipes' / 'fine_tuning.toml'
     first: dict[str, Any] = tomllib.loads(path.read_text('utf-8'))
+    if changes.get('run', {}).get('fit') == LAST_LAYER:
+        first = {'augmentation': first['augmentation'], 'run': {'epochs': GUISES}}
     first['run']['start_from'] = str(bundle.path)
     return first
 

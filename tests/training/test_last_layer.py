@@ -74,6 +74,18 @@ def test_ridge_is_that_of_scikit_learn(n, d):
         assert at_zero == pytest.approx(other.intercept_, abs=1e-6)
 
 
+def test_ridge_without_penalty_is_least_squares_and_with_much_the_mean():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 3))
+    y = x @ [1.0, -2.0, 3.0] + 50
+    ((line, at_zero),) = ridge(x, y, np.ones(40), (1e-9,))
+    np.testing.assert_allclose([*line, at_zero], [1, -2, 3, 50], atol=1e-5)
+    weight = np.linspace(0.5, 1.5, 40)
+    ((line, at_zero),) = ridge(x, y, weight, (1e9,))
+    np.testing.assert_allclose(line, 0, atol=1e-6)
+    assert at_zero == pytest.approx(np.average(y, weights=weight))
+
+
 def test_it_tells_ages_and_leaves_the_other_layers(first, tmp_path):
     job = last_layer_job(tmp_path, first)
     fit_job(job)
