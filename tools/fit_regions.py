@@ -1,10 +1,12 @@
 """Compare ways to tell the age from region volumes, and fit the default bundle `volumes.adults`.
 
-    python tools/fit_regions.py MEASURED_TSV NORMATIVE_DIR OUT_DIR [--compare]
+    python tools/fit_regions.py MEASURED_TSV CORRECTED_TSV NORMATIVE_DIR OUT_DIR [--compare]
 
 ``MEASURED_TSV`` comes from ``tools/measure_regions.py``: what this program measures in real
-adults, each by networks that have not seen them.  Two views of every candidate: ten folds over
-people (who look alike stays together), and every source left out in turn.
+adults, each by networks that have not seen them.  ``CORRECTED_TSV`` is the same with the bias
+field of each image taken out (``--corrected``): everybody is fitted twice, as one person, so that
+the age hangs less on what was done to an image before it came here.  Two views of every
+candidate: ten folds over people (who look alike stays together), and each source left out.
 
 The rule, written before the candidates were compared: the smaller mean of two errors decides, the
 one of IXI's Hammersmith Hospital in ten folds and the one of everybody with their source left
@@ -84,6 +86,11 @@ class People:
     source: np.ndarray
     family: np.ndarray
 
+    @property
+    def person(self) -> np.ndarray:
+        """Who each row is: people of one family are of different ages."""
+        return np.char.add(self.family.astype(str), np.char.mod(' %.3f', self.age))
+
     def where(self, keep: np.ndarray) -> People:
         """Return a part of the people."""
         return People(*(getattr(self, n)[keep] for n in ('features', 'age', 'source', 'family')))
@@ -129,30 +136,51 @@ def unseen_rows(path: Path) -> pd.DataFrame:
     return table[table['member'] == table['learnt'].map(other)].reset_index(drop=True)
 
 
-def measured_people(path: Path) -> tuple[People, People, pd.DataFrame]:
-    """Return one scan of each person, measured as for users and by networks that are new to them.
+@dataclass(frozen=True)
+class Measured:
+    """One scan of each person.
 
-    Returns
-    -------
-    everybody : People
-        Measured by all members of the ensemble: what the bundle is fitted on.
-    unseen : People
+    Attributes
+    ----------
+    everybody, everybody_corrected : People
+        Measured by all members of the ensemble, as stored and without the bias field: what the
+        bundle is fitted on.
+    unseen, unseen_corrected : People
         Measured by the member that has not learnt from the person (by all, where none has): what
         is judged.  The two members are brought onto one scale with the people of `HOME`, whose
         halves are of like ages; no age is used for it.
     table : DataFrame
         Who they are.
     """
-    table = healthy_scans(path)
-    together = table[table['member'] == 'all'].reset_index(drop=True)
-    new = unseen_rows(path)
-    everybody, unseen = _people(together), _people(new)
+
+    everybody: People
+    everybody_corrected: People
+    unseen: People
+    unseen_corrected: People
+    table: pd.DataFrame
+
+
+def measured_people(stored: Path, corrected: Path) -> Measured:
+    """Read both tables."""
+    (table, new), (table_too, new_too) = (
+        (_together(path), unseen_rows(path)) for path in (stored, corrected)
+    )
+    if table['scan'].tolist() != table_too['scan'].tolist():
+        raise ValueError(f'{corrected} has other scans than {stored}, or another order')
+    everybody, unseen, unseen_too = _people(table), _people(new), _people(new_too)
     home, member = unseen.source == HOME, new['member'].to_numpy(str)
     centre = np.nanmean(everybody.features[home], axis=0)
     for name in ('0', '1'):
         mine = member == name
-        unseen.features[mine] += centre - np.nanmean(unseen.features[mine & home], axis=0)
-    return everybody, unseen, together
+        offset = centre - np.nanmean(unseen.features[mine & home], axis=0)
+        unseen.features[mine] += offset
+        unseen_too.features[mine] += offset
+    return Measured(everybody, _people(table_too), unseen, unseen_too, table)
+
+
+def _together(path: Path) -> pd.DataFrame:
+    table = healthy_scans(path)
+    return table[table['member'] == 'all'].reset_index(drop=True)
 
 
 def _people(table: pd.DataFrame) -> People:
@@ -297,9 +325,9 @@ def candidates(noise: np.ndarray, centiles: Centiles) -> dict[str, Make]:
     found: dict[str, Make] = {
         name: lambda known, people, make=make: make() for name, make in alone.items()
     }
-    found['lines, noise heeded'] = lambda known, people: Steady(noise[known], None)
+    found['lines, noise heeded'] = lambda known, people: Steady(noise[known], None, people.person)
     found['lines, noise heeded, centiles of the old'] = lambda known, people: Steady(
-        noise[known], centiles
+        noise[known], centiles, people.person
     )
     found['most likely age and these lines'] = likely(noise, centiles)
     found['the same, stiffness chosen inside'] = chosen_inside(noise, centiles)
@@ -308,7 +336,9 @@ def candidates(noise: np.ndarray, centiles: Centiles) -> dict[str, Make]:
 
 def likely(noise: np.ndarray, centiles: Centiles, stiffness: float = STIFFNESS) -> Make:
     """Return what makes the model of the bundle."""
-    return lambda known, people: Likely(noise[known], centiles, people.source, stiffness)
+    return lambda known, people: Likely(
+        noise[known], centiles, people.source, people.person, stiffness
+    )
 
 
 def chosen_inside(noise: np.ndarray, centiles: Centiles) -> Make:
@@ -329,7 +359,8 @@ def chosen_inside(noise: np.ndarray, centiles: Centiles) -> Make:
             groups = [(people.age >= low) & (people.age < high) for low, high in AGE_GROUPS]
             return sum(a[group].mean() for a in away for group in groups if group.any())
 
-        return Likely(theirs, centiles, people.source, min(STIFFNESSES, key=error))
+        best = min(STIFFNESSES, key=error)
+        return Likely(theirs, centiles, people.source, people.person, best)
 
     return make
 
@@ -342,14 +373,20 @@ def predict_others(model: Model, known: People, others: People) -> np.ndarray:
 
 
 def left_out(make: Make, people: People, more: People | None, groups: np.ndarray) -> np.ndarray:
-    """Return the age of each person, their group left out; rows of `more` with their source."""
+    """Return the age of each person, their group left out.
+
+    Rows of `more` are learnt from, too, but for those of the group's families, and of its sources
+    if these are left out altogether.
+    """
     found = np.empty(len(people.age))
     for group in np.unique(groups):
         mine = groups == group
         known = people.where(~mine)
         if more is not None:
             whole_source = set(people.source[mine]) - set(people.source[~mine])
-            known = known.and_also(more.where(~np.isin(more.source, list(whole_source))))
+            theirs = np.isin(more.source, list(whole_source))
+            theirs |= np.isin(more.family, people.family[mine])
+            known = known.and_also(more.where(~theirs))
         found[mine] = predict_others(make(~mine, known), known, people.where(mine))
     return found
 
@@ -403,10 +440,12 @@ def _largest_bias(people: People, found: np.ndarray) -> str:
     return f'{worst} {error[people.source == worst].mean():+.1f}'
 
 
-def compare(people: People, more: People, makes: dict[str, Make], out: Path) -> None:
-    """Write the figures of all candidates in both views."""
+def compare(
+    people: People, learnt_beside: dict[str, People | None], makes: dict[str, Make], out: Path
+) -> None:
+    """Write the figures of all candidates in both views, with each kind of rows beside."""
     home, rows = people.source == HOME, []
-    for extra, others in (('', None), (' + IXI table', more)):
+    for extra, others in learnt_beside.items():
         for name, make in makes.items():
             folds = left_out(make, people, others, folds_of(people))
             sources = left_out(make, people, others, people.source)
@@ -424,25 +463,24 @@ def compare(people: People, more: People, makes: dict[str, Make], out: Path) -> 
 
 def _complete(people: People) -> tuple[np.ndarray, dict[str, list]]:
     """Return the features with what is not known filled in, and how the people differ."""
-    whole = np.isfinite(people.features).all(axis=1)
+    whole = people.where(np.isfinite(people.features).all(axis=1))
     distribution = feature_distribution(
-        people.features[whole], balanced_weights(people.age[whole])
+        whole.features, balanced_weights(whole.age, whole.person.tolist())
     )
     return np.array([filled(row, distribution) for row in people.features]), distribution
 
 
 def export(
-    everybody: People,
-    people: People,
+    measured: Measured,
     noise: np.ndarray,
     centiles: Centiles,
     out: Path,
     text: dict[str, Any],
 ) -> None:
     """Fit on everybody, judge and calibrate on people left out, and write bundle and tables."""
-    make = likely(noise, centiles)
-    folds = left_out(make, people, None, folds_of(people))
-    sources = left_out(make, people, None, people.source)
+    make, people, beside = likely(noise, centiles), measured.unseen, measured.unseen_corrected
+    folds = left_out(make, people, beside, folds_of(people))
+    sources = left_out(make, people, beside, people.source)
     widths = leave_one_out_half_widths_by_age(
         folds - people.age, folds, LEVEL, groups=list(people.family)
     )
@@ -453,9 +491,9 @@ def export(
     for name, table in (('folds', by_fold), ('sources', by_source)):
         table.to_csv(out / f'{name}.tsv', sep='\t', index=False)
         LOG.info('%s\n%s', name, table.to_string())
-    known = everybody
+    known = measured.everybody.and_also(measured.everybody_corrected)
     features, distribution = _complete(known)
-    model = Likely(noise, centiles, known.source).fit(features, known.age)
+    model = Likely(noise, centiles, known.source, known.person).fit(features, known.age)
     ages, usual = smooth_by_age(features, known.age)
     curves = {'age': ages.round(3).tolist(), 'features': usual.T.round(5).tolist()}
     metadata = {
@@ -474,7 +512,7 @@ def export(
             **text['training'],
             'simulated': False,
             'sites': sorted(set(known.source)),
-            'n': len(known.age),
+            'n': len(people.age),
             'age_min': round(float(known.age.min()), 1),
             'age_max': round(float(known.age.max()), 1),
             'age_mean': round(float(known.age.mean()), 1),
@@ -525,20 +563,26 @@ def main() -> None:
     """Run from the command line."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    for name in ('measured', 'normative', 'out'):
+    for name in ('measured', 'corrected', 'normative', 'out'):
         parser.add_argument(name, type=Path)
     parser.add_argument('--compare', action='store_true', help='compare candidates, fit none')
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    everybody, people, table = measured_people(options.measured)
+    measured = measured_people(options.measured, options.corrected)
     noise = measured_twice(options.measured)
     centiles = read_centiles(options.normative, FEATURES)
     if options.compare:
-        more = table_people(options.normative, table, people)
-        compare(people, more, candidates(noise, centiles), options.out)
+        people, corrected = measured.unseen, measured.unseen_corrected
+        table = table_people(options.normative, measured.table, people)
+        beside = {
+            '': None,
+            ' + corrected images': corrected,
+            ' + both and the IXI table': corrected.and_also(table),
+        }
+        compare(people, beside, candidates(noise, centiles), options.out)
         return
     text = json.loads(Path(__file__).with_name('regions_card.json').read_text('utf-8'))
-    export(everybody, people, noise, centiles, options.out, text)
+    export(measured, noise, centiles, options.out, text)
 
 
 if __name__ == '__main__':

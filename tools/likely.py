@@ -36,6 +36,8 @@ class Likely:
     centiles : Centiles
     source : (N,) array of str
         Of the people that `fit` is given.
+    person : (N,) array of str, optional
+        Who they are: rows of one person count as one.  Each another person without it.
     stiffness : float
         See `STIFFNESS`.
     """
@@ -45,15 +47,18 @@ class Likely:
         noise: np.ndarray,
         centiles: Centiles,
         source: np.ndarray,
+        person: np.ndarray | None = None,
         stiffness: float = STIFFNESS,
     ) -> None:
-        self.lines = Steady(noise, centiles)
+        self.person = np.arange(len(source)).astype(str) if person is None else person
+        self.lines = Steady(noise, centiles, self.person)
         self.noise, self.centiles = self.lines.noise, centiles
         self.source, self.stiffness = source, stiffness
 
     def fit(self, features: np.ndarray, age: np.ndarray) -> Likely:
         """Learn."""
-        weights = balanced_weights(age)
+        weights = balanced_weights(age, self.person.tolist())
+        weights *= len(np.unique(self.person)) / len(age)
         share = weights / weights.sum()
         centre = share @ features
         scale = np.sqrt(share @ (features - centre) ** 2)

@@ -1,11 +1,12 @@
 """Measure the regions of people of known age, by each network and by all together.
 
-    python tools/measure_regions.py SHARED_DATA WORK OUT_TSV [--part I/N]
+    python tools/measure_regions.py SHARED_DATA WORK OUT_TSV [--part I/N] [--corrected]
 
 One row for each scan and each member of the ensemble, and one ``all`` for the mean of their
 probabilities, which is what users get: volumes in millilitres, found as the participant level
-finds them.  ``learnt`` is the member that has learnt from the person (``WORK/halves.json`` of
-``train_segmentation.py``), or ``none``.
+finds them.  ``--corrected`` measures each image after its bias field was taken out, as scanners
+and other programs may have done before an image comes here.  ``learnt`` is the member that has
+learnt from the person (``WORK/halves.json`` of ``train_segmentation.py``), or ``none``.
 
 A mask only says where the network is to look.  Where there is a label image, its brain is taken;
 the other masks are found as the program finds them and kept in ``WORK/masks``.
@@ -23,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bids_brainage.preprocessing.bias import correct_bias
 from bids_brainage.preprocessing.brainmask import find_brain
 from bids_brainage.preprocessing.image import load_canonical
 from bids_brainage.segmentation.measure import (
@@ -97,6 +99,7 @@ def main() -> None:
     for name in ('shared', 'work', 'out'):
         parser.add_argument(name, type=Path)
     parser.add_argument('--part', default='1/1', help='which part of the scans, as 1/2')
+    parser.add_argument('--corrected', action='store_true', help='take the bias field out before')
     options = parser.parse_args()
     halves = json.loads((options.work / 'halves.json').read_text('utf-8'))
     learnt = {name: number for number, key in enumerate(sorted(halves)) for name in halves[key]}
@@ -112,6 +115,8 @@ def main() -> None:
         person = same_person(name, row)
         seen = learnt.get(name, aliases.get(person))
         data, affine, mask, without_skull = brain_of(path, options.work)
+        if options.corrected:
+            data = correct_bias(data, affine, mask)[0]
         shape, target = network_grid(mask, affine)
         box = network_input(data, affine, shape, target)
         found = {str(i): probabilities([n], box) for i, n in enumerate(networks)}

@@ -1,6 +1,7 @@
 """Straight lines of age on region shares that heed how well each share is measured.
 
-Two ideas beside ridge regression (Hoerl and Kennard 1970, doi:10.1080/00401706.1970.10488634):
+Ideas beside ridge regression (Hoerl and Kennard 1970, doi:10.1080/00401706.1970.10488634), whose
+penalty comes from ten folds over people:
 
 * *Noise.*  Every person was measured by two networks.  Combinations of regions in which the two
   disagree are shrunk more: the penalty of the slopes is I + `NOISE` S with S the mean square of
@@ -18,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import RidgeCV
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold
 
 from bids_brainage.inputs.volumes import log_ratios
 from bids_brainage.segmentation.regions import load_regions
@@ -33,6 +35,7 @@ SHARED_AGES = (45.0, 80.0)
 """Ages of the people who bring the centiles to their scale, years."""
 
 PENALTIES = np.logspace(-2, 3, 21)
+FOLDS = 10
 OTHER_NAMES = {
     'PosteriorLimbInternalCapsuleIncCerebralPeduncle_R': 93,
     'PosteriorLimbInternalCapsuleIncCerebralPeduncle_L': 94,
@@ -83,17 +86,25 @@ class Steady:
         Differences of two measures of the same people.
     centiles : Centiles or None
         Of the old; only the people at hand without them.
+    person : (N,) array of str, optional
+        Who each row is that `fit` is given: rows of one person share the weight of one, and are
+        in one fold.  Each another person without it.
     """
 
-    def __init__(self, noise: np.ndarray, centiles: Centiles | None) -> None:
+    def __init__(
+        self, noise: np.ndarray, centiles: Centiles | None, person: np.ndarray | None = None
+    ) -> None:
         self.noise = noise[np.isfinite(noise).all(axis=1)]
-        self.centiles = centiles
+        self.centiles, self.person = centiles, person
 
     def fit(self, features: np.ndarray, age: np.ndarray) -> Steady:
         """Learn."""
-        weights = balanced_weights(age)
+        person = np.arange(len(age)).astype(str) if self.person is None else self.person
+        weights = balanced_weights(age, person.tolist())
         if self.centiles is not None:
-            features, age, weights = self._with_the_old(self.centiles, features, age)
+            features, age, weights, person = self._with_the_old(
+                self.centiles, features, age, person
+            )
         share = weights / weights.sum()
         mean = share @ features
         spread = np.sqrt(share @ (features - mean) ** 2)
@@ -101,32 +112,33 @@ class Steady:
         penalty = np.eye(len(mean)) + NOISE * noise.T @ noise / len(noise)
         values, vectors = np.linalg.eigh(penalty)
         turned = (vectors * values**-0.5) @ vectors.T
-        ridge = RidgeCV(PENALTIES).fit(
-            (features - mean) / spread @ turned, age, sample_weight=weights
-        )
-        self.penalty = float(ridge.alpha_)
+        turned_features = (features - mean) / spread @ turned
+        self.penalty = best_penalty(turned_features, age, weights, person)
+        ridge = Ridge(self.penalty).fit(turned_features, age, sample_weight=weights)
         self.slopes, self.mean = turned @ ridge.coef_ / spread, mean
         self.intercept = float(ridge.intercept_)
         self.range = features.min(axis=0), features.max(axis=0)
         return self
 
     def _with_the_old(
-        self, centiles: Centiles, features: np.ndarray, age: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return people, ages and weights with those of the centiles."""
+        self, centiles: Centiles, features: np.ndarray, age: np.ndarray, person: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return people, ages, weights and who they are with those of the centiles."""
         low, high = SHARED_AGES
         shared = (age >= low) & (age <= high)
         offset = np.median(features[shared] - centiles.at(age[shared]), axis=0)
         curve = np.vander((age - 50) / 20, 3)
         differ = features - curve @ np.linalg.lstsq(curve, features, rcond=None)[0]
         years = np.arange(OLD, centiles.age[-1] + 1)
-        both = balanced_weights(np.concatenate([age, years]))
         old = np.repeat(years, DRAWS)
         drawn = differ[np.random.default_rng(0).integers(len(differ), size=len(old))]
+        everybody = np.concatenate([person, np.char.add('centiles ', old.astype(str))])
+        ages = np.concatenate([age, old])
         return (
             np.concatenate([features, centiles.at(old) + offset + drawn]),
-            np.concatenate([age, old]),
-            np.concatenate([both[: len(age)], np.repeat(both[len(age) :], DRAWS) / DRAWS]),
+            ages,
+            balanced_weights(ages, everybody.tolist()),
+            everybody,
         )
 
     def predict(self, features: np.ndarray) -> np.ndarray:
@@ -142,3 +154,15 @@ class Steady:
             'values': (knots - self.mean[:, None]) * self.slopes[:, None],
             'offset': np.zeros(len(self.mean)),
         }
+
+
+def best_penalty(
+    features: np.ndarray, age: np.ndarray, weights: np.ndarray, person: np.ndarray
+) -> float:
+    """Return the one of `PENALTIES` with the smallest squared error of people left out."""
+    error = np.zeros(len(PENALTIES))
+    for known, new in GroupKFold(FOLDS).split(features, age, person):
+        for k, penalty in enumerate(PENALTIES):
+            ridge = Ridge(penalty).fit(features[known], age[known], sample_weight=weights[known])
+            error[k] += weights[new] @ (ridge.predict(features[new]) - age[new]) ** 2
+    return float(PENALTIES[error.argmin()])

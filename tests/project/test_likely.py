@@ -81,3 +81,25 @@ def test_what_sources_add_does_not_count_as_what_people_differ_by(noise):
     # the turn is the inverse root of the covariance: a wide spread turns a share down
     third = [np.linalg.norm(t['turn'][:, 2] / t['scale'][2]) for t in (one, two)]
     assert third[0] > third[1]
+
+
+def test_rows_of_one_person_count_as_one(noise):
+    """Everybody twice: against wrong centiles their word is worth no more than before."""
+    age = np.linspace(20, 90, 60)
+    name = np.arange(60).astype(str)
+    wrong = Centiles(YEARS, 0 * course(YEARS))
+    options = {'stiffness': 100.0}
+    once = Likely(noise, wrong, np.full(60, 'a'), name, **options).fit(people(age), age)
+    twice, ages = np.vstack([people(age)] * 2), np.tile(age, 2)
+    as_one = Likely(noise, wrong, np.full(120, 'a'), np.tile(name, 2), **options).fit(twice, ages)
+    as_two = Likely(noise, wrong, np.full(120, 'a'), **options).fit(twice, ages)
+    for key in ('centre', 'scale'):
+        np.testing.assert_allclose(as_one.tensors[key], once.tensors[key])
+
+    def course_told(model):
+        usual = np.linalg.solve(model.tensors['turn'], model.tensors['usual'].T).T
+        return usual[-1] - usual[0]
+
+    one, same, other = (course_told(m) for m in (once, as_one, as_two))
+    assert np.abs(same - one).max() < 0.05 * np.abs(one).max()
+    assert np.abs(other - one).max() > 0.1 * np.abs(one).max()

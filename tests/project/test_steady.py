@@ -68,3 +68,30 @@ def test_the_bundle_tells_the_same_ages_and_goes_on_beyond(people, noise):
     far = np.outer([10.0, 50.0, 120.0], AGEING)
     np.testing.assert_allclose(model(far), fitted.predict(far), atol=1e-9)
     assert model.beyond(far[1]) == () and 'a/brain' in model.beyond(far[2])
+
+
+def test_a_person_measured_twice_counts_once():
+    """The same rows again under the same names change little; as other people they are learnt by
+    heart, since each is judged by a copy of itself."""
+    rng = np.random.default_rng(4)
+    age = np.linspace(20, 75, 60)
+    features = 0.01 * age[:, None] + rng.normal(0, 0.3, (60, 30))
+    gaps, name = rng.normal(0, 0.02, (60, 30)), np.arange(60).astype(str)
+    twice, ages = np.vstack([features, features]), np.tile(age, 2)
+    once = Steady(gaps, None, name).fit(features, age)
+    as_one = Steady(gaps, None, np.tile(name, 2)).fit(twice, ages)
+    as_two = Steady(gaps, None).fit(twice, ages)
+    np.testing.assert_allclose(as_one.slopes, once.slopes, rtol=0.25, atol=0.2)
+    assert as_two.penalty < 0.5 * as_one.penalty
+
+
+def test_what_was_done_to_an_image_moves_ages_less_if_it_was_seen(people, noise):
+    """The first of two equally good features is another one in images that were corrected."""
+    name = np.arange(len(AGES)).astype(str)
+    corrected = people + np.random.default_rng(3).normal(0, [0.3, 0, 0], people.shape)
+    alone = Steady(noise, None, name).fit(people, AGES)
+    both = Steady(noise, None, np.tile(name, 2)).fit(
+        np.vstack([people, corrected]), np.tile(AGES, 2)
+    )
+    moved = [np.abs(m.predict(corrected) - m.predict(people)).mean() for m in (alone, both)]
+    assert moved[1] < 0.6 * moved[0]

@@ -26,12 +26,11 @@ def rows(tmp_path_factory):
 
 
 def test_intervals_hold_most_ages(rows):
-    """Fewer than of real people: the network reads warps of one head less well."""
     inside = [row['interval_low'] <= row['age'] <= row['interval_high'] for row in rows]
-    assert sum(inside) >= PEOPLE * 2 / 3
+    assert sum(inside) >= PEOPLE * 5 / 6
 
 
 def test_ages_are_found(rows):
     age, said = (np.array([row[key] for row in rows]) for key in ('age', 'predicted_age'))
-    assert np.abs(said - age).mean() < 9
-    assert np.corrcoef(age, said)[0, 1] > 0.8
+    assert np.abs(said - age).mean() < 7
+    assert np.corrcoef(age, said)[0, 1] > 0.9
