@@ -93,6 +93,8 @@ GRIDS = (
     ('t1w_clinical-4mm', 'densenet169_clinical', 2),
     ('t1w_structural-6mm', 'amagenet', 4),
 )
+#: Grey matter of System A as it goes on with real people (`--finer-maps`).
+FINER_MAPS = (('modulated_gm-4mm', 'resnet_crossvit', 2),)
 #: The same on the grids of the papers.
 PUBLISHED = tuple((f'{name.rpartition("-")[0]}-published', arch, 1) for name, arch, _ in GRIDS)
 
@@ -109,13 +111,8 @@ class Plan:
     seed: int
     repeated: int
     learn: str
-    published: bool = False
+    grids: tuple[tuple[str, str, int], ...] = GRIDS
     device: str = 'cpu'
-
-    @property
-    def grids(self) -> tuple[tuple[str, str, int], ...]:
-        """Inputs: name, architecture whose grid it is, how much coarser."""
-        return PUBLISHED if self.published else GRIDS
 
     @property
     def n_chunks(self) -> int:
@@ -338,13 +335,16 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=1)
     parser.add_argument('--learn', choices=('best', 'drawn'), default='best')
     parser.add_argument('--workers', type=int, default=1, help='processes, 2.5 GB each')
-    parser.add_argument('--published', action='store_true', help='grids of the papers')
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument('--published', action='store_true', help='grids of the papers')
+    which.add_argument('--finer-maps', action='store_true', help='grey matter at 4 mm alone')
     parser.add_argument('--device', default='cpu', help='of torch')
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
+    grids = PUBLISHED if options.published else FINER_MAPS if options.finer_maps else GRIDS
     plan = Plan(
         options.label_map_dir, options.out, options.people, options.seed, options.repeated,
-        options.learn, options.published, options.device,
+        options.learn, grids, options.device,
     )  # fmt: skip
     generate(plan, options.workers)
     assemble(plan)

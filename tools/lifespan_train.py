@@ -103,12 +103,20 @@ def oracle_rows(
 
 
 def simulated_figures(rows: Sequence[Row], truth: pd.DataFrame) -> dict:
-    """Return accuracy beside the oracle, test-retest and change over time on generated people."""
+    """Return accuracy beside the oracle, test-retest and change over time on generated people.
+
+    None for what nobody was scanned again for.
+    """
     scans = with_first_visits(rows)
     compared = comparison_rows({'network': scans, 'oracle': oracle_rows(scans, truth)})
     found = {(row['model'], row['subset']): row for row in compared}
     test = found['network', 'all']
     best = found['oracle', 'all']['mae']
+
+    def again(subset: str, keys: Sequence[str]) -> dict | None:
+        row = found.get(('network', subset))
+        return row and {key: row[key] for key in keys}
+
     age = np.array([row['age'] for row in of_role(scans, TEST)])
     return {
         'n_test': test['n'],
@@ -118,8 +126,8 @@ def simulated_figures(rows: Sequence[Row], truth: pd.DataFrame) -> dict:
         'median_baseline_mae': float(np.abs(age - np.median(age)).mean()),
         'oracle_mae': best,
         'ratio_to_oracle': test['mae'] / best,
-        'retest': {key: found['network', 'test-retest'][key] for key in RETEST_KEYS},
-        'longitudinal': {key: found['network', 'longitudinal'][key] for key in CHANGE},
+        'retest': again('test-retest', RETEST_KEYS),
+        'longitudinal': again('longitudinal', CHANGE),
     }
 
 
