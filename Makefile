@@ -9,6 +9,7 @@ LOWEST := .venv-lowest
 DOCS_STAMP := $(VENV)/.installed-docs
 ENGINE ?= docker
 IMAGE ?= bids/brainage
+SIMULATION := $(shell find bids_brainage/simulation bids_brainage/data/population -type f ! -name '*.pyc')
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -31,8 +32,8 @@ $(STAMP): setup.py constraints.txt
 demo: $(STAMP) demo/bids  ## make a small dataset and run the program on it
 	$(BIN)/bids_brainage demo/bids demo/out participant --nprocs $(NPROCS) -w demo/work
 
-demo/bids: | $(STAMP)
-	rm -rf $@.part
+demo/bids: $(SIMULATION) | $(STAMP)
+	rm -rf demo
 	$(BIN)/python -m bids_brainage.simulation $@.part --participants 2 --sessions 2 --seed 7
 	mv $@.part $@
 
