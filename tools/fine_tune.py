@@ -34,7 +34,7 @@ import fit_regions
 import numpy as np
 import pandas as pd
 import torch
-from fit_regions import People, family_of, folds_of, healthy_scans, table_of
+from fit_regions import People, family_of, folds_of, member_rows, table_of
 from frozen_layers import fit_last_layers, told
 
 from bids_brainage.bundles.bundle import export_bundle
@@ -84,8 +84,7 @@ CHOOSES = 10
 
 def people_of(measured: Path) -> tuple[pd.DataFrame, People]:
     """Return one scan of each healthy person, and who they are."""
-    table = healthy_scans(measured)
-    table = table[table['member'] == 'all'].reset_index(drop=True)
+    table = member_rows(measured, 'all')
     family = np.array([family_of(name) for name in table['participant_id']])
     age, source = table['age'].to_numpy(float), table['source'].to_numpy(str)
     return table, People(np.zeros((len(age), 1)), age, source, family)

@@ -126,6 +126,12 @@ def healthy_scans(path: Path) -> pd.DataFrame:
     return table[table['scan'].isin(first)]
 
 
+def member_rows(path: Path, member: str) -> pd.DataFrame:
+    """Return the rows of `healthy_scans` by one member of the ensemble, or by ``all``."""
+    table = healthy_scans(path)
+    return table[table['member'] == member].reset_index(drop=True)
+
+
 def unseen_rows(path: Path) -> pd.DataFrame:
     """Return one row a person, measured by the member that has not learnt from them.
 
@@ -163,7 +169,7 @@ class Measured:
 def measured_people(stored: Path, corrected: Path) -> Measured:
     """Read both tables."""
     (table, new), (table_too, new_too) = (
-        (_together(path), unseen_rows(path)) for path in (stored, corrected)
+        (member_rows(path, 'all'), unseen_rows(path)) for path in (stored, corrected)
     )
     if table['scan'].tolist() != table_too['scan'].tolist():
         raise ValueError(f'{corrected} has other scans than {stored}, or another order')
@@ -178,11 +184,6 @@ def measured_people(stored: Path, corrected: Path) -> Measured:
     return Measured(everybody, _people(table_too), unseen, unseen_too, table)
 
 
-def _together(path: Path) -> pd.DataFrame:
-    table = healthy_scans(path)
-    return table[table['member'] == 'all'].reset_index(drop=True)
-
-
 def _people(table: pd.DataFrame) -> People:
     return People(
         features_of(table, ~table['skull_stripped'].to_numpy(bool)),
@@ -194,10 +195,7 @@ def _people(table: pd.DataFrame) -> People:
 
 def measured_twice(path: Path) -> np.ndarray:
     """Return how the features of each person differ between the two networks, in their order."""
-    table = healthy_scans(path)
-    first, second = (
-        _people(table[table['member'] == name].reset_index(drop=True)) for name in ('0', '1')
-    )
+    first, second = (_people(member_rows(path, name)) for name in ('0', '1'))
     return first.features - second.features
 
 

@@ -93,10 +93,10 @@ GRIDS = (
     ('t1w_clinical-4mm', 'densenet169_clinical', 2),
     ('t1w_structural-6mm', 'amagenet', 4),
 )
-#: Grey matter of System A as it goes on with real people (`--finer-maps`).
-FINER_MAPS = (('modulated_gm-4mm', 'resnet_crossvit', 2),)
 #: The same on the grids of the papers.
 PUBLISHED = tuple((f'{name.rpartition("-")[0]}-published', arch, 1) for name, arch, _ in GRIDS)
+#: Grey matter of System A as it goes on with real people.
+FINER_MAPS = (('modulated_gm-4mm', 'resnet_crossvit', 2),)
 
 KEYS = ('source', 'number', 'session', 'age', 'sex', 'role', 'log_share')
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 from posterior import likely_tensors, within_sources
-from steady import Centiles, Steady
+from steady import Centiles, Steady, persons_of
 
 from bids_brainage.models.posterior import volumes_model
 from bids_brainage.training.additive import balanced_weights
@@ -50,7 +50,7 @@ class Likely:
         person: np.ndarray | None = None,
         stiffness: float = STIFFNESS,
     ) -> None:
-        self.person = np.arange(len(source)).astype(str) if person is None else person
+        self.person = persons_of(person, len(source))
         self.lines = Steady(noise, centiles, self.person)
         self.noise, self.centiles = self.lines.noise, centiles
         self.source, self.stiffness = source, stiffness

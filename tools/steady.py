@@ -99,12 +99,10 @@ class Steady:
 
     def fit(self, features: np.ndarray, age: np.ndarray) -> Steady:
         """Learn."""
-        person = np.arange(len(age)).astype(str) if self.person is None else self.person
-        weights = balanced_weights(age, person.tolist())
+        person = persons_of(self.person, len(age))
         if self.centiles is not None:
-            features, age, weights, person = self._with_the_old(
-                self.centiles, features, age, person
-            )
+            features, age, person = self._with_the_old(self.centiles, features, age, person)
+        weights = balanced_weights(age, person.tolist())
         share = weights / weights.sum()
         mean = share @ features
         spread = np.sqrt(share @ (features - mean) ** 2)
@@ -122,8 +120,8 @@ class Steady:
 
     def _with_the_old(
         self, centiles: Centiles, features: np.ndarray, age: np.ndarray, person: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return people, ages, weights and who they are with those of the centiles."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return features, ages and who everybody is with those of the centiles."""
         low, high = SHARED_AGES
         shared = (age >= low) & (age <= high)
         offset = np.median(features[shared] - centiles.at(age[shared]), axis=0)
@@ -132,13 +130,10 @@ class Steady:
         years = np.arange(OLD, centiles.age[-1] + 1)
         old = np.repeat(years, DRAWS)
         drawn = differ[np.random.default_rng(0).integers(len(differ), size=len(old))]
-        everybody = np.concatenate([person, np.char.add('centiles ', old.astype(str))])
-        ages = np.concatenate([age, old])
         return (
             np.concatenate([features, centiles.at(old) + offset + drawn]),
-            ages,
-            balanced_weights(ages, everybody.tolist()),
-            everybody,
+            np.concatenate([age, old]),
+            np.concatenate([person, np.char.add('centiles ', old.astype(str))]),
         )
 
     def predict(self, features: np.ndarray) -> np.ndarray:
@@ -154,6 +149,11 @@ class Steady:
             'values': (knots - self.mean[:, None]) * self.slopes[:, None],
             'offset': np.zeros(len(self.mean)),
         }
+
+
+def persons_of(named: np.ndarray | None, rows: int) -> np.ndarray:
+    """Return who each row is: each another person, unless they are named."""
+    return np.arange(rows).astype(str) if named is None else named
 
 
 def best_penalty(
